@@ -1,0 +1,1 @@
+//! Several hosts: versioned messages, framing, session.

@@ -1,0 +1,1 @@
+//! Plan to bytes: every field derived or forced.

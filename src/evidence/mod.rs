@@ -1,0 +1,1 @@
+//! What is known: append-only, ordered, serialisable; when a silence counts.

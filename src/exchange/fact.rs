@@ -1,0 +1,299 @@
+//! What a host says of itself.
+//!
+//! Each fact's doc names the command by which a person checks it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::exchange::Wall;
+
+/// What to ask a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactQuery {
+    /// Routes to look up.
+    pub routes: Vec<RouteQuery>,
+    /// Addresses whose neighbour entries to list.
+    pub neighbours: Vec<Ipv4Addr>,
+    /// The service, for IPVS and listening sockets.
+    pub service: Option<ServiceQuery>,
+}
+
+/// The service to look for in IPVS, its connection table and the socket tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceQuery {
+    /// The VIP.
+    pub vip: Ipv4Addr,
+    /// The port.
+    pub port: u16,
+    /// The client, whose IPVS connections are listed.
+    pub cip: Ipv4Addr,
+}
+
+/// `ip route get TO [from FROM] [iif IIF]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RouteQuery {
+    /// Destination.
+    pub to: Ipv4Addr,
+    /// Source.
+    pub from: Option<Ipv4Addr>,
+    /// Input device; with it the lookup is the one for received packets.
+    pub iif: Option<String>,
+}
+
+/// What a host says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// When they were read.
+    pub time: Wall,
+    /// `hostname`.
+    pub hostname: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `ip -d address`.
+    pub links: Vec<Link>,
+    /// The answers to the routes asked, in order.
+    pub routes: Vec<(RouteQuery, RouteAnswer)>,
+    /// `ip neigh show` for the addresses asked.
+    pub neighbours: Vec<Neighbour>,
+    /// `sysctl` by name: `net.ipv4.ip_forward` and, for `all`, `default` and each device,
+    /// `net.ipv4.conf.DEV.{rp_filter,arp_ignore,arp_announce,arp_filter,accept_local,forwarding,hidden}`, where they exist.
+    pub sysctls: BTreeMap<String, i64>,
+    /// `nstat -az` by name: `TcpExtIPReversePathFilter`, `IpInAddrErrors`, `TcpExtListenDrops`, ….
+    pub counters: BTreeMap<String, u64>,
+    /// `ipvsadm -Ln`.
+    pub ipvs: Ipvs,
+    /// `ipvsadm -Lnc` for the client and VIP asked.
+    pub ipvs_connections: Vec<IpvsConnection>,
+    /// `ss -Htuln sport = :PORT`.
+    pub listeners: Vec<Listener>,
+    /// What could not be read, and why; nothing is ever left out silently.
+    pub unread: Vec<Unread>,
+}
+
+/// A fact that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// What, such as `ipvs services`.
+    pub what: String,
+    /// Why.
+    pub error: String,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Interface index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// The driver's kind (`ipip`, `veth`, `vlan`, …), where it has one (`IFLA_INFO_KIND`).
+    pub kind: Option<String>,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Carrier (`IFF_LOWER_UP`).
+    pub running: bool,
+    /// `IFF_LOOPBACK`.
+    pub loopback: bool,
+    /// Without ARP (`IFF_NOARP`).
+    pub noarp: bool,
+    /// MTU in octets.
+    pub mtu: u32,
+    /// Hardware address, if it has 6 octets.
+    pub mac: Option<[u8; 6]>,
+    /// IPv4 addresses.
+    pub addresses: Vec<Address>,
+    /// Tunnel endpoints, of an `ipip` device.
+    pub tunnel: Option<TunnelEnds>,
+}
+
+/// An IPv4 address of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// Prefix length.
+    pub prefix: u8,
+}
+
+/// The endpoints of an `ipip` device, `ip -d link show type ipip`; `None` is `any`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelEnds {
+    /// Local end.
+    pub local: Option<Ipv4Addr>,
+    /// Remote end.
+    pub remote: Option<Ipv4Addr>,
+    /// Underlying device's index, if it is bound to one.
+    pub link: Option<u32>,
+}
+
+/// The kernel's answer to a route lookup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteAnswer {
+    /// A route.
+    Route(Route),
+    /// An error: EXDEV (18) or EINVAL (22) where the source is refused, EHOSTUNREACH (113), ENETUNREACH
+    /// (101), EACCES (13), ENODEV (19).
+    Error {
+        /// The error number.
+        errno: i32,
+        /// The kernel's words for it.
+        error: String,
+    },
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its type.
+    pub kind: RouteKind,
+    /// Output device.
+    pub device: Option<String>,
+    /// Next hop.
+    pub gateway: Option<Ipv4Addr>,
+    /// Preferred source.
+    pub source: Option<Ipv4Addr>,
+    /// Routing table.
+    pub table: u32,
+    /// MTU, where the route has one.
+    pub mtu: Option<u32>,
+}
+
+/// A route's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteKind {
+    /// Forwarded or sent.
+    Unicast,
+    /// To the host itself.
+    Local,
+    /// Any other `RTN_*`.
+    Other(u8),
+}
+
+/// A neighbour entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// The neighbour.
+    pub ip: Ipv4Addr,
+    /// On this device.
+    pub device: String,
+    /// Its hardware address, if known.
+    pub mac: Option<[u8; 6]>,
+    /// `NUD_*`.
+    pub state: u16,
+}
+
+impl Neighbour {
+    /// `NUD_PERMANENT`: somebody typed it.
+    pub const PERMANENT: u16 = 0x80;
+    /// `NUD_NOARP`.
+    pub const NOARP: u16 = 0x40;
+    /// `NUD_FAILED`.
+    pub const FAILED: u16 = 0x20;
+    /// `NUD_INCOMPLETE`.
+    pub const INCOMPLETE: u16 = 0x01;
+}
+
+/// The director's IPVS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ipvs {
+    /// The kernel has none, or its module is not loaded.
+    #[default]
+    Absent,
+    /// It could not be asked (see `unread`).
+    Unknown,
+    /// Its services.
+    Services(Vec<IpvsService>),
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpvsService {
+    /// What it takes.
+    pub key: IpvsKey,
+    /// Its scheduler, such as `wlc`.
+    pub scheduler: String,
+    /// Its destinations.
+    pub destinations: Vec<IpvsDestination>,
+}
+
+/// What a virtual service takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpvsKey {
+    /// Packets of this protocol (6 TCP, 17 UDP) to this address and port (0: every port).
+    Address {
+        /// IP protocol number.
+        protocol: u8,
+        /// The VIP.
+        address: Ipv4Addr,
+        /// The port.
+        port: u16,
+    },
+    /// Packets with this firewall mark.
+    Fwmark(u32),
+}
+
+/// A real server as IPVS knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpvsDestination {
+    /// The RIP.
+    pub address: Ipv4Addr,
+    /// The port.
+    pub port: u16,
+    /// How packets are forwarded.
+    pub method: IpvsMethod,
+    /// Weight; 0 takes no new connections.
+    pub weight: i32,
+    /// Tunnel type: 0 ipip, 1 gue, 2 gre (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
+    pub tunnel_type: u8,
+    /// Tunnel port, for gue.
+    pub tunnel_port: u16,
+}
+
+/// IPVS's forwarding method (`IP_VS_CONN_F_FWD_MASK`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpvsMethod {
+    /// NAT, `-m`.
+    Masq,
+    /// Local node.
+    Local,
+    /// Tunnel, `-i`.
+    Tunnel,
+    /// Direct routing, `-g`.
+    Route,
+    /// Any other.
+    Other(u8),
+}
+
+/// A connection of IPVS (`/proc/net/ip_vs_conn`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpvsConnection {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The client.
+    pub client: (Ipv4Addr, u16),
+    /// The virtual service.
+    pub virtual_service: (Ipv4Addr, u16),
+    /// The real server.
+    pub destination: (Ipv4Addr, u16),
+    /// Its state, such as `SYN_RECV`.
+    pub state: String,
+}
+
+/// A listening or bound socket (`/proc/net/tcp`, `/proc/net/udp`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// IP protocol number, 6 or 17.
+    pub protocol: u8,
+    /// Local address; `None` is any, also by a dual-stack IPv6 socket.
+    pub address: Option<Ipv4Addr>,
+    /// Local port.
+    pub port: u16,
+}

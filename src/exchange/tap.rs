@@ -1,0 +1,45 @@
+//! What a tap shall see, and how well it saw.
+
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// The addresses of one path, for the kernel filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapPath {
+    /// The VIP.
+    pub vip: Ipv4Addr,
+    /// The CIP.
+    pub cip: Ipv4Addr,
+    /// The DIP, if known.
+    pub dip: Option<Ipv4Addr>,
+    /// The RIP.
+    pub rip: Ipv4Addr,
+    /// The real server's gateway, if known.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// Exactly the paths' packets: the union over `paths` of
+///
+/// - IPv4 protocol 4 whose inner header goes from CIP or DIP to VIP;
+/// - IPv4 between CIP and VIP, between DIP and VIP, between CIP and RIP;
+/// - ICMP errors (types 3, 4, 5, 11, 12) to VIP, DIP, RIP or CIP;
+/// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP.
+///
+/// The tap is one AF_PACKET `SOCK_DGRAM` socket of all devices, so packets start at their network header
+/// and a packet that takes an unexpected device is seen all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapSpec {
+    /// The paths.
+    pub paths: Vec<TapPath>,
+}
+
+/// How well a tap saw: a silence counts only if it lost nothing (`PACKET_STATISTICS`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapStatistics {
+    /// Packets that passed the filter.
+    pub received: u64,
+    /// Packets that passed the filter and were lost for want of room.
+    pub dropped: u64,
+}

@@ -1,0 +1,1 @@
+//! Every system call: raw sockets, taps, netlink facts, namespaces, clocks.

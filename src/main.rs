@@ -1,0 +1,7 @@
+//! The `tunproof` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tunproof::cli::main()
+}

@@ -1,0 +1,243 @@
+//! Which stations a probe and its answers must pass, in order, and which hops each leg proves.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::plan::Hop;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::plan::Station;
+
+/// What an ICMP error quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quoting {
+    /// The probe still in its tunnel (protocol 4).
+    Tunnelled,
+    /// The probe itself, outside a tunnel.
+    Plain,
+}
+
+/// The shape in which a probe, or what it caused, is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// The probe, encapsulated in IPIP.
+    Tunnelled,
+    /// The probe itself: never encapsulated, or taken out of the tunnel.
+    Plain,
+    /// A SYN-ACK that acknowledges the probe's SYN.
+    SynAck,
+    /// The RST (no ACK) with which a host answers a SYN-ACK it did not ask for.
+    Rst,
+    /// The RST/ACK of a closed port, acknowledging the probe's SYN.
+    Refused,
+    /// An ICMP error that quotes the probe.
+    IcmpError {
+        /// ICMP type.
+        icmp_type: u8,
+        /// ICMP code.
+        code: u8,
+        /// What is quoted.
+        of: Quoting,
+    },
+    /// The RST with which tunproof itself closes what a SYN opened.
+    Cleanup,
+}
+
+impl Form {
+    /// ICMP port unreachable for a probe outside a tunnel.
+    pub const PORT_UNREACHABLE: Form = Form::IcmpError {
+        icmp_type: 3,
+        code: 3,
+        of: Quoting::Plain,
+    };
+}
+
+/// A point of an itinerary: a station, the form in which the packet must be seen there, and the hops
+/// that lie between the point before and this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waypoint {
+    /// Where.
+    pub station: Station,
+    /// In which form.
+    pub form: Form,
+    /// The hops proven by passing from the waypoint before (or from sending) to this one, in path order.
+    pub hops: &'static [Hop],
+}
+
+const fn at(station: Station, form: Form, hops: &'static [Hop]) -> Waypoint {
+    Waypoint {
+        station,
+        form,
+        hops,
+    }
+}
+
+const TUNNEL_IN: Waypoint = at(
+    Station::RealserverIn,
+    Form::Tunnelled,
+    &[Hop::DirectorToRealserver],
+);
+const DECAPSULATED: Waypoint = at(
+    Station::RealserverTunnel,
+    Form::Plain,
+    &[Hop::Decapsulation],
+);
+const PROBE_LEAVES: Waypoint = at(
+    Station::DirectorOut,
+    Form::Tunnelled,
+    &[Hop::DirectorToRealserver],
+);
+const FORWARDED: Waypoint = at(
+    Station::DirectorOut,
+    Form::Tunnelled,
+    &[Hop::DirectorForward, Hop::DirectorSource],
+);
+const SYN_ACK_LEAVES: Waypoint = at(
+    Station::RealserverOut,
+    Form::SynAck,
+    &[
+        Hop::RealserverAccept,
+        Hop::Service,
+        Hop::RealserverEgress,
+        Hop::GatewayArp,
+    ],
+);
+const UNREACHABLE_LEAVES: Waypoint = at(
+    Station::RealserverOut,
+    Form::PORT_UNREACHABLE,
+    &[
+        Hop::RealserverAccept,
+        Hop::RealserverEgress,
+        Hop::GatewayArp,
+    ],
+);
+const SYN_ACK_ARRIVES: Waypoint = at(
+    Station::ClientIn,
+    Form::SynAck,
+    &[Hop::SpoofedSourceTransit, Hop::ClientArrival],
+);
+const RST_LEAVES: Waypoint = at(Station::ClientOut, Form::Rst, &[Hop::ReturnToDirector]);
+const RST_RETURNS: Waypoint = at(
+    Station::DirectorIn,
+    Form::Rst,
+    &[Hop::ClientToDirector, Hop::ReturnToDirector],
+);
+const SPOOFED_ARRIVES: Waypoint = at(
+    Station::ClientIn,
+    Form::Plain,
+    &[Hop::SpoofedSourceTransit, Hop::ClientArrival],
+);
+
+const TUNNEL_UDP: &[Waypoint] = &[
+    PROBE_LEAVES,
+    TUNNEL_IN,
+    DECAPSULATED,
+    UNREACHABLE_LEAVES,
+    at(
+        Station::ClientIn,
+        Form::PORT_UNREACHABLE,
+        &[Hop::SpoofedSourceTransit, Hop::ClientArrival],
+    ),
+];
+const TUNNEL_SYN: &[Waypoint] = &[
+    PROBE_LEAVES,
+    TUNNEL_IN,
+    DECAPSULATED,
+    SYN_ACK_LEAVES,
+    SYN_ACK_ARRIVES,
+    RST_LEAVES,
+    RST_RETURNS,
+];
+const IPVS_LOOP: &[Waypoint] = &[
+    FORWARDED,
+    TUNNEL_IN,
+    DECAPSULATED,
+    SYN_ACK_LEAVES,
+    SYN_ACK_ARRIVES,
+    RST_LEAVES,
+    RST_RETURNS,
+];
+const IPVS_UDP: &[Waypoint] = &[FORWARDED, TUNNEL_IN, DECAPSULATED];
+const SERVICE: &[Waypoint] = &[
+    at(Station::ClientOut, Form::Plain, &[Hop::ClientToDirector]),
+    at(Station::DirectorIn, Form::Plain, &[Hop::ClientToDirector]),
+    FORWARDED,
+    TUNNEL_IN,
+    DECAPSULATED,
+    SYN_ACK_LEAVES,
+    SYN_ACK_ARRIVES,
+    RST_LEAVES,
+    RST_RETURNS,
+];
+const SERVICE_UDP: &[Waypoint] = &[
+    at(Station::ClientOut, Form::Plain, &[Hop::ClientToDirector]),
+    at(Station::DirectorIn, Form::Plain, &[Hop::ClientToDirector]),
+    FORWARDED,
+    TUNNEL_IN,
+    DECAPSULATED,
+];
+const REFLECT: &[Waypoint] = &[
+    PROBE_LEAVES,
+    TUNNEL_IN,
+    DECAPSULATED,
+    UNREACHABLE_LEAVES,
+    at(Station::DirectorIn, Form::PORT_UNREACHABLE, &[]),
+];
+const RETURN_CONTROL: &[Waypoint] = &[
+    at(Station::DirectorOut, Form::Plain, &[]),
+    at(Station::ClientIn, Form::Plain, &[]),
+    RST_LEAVES,
+    RST_RETURNS,
+];
+const SPOOF_TRACE: &[Waypoint] = &[
+    at(Station::RealserverOut, Form::Plain, &[]),
+    SPOOFED_ARRIVES,
+    at(
+        Station::ClientOut,
+        Form::PORT_UNREACHABLE,
+        &[Hop::ReturnToDirector],
+    ),
+    at(
+        Station::DirectorIn,
+        Form::PORT_UNREACHABLE,
+        &[Hop::ClientToDirector, Hop::ReturnToDirector],
+    ),
+];
+const SPOOF_SYNACK: &[Waypoint] = &[
+    at(Station::RealserverOut, Form::Plain, &[]),
+    SPOOFED_ARRIVES,
+    RST_LEAVES,
+    RST_RETURNS,
+];
+const CONTROL_TRACE: &[Waypoint] = &[
+    at(Station::RealserverOut, Form::Plain, &[]),
+    at(Station::ClientIn, Form::Plain, &[]),
+    at(Station::ClientOut, Form::PORT_UNREACHABLE, &[]),
+    at(Station::RealserverIn, Form::PORT_UNREACHABLE, &[]),
+];
+const CONTROL_SYNACK: &[Waypoint] = &[
+    at(Station::RealserverOut, Form::Plain, &[]),
+    at(Station::ClientIn, Form::Plain, &[]),
+    at(Station::ClientOut, Form::Rst, &[]),
+    at(Station::RealserverIn, Form::Rst, &[]),
+];
+
+/// The stations that a probe of `kind`, sent with its full time to live, and its answers must pass.
+pub fn itinerary(kind: ProbeKind, service: Protocol) -> &'static [Waypoint] {
+    match (kind, service) {
+        (ProbeKind::TunnelUdp, _) => TUNNEL_UDP,
+        (ProbeKind::TunnelSyn, _) => TUNNEL_SYN,
+        (ProbeKind::IpvsLoop, Protocol::Tcp) => IPVS_LOOP,
+        (ProbeKind::IpvsLoop, Protocol::Udp) => IPVS_UDP,
+        (ProbeKind::Service, Protocol::Tcp) => SERVICE,
+        (ProbeKind::Service, Protocol::Udp) => SERVICE_UDP,
+        (ProbeKind::Reflect, _) => REFLECT,
+        (ProbeKind::ReturnControl, _) => RETURN_CONTROL,
+        (ProbeKind::SpoofTrace, _) => SPOOF_TRACE,
+        (ProbeKind::SpoofSynack, _) => SPOOF_SYNACK,
+        (ProbeKind::ControlTrace, _) => CONTROL_TRACE,
+        (ProbeKind::ControlSynack, _) => CONTROL_SYNACK,
+    }
+}

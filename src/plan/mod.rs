@@ -1,0 +1,29 @@
+//! What will be done and what must be true: path, hosts, hops, stations, probes, itineraries.
+//!
+//! Nothing here knows what was seen; `evidence` does.
+
+mod hop;
+mod host;
+mod identity;
+mod itinerary;
+mod path;
+mod probe;
+mod station;
+
+pub use hop::Hop;
+pub use host::Host;
+pub use identity::SessionKey;
+pub use identity::SessionKeyError;
+pub use itinerary::Form;
+pub use itinerary::Quoting;
+pub use itinerary::Waypoint;
+pub use itinerary::itinerary;
+pub use path::Path;
+pub use path::Plan;
+pub use path::Protocol;
+pub use probe::Flow;
+pub use probe::Probe;
+pub use probe::ProbeId;
+pub use probe::ProbeKind;
+pub use probe::Tunnel;
+pub use station::Station;

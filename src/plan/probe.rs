@@ -1,0 +1,276 @@
+//! What is sent, and what it is called.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+use serde::Deserializer;
+use serde::Serialize;
+use serde::Serializer;
+
+use crate::plan::Host;
+use crate::plan::Path;
+use crate::plan::Protocol;
+use crate::plan::SessionKey;
+
+/// A kind of probe; the number is its place in a probe's number, and so in every identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum ProbeKind {
+    /// Director: IPIP(DIP→RIP){CIP→VIP UDP closed port}.
+    TunnelUdp = 1,
+    /// Director: IPIP(DIP→RIP){CIP→VIP:port SYN}, the closed loop.
+    TunnelSyn = 2,
+    /// Director: CIP→VIP:port without a tunnel header, through the director's own IPVS.
+    IpvsLoop = 3,
+    /// Director: IPIP(DIP→RIP){DIP→VIP UDP closed port}.
+    Reflect = 4,
+    /// Director: SYN-ACK VIP→CIP, whose RST shows that the client's answers reach the director.
+    ReturnControl = 5,
+    /// Real server: UDP VIP→CIP closed port, limited or full time to live.
+    SpoofTrace = 6,
+    /// Real server: the same from its own address.
+    ControlTrace = 7,
+    /// Real server: SYN-ACK VIP→CIP with a chosen acknowledgment number.
+    SpoofSynack = 8,
+    /// Client: SYN (or a datagram) to VIP:port.
+    Service = 9,
+    /// Real server: SYN-ACK RIP→CIP.
+    ControlSynack = 10,
+}
+
+impl ProbeKind {
+    /// Every kind.
+    pub const ALL: [ProbeKind; 10] = [
+        ProbeKind::TunnelUdp,
+        ProbeKind::TunnelSyn,
+        ProbeKind::IpvsLoop,
+        ProbeKind::Reflect,
+        ProbeKind::ReturnControl,
+        ProbeKind::SpoofTrace,
+        ProbeKind::ControlTrace,
+        ProbeKind::SpoofSynack,
+        ProbeKind::Service,
+        ProbeKind::ControlSynack,
+    ];
+
+    /// The kind's name.
+    pub fn id(self) -> &'static str {
+        match self {
+            ProbeKind::TunnelUdp => "tunnel-udp",
+            ProbeKind::TunnelSyn => "tunnel-syn",
+            ProbeKind::IpvsLoop => "ipvs-loop",
+            ProbeKind::Reflect => "reflect",
+            ProbeKind::ReturnControl => "return-control",
+            ProbeKind::SpoofTrace => "spoof-trace",
+            ProbeKind::ControlTrace => "control-trace",
+            ProbeKind::SpoofSynack => "spoof-synack",
+            ProbeKind::Service => "service",
+            ProbeKind::ControlSynack => "control-synack",
+        }
+    }
+
+    /// Whether its probes keep one flow (Paris traceroute).
+    pub fn is_trace(self) -> bool {
+        matches!(self, ProbeKind::SpoofTrace | ProbeKind::ControlTrace)
+    }
+
+    /// Whether its probes open half a connection on the real server, which must be closed again.
+    pub fn opens(self, service: Protocol) -> bool {
+        match self {
+            ProbeKind::TunnelSyn => true,
+            ProbeKind::IpvsLoop | ProbeKind::Service => service == Protocol::Tcp,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for ProbeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+/// A probe's name: its kind and its number within the kind (0 to 4095). Written `tunnel-syn.3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProbeId {
+    /// The kind.
+    pub kind: ProbeKind,
+    /// The number within the kind, below [`ProbeId::PER_KIND`].
+    pub index: u16,
+}
+
+impl ProbeId {
+    /// How many probes of a kind a session can have.
+    pub const PER_KIND: u16 = 4096;
+
+    /// The 16-bit number that the identity carries: the kind in the upper 4 bits; never 0.
+    pub fn number(self) -> u16 {
+        (self.kind as u16) << 12 | self.index & (Self::PER_KIND - 1)
+    }
+
+    /// The probe of a number, if its kind exists.
+    pub fn from_number(number: u16) -> Option<ProbeId> {
+        let kind = *ProbeKind::ALL.get(usize::from(number >> 12).checked_sub(1)?)?;
+        Some(ProbeId {
+            kind,
+            index: number & (Self::PER_KIND - 1),
+        })
+    }
+}
+
+impl fmt::Display for ProbeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}.{}", self.kind, self.index))
+    }
+}
+
+impl Serialize for ProbeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProbeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ProbeId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.split_once('.')
+            .and_then(|(kind, index)| {
+                Some(ProbeId {
+                    kind: ProbeKind::ALL.into_iter().find(|k| k.id() == kind)?,
+                    index: index.parse().ok().filter(|n| *n < Self::PER_KIND)?,
+                })
+            })
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no probe's name")))
+    }
+}
+
+/// Addresses and ports of the innermost packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Flow {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+    /// Destination port.
+    pub destination_port: u16,
+}
+
+/// The tunnel header that tunproof writes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Outer source, the DIP.
+    pub source: Ipv4Addr,
+    /// Outer destination, the RIP.
+    pub destination: Ipv4Addr,
+    /// Outer time to live.
+    pub ttl: u8,
+}
+
+/// One packet to send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Its name.
+    pub id: ProbeId,
+    /// Which path of the plan it is for (for `ipvs-loop` and `service` the scheduler decides; this is the
+    /// path it was sent for).
+    pub path: usize,
+    /// Which host sends it.
+    pub from: Host,
+    /// Addresses and ports of the innermost packet.
+    pub flow: Flow,
+    /// Time to live of the innermost packet.
+    pub ttl: u8,
+    /// The tunnel header, if it has one.
+    pub tunnel: Option<Tunnel>,
+}
+
+impl Probe {
+    /// Linux's default time to live, `net.ipv4.ip_default_ttl`.
+    pub const FULL_TTL: u8 = 64;
+
+    /// The probe `id` for path number `index`, with its full time to live.
+    ///
+    /// `None` if the path has no DIP and the kind needs one.
+    pub fn new(id: ProbeId, index: usize, path: &Path, key: &SessionKey) -> Option<Probe> {
+        let (client_port, closed) = (key.client_port(id), key.closed_port(id));
+        let flow = |protocol, source, source_port, destination, destination_port| Flow {
+            protocol,
+            source,
+            source_port,
+            destination,
+            destination_port,
+        };
+        let (vip, cip, rip, port) = (path.vip, path.cip, path.rip, path.port);
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let (from, flow) = match id.kind {
+            ProbeKind::TunnelUdp => (Host::Director, flow(udp, cip, client_port, vip, closed)),
+            ProbeKind::TunnelSyn => (Host::Director, flow(tcp, cip, client_port, vip, port)),
+            ProbeKind::IpvsLoop => (
+                Host::Director,
+                flow(path.protocol, cip, client_port, vip, port),
+            ),
+            ProbeKind::Reflect => (
+                Host::Director,
+                flow(udp, path.dip?, client_port, vip, closed),
+            ),
+            ProbeKind::ReturnControl => (Host::Director, flow(tcp, vip, port, cip, client_port)),
+            ProbeKind::SpoofTrace => (
+                Host::Realserver(index),
+                flow(udp, vip, client_port, cip, closed),
+            ),
+            ProbeKind::ControlTrace => (
+                Host::Realserver(index),
+                flow(udp, rip, client_port, cip, closed),
+            ),
+            ProbeKind::SpoofSynack => (
+                Host::Realserver(index),
+                flow(tcp, vip, port, cip, client_port),
+            ),
+            ProbeKind::ControlSynack => (
+                Host::Realserver(index),
+                flow(tcp, rip, port, cip, client_port),
+            ),
+            ProbeKind::Service => (
+                Host::Client,
+                flow(path.protocol, cip, client_port, vip, port),
+            ),
+        };
+        let tunnelled = matches!(
+            id.kind,
+            ProbeKind::TunnelUdp | ProbeKind::TunnelSyn | ProbeKind::Reflect
+        );
+        let tunnel = match tunnelled {
+            true => Some(Tunnel {
+                source: path.dip?,
+                destination: rip,
+                ttl: Self::FULL_TTL,
+            }),
+            false => None,
+        };
+        Some(Probe {
+            id,
+            path: index,
+            from,
+            flow,
+            ttl: Self::FULL_TTL,
+            tunnel,
+        })
+    }
+
+    /// The same probe with this time to live, on the innermost header.
+    pub fn with_ttl(mut self, ttl: u8) -> Probe {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Whether routers are meant to drop it on the way.
+    pub fn is_limited(&self) -> bool {
+        self.ttl < Self::FULL_TTL
+    }
+}

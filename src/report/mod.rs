@@ -1,0 +1,1 @@
+//! Say it: one model, one file a format.

@@ -1,0 +1,11 @@
+//! The engine without I/O: it is told the time and what happened, and says what to do next.
+//!
+//! It may not know what anything means: good and bad are `verdict`'s words.
+
+mod command;
+mod engine;
+
+pub use command::Command;
+pub use command::Event;
+pub use engine::Engine;
+pub use engine::Limits;

@@ -1,0 +1,1 @@
+//! What it means: hop rules, findings, blame.
