@@ -1,1 +1,16 @@
 //! What it means: hop rules, findings, blame.
+//!
+//! It may not know bytes; `matching` has read them.
+
+mod code;
+mod judgement;
+
+pub use code::Code;
+pub use judgement::Finding;
+pub use judgement::HopJudgement;
+pub use judgement::HopVerdict;
+pub use judgement::How;
+pub use judgement::Judgement;
+pub use judgement::Outcome;
+pub use judgement::PathJudgement;
+pub use judgement::Severity;
