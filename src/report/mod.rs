@@ -6,9 +6,11 @@ mod escape;
 #[cfg(test)]
 mod fixture;
 mod model;
+mod pcapng;
 mod text;
 mod wording;
 
 pub use model::*;
+pub use pcapng::pcapng;
 pub use text::text;
 pub use wording::Kind;
