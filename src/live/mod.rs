@@ -11,4 +11,6 @@ pub mod neighbour;
 pub mod send;
 mod sys;
 pub mod tap;
+#[cfg(test)]
+mod testbed;
 pub mod vantage;

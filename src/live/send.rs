@@ -120,3 +120,75 @@ fn address(packet: &[u8], offset: usize) -> io::Result<Ipv4Addr> {
         .map(|octets| Ipv4Addr::from(*octets))
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::live::testbed;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+
+    fn from(source: Ipv4Addr, destination: Ipv4Addr, payload: usize) -> Transmit {
+        let mut bytes = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, 17, 0, 0];
+        bytes.extend(source.octets());
+        bytes.extend(destination.octets());
+        bytes.extend(vec![0; payload]);
+        Transmit {
+            way: Way::Stack,
+            bytes,
+        }
+    }
+
+    /// The error number, 0 if the kernel took the packet.
+    fn errno(sender: &Sender, transmit: &Transmit) -> i32 {
+        match sender.send(transmit) {
+            SendOutcome::Sent { .. } => 0,
+            SendOutcome::Refused { errno, error, .. } => {
+                assert!(!error.is_empty());
+                errno
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernels_refusals_are_told_apart() {
+        testbed::in_namespace(
+            concat!(module_path!(), "::the_kernels_refusals_are_told_apart"),
+            || {
+                let sender = Sender::open().unwrap();
+                assert_eq!(errno(&sender, &from(VIP, CIP, 8)), libc::ENETUNREACH);
+                testbed::ip(
+                    "link add near type veth peer name far\nlink set near up\nlink set far up\n\
+                     addr add 203.0.113.5/24 dev near\nroute add default via 203.0.113.1 dev near\n",
+                );
+                assert_eq!(errno(&sender, &from(VIP, CIP, 8)), 0);
+                assert_eq!(errno(&sender, &from(VIP, CIP, 1490)), libc::EMSGSIZE);
+                assert_eq!(errno(&sender, &from(VIP, CIP, 0)), 0);
+                let short = Transmit {
+                    way: Way::Stack,
+                    bytes: vec![0x45; 12],
+                };
+                assert_eq!(errno(&sender, &short), libc::EINVAL);
+                let nowhere = Transmit {
+                    way: Way::Frame {
+                        device: "nonesuch".to_owned(),
+                    },
+                    bytes: vec![0; 60],
+                };
+                assert_eq!(errno(&sender, &nowhere), libc::ENODEV);
+                // Rules for the VIP hold for what is sent from the VIP, and for nothing else.
+                testbed::ip("rule add from 192.0.2.10 prohibit\n");
+                assert_eq!(errno(&sender, &from(VIP, CIP, 8)), libc::EACCES);
+                assert_eq!(errno(&sender, &from(RIP, CIP, 8)), 0);
+                let rules = "add table ip t; add chain ip t o { type filter hook output priority 0; }; \
+                             add rule ip t o ip daddr 198.51.100.7 drop";
+                assert!(Command::new("nft").arg(rules).status().unwrap().success());
+                assert_eq!(errno(&sender, &from(RIP, CIP, 8)), libc::EPERM);
+            },
+        );
+    }
+}

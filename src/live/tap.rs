@@ -217,3 +217,198 @@ fn is_empty(socket: &Socket) -> bool {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::exchange::SendOutcome;
+    use crate::exchange::TapPath;
+    use crate::exchange::Transmit;
+    use crate::exchange::Way;
+    use crate::live::send::Sender;
+    use crate::live::testbed;
+
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn paths(count: u32) -> TapSpec {
+        let path = |n| TapPath {
+            vip: VIP,
+            cip: CIP,
+            dip: None,
+            rip: Ipv4Addr::from_bits(RIP.to_bits() + n),
+            gateway: None,
+        };
+        TapSpec {
+            paths: (0..count).map(path).collect(),
+        }
+    }
+
+    fn frame(ether_type: u16, packet: &[u8]) -> Transmit {
+        let mut bytes = vec![0xff; 6];
+        bytes.extend(MAC);
+        bytes.extend(ether_type.to_be_bytes());
+        bytes.extend(packet);
+        Transmit {
+            way: Way::Frame {
+                device: "near".to_owned(),
+            },
+            bytes,
+        }
+    }
+
+    fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0];
+        packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
+        packet.extend(payload);
+        packet
+    }
+
+    fn in_runtime(body: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(body);
+    }
+
+    async fn next(tap: &mut Tap) -> Capture {
+        timeout(Duration::from_secs(5), tap.receive())
+            .await
+            .expect("a packet within 5 s")
+            .unwrap()
+    }
+
+    fn send(sender: &Sender, transmit: &Transmit) {
+        let outcome = sender.send(transmit);
+        assert!(matches!(outcome, SendOutcome::Sent { .. }), "{outcome:?}");
+    }
+
+    /// Both ends of a veth pair in one namespace: each packet is seen leaving `near` and arriving at `far`.
+    fn veth(mtu: u32) {
+        testbed::ip(&format!(
+            "link add near mtu {mtu} type veth peer name far mtu {mtu}\nlink set near up\nlink set far up\n"
+        ));
+    }
+
+    #[test]
+    fn exactly_the_paths_packets_are_seen_both_ways() {
+        testbed::in_namespace(
+            concat!(
+                module_path!(),
+                "::exactly_the_paths_packets_are_seen_both_ways"
+            ),
+            || {
+                in_runtime(async {
+                    veth(1500);
+                    let sender = Sender::open().unwrap();
+                    // Before the tap is open: never seen.
+                    send(&sender, &frame(0x0800, &ipv4(CIP, VIP, 17, &[0; 8])));
+                    let mut tap = Tap::open(&paths(300)).unwrap();
+                    let inner = ipv4(CIP, VIP, 17, &[1; 8]);
+                    let arp: Vec<u8> = [
+                        &[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1][..],
+                        &RIP.octets(),
+                        &[0; 6],
+                        &VIP.octets(),
+                    ]
+                    .concat();
+                    let ours = [
+                        (0x0800, ipv4(CIP, VIP, 6, &[2; 20])),
+                        (0x0800, ipv4(CIP, RIP, 4, &inner)),
+                        (0x0800, ipv4(Ipv4Addr::new(9, 9, 9, 9), RIP, 4, &inner)),
+                        (0x0800, ipv4(Ipv4Addr::new(9, 9, 9, 9), CIP, 1, &[11; 36])),
+                        (0x0806, arp),
+                    ];
+                    let strange = [
+                        (0x0800, ipv4(Ipv4Addr::new(9, 9, 9, 9), VIP, 6, &[2; 20])),
+                        (0x0800, ipv4(CIP, Ipv4Addr::new(9, 9, 9, 9), 4, &[0; 40])),
+                        (0x86dd, vec![0x60; 40]),
+                    ];
+                    let before = clock::wall();
+                    for (ether_type, packet) in strange.iter().chain(&ours).chain(&strange) {
+                        send(&sender, &frame(*ether_type, packet));
+                    }
+                    for (ether_type, packet) in &ours {
+                        for (device, direction) in
+                            [("near", Direction::Out), ("far", Direction::In)]
+                        {
+                            let seen = next(&mut tap).await;
+                            assert!(before <= seen.time && seen.time <= clock::wall());
+                            let expected = Capture {
+                                time: seen.time,
+                                device: device.to_owned(),
+                                hardware: 1,
+                                direction,
+                                protocol: *ether_type,
+                                link_source: Some(MAC),
+                                bytes: packet.clone(),
+                                original_length: packet.len() as u32,
+                            };
+                            assert_eq!(seen, expected);
+                        }
+                    }
+                    assert_eq!(tap.try_receive().unwrap(), None);
+                    let expected = TapStatistics {
+                        received: 10,
+                        dropped: 0,
+                    };
+                    assert_eq!(tap.statistics().unwrap(), expected);
+                });
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_lost_is_counted() {
+        testbed::in_namespace(concat!(module_path!(), "::what_is_lost_is_counted"), || {
+            in_runtime(async {
+                veth(65535);
+                let sender = Sender::open().unwrap();
+                let mut tap = Tap::open(&paths(1)).unwrap();
+                let packet = frame(0x0800, &ipv4(CIP, VIP, 17, &[7; 65000]));
+                for _ in 0..600 {
+                    send(&sender, &packet);
+                }
+                let first = tap.statistics().unwrap();
+                assert_eq!(first.received, 1200);
+                assert!(first.dropped > 0, "{first:?}");
+                let mut seen = 0;
+                while let Some(capture) = tap.try_receive().unwrap() {
+                    assert_eq!(capture.bytes.len(), 65020);
+                    seen += 1;
+                }
+                assert_eq!(seen, first.received - first.dropped);
+                send(&sender, &packet);
+                next(&mut tap).await;
+                next(&mut tap).await;
+                let expected = TapStatistics {
+                    received: first.received + 2,
+                    dropped: first.dropped,
+                };
+                assert_eq!(tap.statistics().unwrap(), expected);
+            });
+        });
+    }
+
+    #[test]
+    fn too_many_paths_are_refused_with_a_way_out() {
+        in_runtime(async {
+            let error = Tap::open(&paths(2000)).unwrap_err().to_string();
+            assert!(
+                error.starts_with("attach the packet filter: 2000 paths need")
+                    && error.ends_with("prove them in several runs"),
+                "{error}"
+            );
+        });
+    }
+}
