@@ -1,7 +1,8 @@
-//! The engine: every decision about what to do next, and when.
+//! Stand-in with the engine's signatures, until the engine is merged: take the engine's file.
 
 use std::time::Duration;
 
+use crate::evidence::Evidence;
 use crate::exchange::Mono;
 use crate::plan::Host;
 use crate::plan::Plan;
@@ -17,18 +18,72 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
-/// Proves a plan's paths. The caller feeds it events and asks, in this order and until each says `None`:
-/// [`Engine::poll_command`], then [`Engine::poll_timeout`]; at that time it calls
-/// [`Engine::handle_timeout`]. It is over when [`Engine::is_finished`].
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            rate: 100,
+            timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What the engine does once its taps are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Prove the plan's paths.
+    Prove,
+    /// Send nothing; report another terminal's probes, for so long (or until interrupted).
+    Listen(Option<Duration>),
+}
+
+/// How far it is, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: &'static str,
+    /// Hops proven so far, over all paths.
+    pub proven: usize,
+    /// Hops in all.
+    pub hops: usize,
+    /// Packets sent.
+    pub sent: usize,
+    /// Since the start.
+    pub elapsed: Duration,
+}
+
+/// Proves a plan's paths.
 #[derive(Debug)]
 pub struct Engine {
-    _plan: Plan,
+    evidence: Evidence,
 }
 
 impl Engine {
-    /// An engine for `plan`, starting at `now`.
-    pub fn new(plan: Plan, _limits: Limits, _now: Mono) -> Engine {
-        Engine { _plan: plan }
+    /// An engine that carries out `task` for `plan`, starting at `now`.
+    pub fn new(plan: Plan, _task: Task, _limits: Limits, _now: Mono) -> Engine {
+        Engine {
+            evidence: Evidence::new(plan),
+        }
+    }
+
+    /// What is known so far.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// What is known.
+    pub fn into_evidence(self) -> Evidence {
+        self.evidence
+    }
+
+    /// How far it is.
+    pub fn progress(&self, _now: Mono) -> Progress {
+        Progress {
+            phase: "preparing",
+            proven: 0,
+            hops: 12,
+            sent: 0,
+            elapsed: Duration::ZERO,
+        }
     }
 
     /// A host said something.

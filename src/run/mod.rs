@@ -9,3 +9,5 @@ pub use command::Command;
 pub use command::Event;
 pub use engine::Engine;
 pub use engine::Limits;
+pub use engine::Progress;
+pub use engine::Task;

@@ -3,9 +3,11 @@
 //! It may not know bytes; `matching` has read them.
 
 mod code;
+mod judge;
 mod judgement;
 
 pub use code::Code;
+pub use judge::judge;
 pub use judgement::Finding;
 pub use judgement::HopJudgement;
 pub use judgement::HopVerdict;
