@@ -19,6 +19,7 @@ use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
+use crate::plan::Station;
 use crate::report::escape::escape;
 
 /// What sort of evidence it is.
@@ -104,6 +105,18 @@ pub(crate) fn wording(evidence: &Evidence, item: &Item) -> Wording {
         noun: escape(&noun),
         summary: escape(&summary),
     }
+}
+
+/// A packet of ours that was seen, on one line with a newline; `None` if the item is none.
+pub fn arrival(evidence: &Evidence, item: &Item) -> Option<String> {
+    let What::Seen { sighting, .. } = &item.what else {
+        return None;
+    };
+    let time = item.time.to_string();
+    let clock = time.get(11..26).unwrap_or(&time);
+    let station = item.station.map_or("", Station::id);
+    let (probe, summary) = (sighting.probe, wording(evidence, item).summary);
+    Some(format!("{clock} {station:<12} {probe:<15} {summary}\n"))
 }
 
 type Parts = (Kind, String, String);
