@@ -2,10 +2,16 @@
 //!
 //! It may not know bytes; `matching` has read them.
 
+mod case;
 mod code;
+mod director;
+mod judge;
 mod judgement;
+mod network;
+mod realserver;
 
 pub use code::Code;
+pub use judge::judge;
 pub use judgement::Finding;
 pub use judgement::HopJudgement;
 pub use judgement::HopVerdict;
