@@ -135,7 +135,8 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// If the kernel refused: EEXIST, ESRCH where there is no such service, EPERM.
+    /// If the kernel refused: EEXIST, ESRCH where there is no such service, EPERM, EINVAL for a broadcast address,
+    /// as which every address counts in a namespace that has no address of its own, not even `lo` up.
     pub fn add_destination(
         &mut self,
         service: &IpvsKey,
@@ -219,6 +220,7 @@ mod tests {
     use super::*;
     use crate::exchange::IpvsMethod;
     use crate::live::testbed::in_namespace;
+    use crate::live::testbed::ip;
 
     fn ipvsadm() -> String {
         let run = Command::new("ipvsadm").args(["-S", "-n"]).output().unwrap();
@@ -232,6 +234,8 @@ mod tests {
         in_namespace(
             concat!(module_path!(), "::the_kernels_own_ipvs_is_written_and_read"),
             || {
+                // The kernel looks destinations up among the local addresses: there must be a table of them.
+                ip("link set lo up");
                 let mut control = Control::open().unwrap().expect("ip_vs loaded");
                 assert_eq!(read().unwrap(), Ipvs::Services(Vec::new()));
                 let web = IpvsKey::Address {
