@@ -276,9 +276,9 @@ pub enum Ipvs {
     /// The kernel has none, or its module is not loaded.
     #[default]
     Absent,
-    /// It could not be asked (see `unread`).
+    /// It was not asked for, or could not be asked (see `unread`).
     Unknown,
-    /// Its services.
+    /// Its IPv4 services, with their IPv4 destinations.
     Services(Vec<IpvsService>),
 }
 
@@ -363,7 +363,8 @@ pub struct IpvsConnection {
 pub struct Listener {
     /// IP protocol number, 6 or 17.
     pub protocol: u8,
-    /// Local address; `None` is any, also by a dual-stack IPv6 socket.
+    /// Local address; `None` is any, also by an IPv6 socket bound to `::`, of which it does not show whether it
+    /// takes IPv4 (`IPV6_V6ONLY`).
     pub address: Option<Ipv4Addr>,
     /// Local port.
     pub port: u16,

@@ -29,6 +29,7 @@ use crate::live::routes;
 pub async fn gather(query: &FactQuery) -> HostFacts {
     let mut facts = HostFacts {
         time: now(),
+        ipvs: Ipvs::Unknown,
         ..HostFacts::default()
     };
     let mut failures = Vec::new();
@@ -268,6 +269,7 @@ mod tests {
                 assert_eq!(facts.arp_ignore_in_force("decap0"), Some(1));
                 assert_eq!(facts.arp_announce_in_force("decap0"), Some(0));
                 assert_eq!(facts.rp_filter_in_force("eth9"), None, "it cannot matter");
+                assert_eq!(facts.ipvs, Ipvs::Unknown, "it was not asked for");
                 assert_eq!(facts.counter("TcpExtIPReversePathFilter"), Some(0));
                 assert!(facts.counter("IpInAddrErrors").is_some());
                 assert!(!facts.hostname.is_empty() && !facts.kernel.is_empty());

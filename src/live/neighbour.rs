@@ -88,18 +88,7 @@ pub fn restore(old: &Neighbour) -> Result<(), NeighbourError> {
     {
         return Ok(());
     }
-    let mut message = entry.message();
-    message.header.state = NeighbourState::Stale;
-    message
-        .attributes
-        .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-    // Without NLM_F_REPLACE the kernel keeps the hardware address of an entry that has become usable since it
-    // was read (`neigh_add` clears NEIGH_UPDATE_F_OVERRIDE), and fills in one that has none.
-    let put = RouteNetlinkMessage::NewNeighbour(message);
-    match entry.netlink.request(put, NLM_F_CREATE) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(entry.failed("put back", error)),
-    }
+    entry.put(mac)
 }
 
 /// The entries of `addresses` on `links`: asked one by one, for the table may be long.
@@ -153,6 +142,21 @@ impl<'a> Entry<'a> {
     fn read(&mut self) -> Result<Option<NeighbourMessage>, NeighbourError> {
         read(&mut self.netlink, self.address, self.index)
             .map_err(|error| self.failed("read", error))
+    }
+
+    /// Without NLM_F_REPLACE the kernel keeps the hardware address of an entry that has become usable since it
+    /// was read (`neigh_add` clears NEIGH_UPDATE_F_OVERRIDE), and fills in one that has none.
+    fn put(&mut self, mac: [u8; 6]) -> Result<(), NeighbourError> {
+        let mut message = self.message();
+        message.header.state = NeighbourState::Stale;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        let put = RouteNetlinkMessage::NewNeighbour(message);
+        match self.netlink.request(put, NLM_F_CREATE) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("put back", error)),
+        }
     }
 
     fn message(&self) -> NeighbourMessage {
@@ -332,6 +336,22 @@ mod tests {
                 assert_eq!(shown(), usable("PERMANENT"));
                 ip("neigh replace 203.0.113.1 lladdr 02:00:00:00:00:01 dev eth0 nud reachable");
                 restore(&old).unwrap();
+                assert_eq!(shown(), usable("REACHABLE"));
+            },
+        );
+    }
+
+    #[test]
+    fn an_entry_that_became_usable_meanwhile_is_not_overwritten() {
+        in_namespace(
+            concat!(
+                module_path!(),
+                "::an_entry_that_became_usable_meanwhile_is_not_overwritten"
+            ),
+            || {
+                entry("reachable");
+                let mut entry = Entry::open(GATEWAY, "eth0").unwrap();
+                entry.put([2, 0, 0, 0, 0, 9]).unwrap();
                 assert_eq!(shown(), usable("REACHABLE"));
             },
         );
