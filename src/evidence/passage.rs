@@ -173,15 +173,7 @@ impl Evidence {
             .map(|outer| outer.source);
         let elsewhere = self
             .facts(Host::Realserver(passage.path))
-            .is_some_and(|facts| {
-                source.is_some_and(|source| {
-                    !facts
-                        .links
-                        .iter()
-                        .flat_map(|link| &link.addresses)
-                        .any(|a| a.ip == source)
-                })
-            });
+            .is_some_and(|facts| source.is_some_and(|source| !facts.is_local(source)));
         source.is_some() && source == path.dip && elsewhere
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::craft;
 use crate::evidence::Evidence;
-use crate::evidence::What;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::Mono;
 use crate::exchange::SendOutcome;
