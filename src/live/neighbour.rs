@@ -49,6 +49,16 @@ pub enum NeighbourError {
     },
 }
 
+/// The entry that [`forget`] would delete.
+///
+/// # Errors
+///
+/// As [`forget`].
+pub fn find(address: Ipv4Addr, device: &str) -> Result<Option<Neighbour>, NeighbourError> {
+    let found = Entry::open(address, device)?.read()?.filter(is_dynamic);
+    Ok(found.map(|message| neighbour(&message, device, address)))
+}
+
 /// Deletes the neighbour entry of `address` on `device`, in the calling thread's network namespace, and
 /// returns what it was: `None` if there was none, or if it is not the kernel's own to forget, because a person
 /// made it (PERMANENT, NOARP) or a routing daemon did (`extern_learn`, `managed`). Person's way: `ip neigh del`.

@@ -1,0 +1,34 @@
+//! `tunproof agent`: serves one controller over stdin and stdout.
+
+use std::process::ExitCode;
+
+use crate::live::host;
+use crate::live::janitor;
+
+/// Serves until the pipe ends; with `is_janitor`, cleans up after an agent that was killed.
+pub(super) fn main(is_janitor: bool) -> ExitCode {
+    let result = match is_janitor {
+        true => janitor::run().map_err(|error| error.to_string()),
+        false => serve(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tunproof agent: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve() -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start the runtime: {error}"))?;
+    let result = runtime
+        .block_on(host::serve(tokio::io::stdin(), tokio::io::stdout()))
+        .map_err(|error| error.to_string());
+    // A read from stdin cannot be called off; the process's end does that.
+    runtime.shutdown_background();
+    result
+}
