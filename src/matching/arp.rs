@@ -2,12 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use etherparse::ArpHardwareId;
-use etherparse::ArpPacketSlice;
-use etherparse::EtherType;
-
 use serde::Deserialize;
 use serde::Serialize;
+
+use crate::wire;
+use crate::wire::Octets;
 
 /// An ARP packet for IPv4 on Ethernet (RFC 826).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,19 +31,13 @@ impl Arp {
 
     /// The ARP packet in `packet`, if it is one for IPv4 on Ethernet.
     pub fn read(packet: &[u8]) -> Option<Arp> {
-        let slice = ArpPacketSlice::from_slice(packet).ok()?;
-        if slice.hw_addr_type() != ArpHardwareId::ETHERNET
-            || slice.proto_addr_type() != EtherType::IPV4
-        {
-            return None;
-        }
-        let address = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from);
+        let arp = wire::Arp::checked(Octets::new(packet)).ok()?;
         Some(Arp {
-            operation: slice.operation().0,
-            sender_mac: slice.sender_hw_addr().try_into().ok()?,
-            sender: address(slice.sender_protocol_addr())?,
-            target_mac: slice.target_hw_addr().try_into().ok()?,
-            target: address(slice.target_protocol_addr())?,
+            operation: arp.operation,
+            sender_mac: arp.sender_mac.0,
+            sender: arp.sender_ip,
+            target_mac: arp.target_mac.0,
+            target: arp.target_ip,
         })
     }
 

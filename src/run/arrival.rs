@@ -5,7 +5,6 @@ use crate::evidence::What;
 use crate::exchange::Capture;
 use crate::matching::Arp;
 use crate::matching::Matcher;
-use crate::matching::alterations;
 use crate::matching::station;
 use crate::plan::Host;
 use crate::plan::Probe;
@@ -83,7 +82,7 @@ fn note_probe(
         let ttl = sighting.inner_ttl.unwrap_or(Probe::FULL_TTL);
         evidence.add_probe(probe.with_ttl(ttl));
     }
-    let altered = alterations(evidence.probe(id)?, &sighting, &capture.bytes);
+    let altered = matcher.alterations(evidence.probe(id)?, &capture.bytes);
     let time = capture.time;
     let what = What::Seen {
         sighting,
