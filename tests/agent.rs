@@ -247,8 +247,29 @@ fn commands_are_carried_out_and_answered() {
         let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         assert_eq!(facts.hostname, hostname.trim());
 
-        fleet.send(Host::Director, Order::TapStatistics);
-        assert!(matches!(event(&mut fleet).await, Event::Failed { .. }));
+        let nowhere = Order::ForgetNeighbour {
+            address: GATEWAY,
+            device: "nonesuch".to_owned(),
+        };
+        for (order, operation, error) in [
+            (
+                Order::TapStatistics,
+                "read the tap's statistics",
+                "no tap is open",
+            ),
+            (
+                nowhere,
+                "delete the neighbour entry",
+                "there is no device `nonesuch`: No such device (os error 19)",
+            ),
+        ] {
+            fleet.send(Host::Director, order);
+            let expected = Event::Failed {
+                operation: operation.to_owned(),
+                error: error.to_owned(),
+            };
+            assert_eq!(event(&mut fleet).await, expected);
+        }
         fleet.send(Host::Director, Order::OpenTap(tap_spec()));
         assert_eq!(event(&mut fleet).await, Event::TapOpen);
 

@@ -37,6 +37,7 @@ use crate::live::clock;
 use crate::live::facts;
 use crate::live::janitor;
 use crate::live::janitor::Janitor;
+use crate::live::janitor::with_causes;
 use crate::live::neighbour;
 use crate::live::send::Sender;
 use crate::live::tap::Tap;
@@ -336,7 +337,7 @@ impl Served {
         let old = match neighbour::find(address, device) {
             Ok(Some(old)) => old,
             Ok(None) => return Event::NeighbourForgotten { address, old: None },
-            Err(error) => return failed(operation, error),
+            Err(error) => return failed(operation, with_causes(&error)),
         };
         let entry = Entry::Forgotten(old);
         if let Err(error) = self.janitor.tell(&entry) {
@@ -346,7 +347,7 @@ impl Served {
         // Where a person made the entry it is not deleted, and putting it back changes nothing.
         match neighbour::forget(address, device) {
             Ok(old) => Event::NeighbourForgotten { address, old },
-            Err(error) => failed(operation, error),
+            Err(error) => failed(operation, with_causes(&error)),
         }
     }
 }
