@@ -37,6 +37,8 @@ use tunproof::exchange::TapSpec;
 use tunproof::exchange::TapStatistics;
 use tunproof::exchange::Transmit;
 use tunproof::exchange::Way;
+use tunproof::live::clock;
+use tunproof::live::controller::drive;
 use tunproof::live::fleet::Fleet;
 use tunproof::live::fleet::Report;
 use tunproof::live::tap::Tap;
@@ -45,8 +47,14 @@ use tunproof::live::vantage::StartOptions;
 use tunproof::live::vantage::Vantage;
 use tunproof::live::vantage::start;
 use tunproof::plan::Host;
+use tunproof::plan::Path;
+use tunproof::plan::Plan;
+use tunproof::plan::Protocol;
+use tunproof::plan::SessionKey;
 use tunproof::run::Command as Order;
+use tunproof::run::Engine;
 use tunproof::run::Event;
+use tunproof::run::Limits;
 
 const TUNPROOF: &str = env!("CARGO_BIN_EXE_tunproof");
 const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -70,7 +78,8 @@ fn in_namespace<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F + S
         let output = String::from_utf8_lossy(&run.stdout);
         assert!(
             run.status.success() && output.contains("1 passed"),
-            "{output}"
+            "{output}\n{}",
+            String::from_utf8_lossy(&run.stderr)
         );
         return;
     }
@@ -315,6 +324,48 @@ fn commands_are_carried_out_and_answered() {
 }
 
 #[test]
+fn a_run_ends_with_its_engine_and_its_agents_with_it() {
+    in_namespace(
+        "a_run_ends_with_its_engine_and_its_agents_with_it",
+        || async {
+            let script = format!("exec {TUNPROOF} \"$1\"");
+            let (agents, failures) = start(vec![vantage(&script)], &scope(), options()).await;
+            assert_eq!(failures, []);
+            let path = Path {
+                realserver: "rs1".to_owned(),
+                vip: VIP,
+                port: 80,
+                protocol: Protocol::Tcp,
+                rip: RIP,
+                dip: Some(DIP),
+                cip: CIP,
+                gateway: None,
+                tunnel: None,
+            };
+            let plan = Plan {
+                session: SessionKey::new([7; 16]),
+                paths: vec![path],
+                vantages: vec![Host::Director],
+                ingress: None,
+                egress: None,
+            };
+            let limits = Limits {
+                rate: 100,
+                timeout: Duration::from_millis(300),
+            };
+            let mut engine = Engine::new(plan, limits, clock::mono());
+            let mut calls = 0;
+            let mut progress = |_: &Engine| calls += 1;
+            let run = drive(&mut engine, agents, &mut progress);
+            let driven = timeout(4 * SOON, run).await.unwrap().unwrap();
+            assert_eq!(driven.failures, []);
+            assert!(engine.is_finished() && !driven.interrupted);
+            assert!(calls > 0);
+        },
+    );
+}
+
+#[test]
 fn nothing_is_sent_to_strangers() {
     in_namespace("nothing_is_sent_to_strangers", || async {
         let mut tap = Tap::open(&tap_spec()).unwrap();
@@ -515,9 +566,9 @@ fn what_is_no_agent_is_named_and_shown() {
                 "",
             ),
             (
-                "exec no-such-tunproof",
+                "exec /no/such/tunproof",
                 "the agent ended (exit status: 127)",
-                "no-such-tunproof: not found",
+                "/no/such/tunproof: not found",
             ),
             (
                 "echo tunproof agent 99 8.8.8",
