@@ -49,13 +49,15 @@ pub enum NeighbourError {
     },
 }
 
-/// The entry that [`forget`] would delete.
+/// The neighbour entry of `address` on `device`, in the calling thread's network namespace. Person's way:
+/// `ip neigh show`.
 ///
 /// # Errors
 ///
-/// As [`forget`].
+/// If there is no such device, or the kernel cannot be asked.
 pub fn find(address: Ipv4Addr, device: &str) -> Result<Option<Neighbour>, NeighbourError> {
-    let found = Entry::open(address, device)?.read()?.filter(is_dynamic);
+    let mut entry = Entry::open(address, device)?;
+    let found = entry.read()?;
     Ok(found.map(|message| neighbour(&message, device, address)))
 }
 
