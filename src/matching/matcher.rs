@@ -63,6 +63,7 @@ impl Matcher {
             }),
             flow: identified.flow,
             inner_ttl,
+            sent_ttl: identified.sent_ttl,
             quoted: anatomy
                 .error
                 .map(|error| u16::try_from(error.octets).unwrap_or(u16::MAX)),
@@ -311,6 +312,8 @@ mod tests {
             assert_eq!(seen.probe, probe.id);
             assert_eq!(seen.flow, Some(probe.flow));
             assert_eq!(seen.inner_ttl, Some(probe.ttl));
+            let carries_ttl = probe.flow.protocol == Protocol::Udp;
+            assert_eq!(seen.sent_ttl, carries_ttl.then_some(probe.ttl));
             assert_eq!(Matcher::new(key()).alterations(&probe, &packet), []);
             let Some(tunnel) = probe.tunnel else {
                 assert_eq!(seen.form, Form::Plain);

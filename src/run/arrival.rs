@@ -79,7 +79,7 @@ fn note_probe(
         }
         let plan = evidence.plan();
         let probe = Probe::new(id, 0, &plan.paths[0], &plan.session)?;
-        let ttl = sighting.inner_ttl.unwrap_or(Probe::FULL_TTL);
+        let ttl = sighting.sent_ttl.unwrap_or(Probe::FULL_TTL);
         evidence.add_probe(probe.with_ttl(ttl));
     }
     let altered = matcher.alterations(evidence.probe(id)?, &capture.bytes);
