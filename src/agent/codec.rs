@@ -92,12 +92,9 @@ impl<T: Serialize> Encoder<&T> for MessageCodec<T> {
 }
 
 fn of_frame(error: io::Error) -> CodecError {
-    match error
-        .get_ref()
-        .is_some_and(|e| e.is::<LengthDelimitedCodecError>())
-    {
-        true => CodecError::Oversize,
-        false => CodecError::Io(error),
+    match error.downcast::<LengthDelimitedCodecError>() {
+        Ok(_) => CodecError::Oversize,
+        Err(error) => CodecError::Io(error),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `tunproof agent`: serves one controller over stdin and stdout.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::live::host;
@@ -21,7 +22,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tunproof agent: {error}");
+            // With the controller, the reader of stderr may be gone, too.
+            let _ = writeln!(std::io::stderr(), "tunproof agent: {error}");
             ExitCode::from(2)
         }
     }

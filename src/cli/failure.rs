@@ -26,10 +26,6 @@ pub(super) enum Failure {
     NoRoute { to: Ipv4Addr, error: String },
     #[error("this host's route to {to} names no source address")]
     NoSource { to: Ipv4Addr },
-    #[error(
-        "this host has the VIP {vip} itself, so it is no client, and a director must be told which client"
-    )]
-    WhichClient { vip: Ipv4Addr },
     #[error("unknown code `{code}`")]
     UnknownCode {
         code: String,
@@ -52,7 +48,6 @@ impl Failure {
             Failure::NoRoute { to, .. } | Failure::NoSource { to } => {
                 vec![format!("check with `ip route get {to}`")]
             }
-            Failure::WhichClient { .. } => vec!["add `--cip ADDRESS`".to_owned()],
             Failure::UnknownCode { nearest, .. } => {
                 let list = "`tunproof explain` lists all codes".to_owned();
                 let meant = nearest.map(|code| format!("did you mean `tunproof explain {code}`?"));

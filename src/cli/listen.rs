@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     /// The virtual IP
     #[arg(long, value_name = "ADDR", value_parser = address)]
     vip: Ipv4Addr,
-    /// The client's address; on the client itself, else the source that its route to the VIP prefers
+    /// The client's address; else, on the director, any client's, and on the client, its own
     #[arg(long, value_name = "ADDR", value_parser = address)]
     cip: Option<Ipv4Addr>,
     /// How long to listen, such as `30s`
@@ -55,7 +55,8 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let (mut found, facts) = sources(&[vip])?;
     let cip = match arguments.cip {
         Some(cip) => cip,
-        None if has(&facts, vip) => return Err(Failure::WhichClient { vip }),
+        // A director hears any client.
+        None if has(&facts, vip) => Ipv4Addr::UNSPECIFIED,
         None => found.remove(0)?,
     };
     distinct(&[("--vip", vip), ("--cip", cip)])?;

@@ -13,6 +13,7 @@ use crate::exchange::SendOutcome;
 use crate::exchange::Transmit;
 use crate::exchange::Wall;
 use crate::matching::Alteration;
+use crate::matching::Arp;
 use crate::matching::Sighting;
 use crate::plan::Host;
 use crate::plan::ProbeId;
@@ -75,7 +76,7 @@ pub enum What {
     /// An ARP packet about the path was seen.
     Arp {
         /// What it says.
-        arp: ArpSeen,
+        arp: Arp,
         /// The packet.
         capture: Capture,
     },
@@ -95,21 +96,6 @@ pub enum What {
     },
     /// Something that should have been seen was not, and that counts.
     Silence(SilenceSpan),
-}
-
-/// An ARP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArpSeen {
-    /// Request (1) or reply (2).
-    pub operation: u16,
-    /// Sender hardware address.
-    pub sender_mac: [u8; 6],
-    /// Sender protocol address; `tell` of a request, the address that `is-at` of a reply.
-    pub sender: Ipv4Addr,
-    /// Target protocol address; `who-has` of a request.
-    pub target: Ipv4Addr,
-    /// Whether tunproof sent it, not the kernel.
-    pub ours: bool,
 }
 
 /// A silence.

@@ -5,8 +5,8 @@
 mod item;
 mod ledger;
 mod passage;
+mod silence;
 
-pub use item::ArpSeen;
 pub use item::EvidenceId;
 pub use item::Item;
 pub use item::SilenceSpan;
@@ -15,3 +15,4 @@ pub use ledger::Evidence;
 pub use ledger::HostRecord;
 pub use passage::Passage;
 pub use passage::Proof;
+pub use silence::Silence;

@@ -7,6 +7,7 @@ use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::SendOutcome;
+use crate::matching::Arp;
 use crate::matching::Sighting;
 use crate::plan::Form;
 use crate::plan::Hop;
@@ -106,7 +107,11 @@ impl Evidence {
                 },
                 What::Seen { sighting, .. } => {
                     for (number, waypoint) in waypoints.iter().enumerate() {
-                        if passage.seen[number].is_none() && hits(waypoint, probe, item, sighting) {
+                        let here = item.host == Host::of(waypoint.station, path);
+                        if here
+                            && passage.seen[number].is_none()
+                            && hits(waypoint, probe, item, sighting)
+                        {
                             passage.seen[number] = Some(item.id);
                             passage.refused |= sighting.form == Form::Refused;
                         }
@@ -168,15 +173,7 @@ impl Evidence {
             .map(|outer| outer.source);
         let elsewhere = self
             .facts(Host::Realserver(passage.path))
-            .is_some_and(|facts| {
-                source.is_some_and(|source| {
-                    !facts
-                        .links
-                        .iter()
-                        .flat_map(|link| &link.addresses)
-                        .any(|a| a.ip == source)
-                })
-            });
+            .is_some_and(|facts| source.is_some_and(|source| !facts.is_local(source)));
         source.is_some() && source == path.dip && elsewhere
     }
 
@@ -209,7 +206,7 @@ impl Evidence {
         };
         let asked = |item: &&Item| {
             item.host == host
-                && matches!(&item.what, What::Arp { arp, .. } if arp.operation == 1 && !arp.ours
+                && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REQUEST && !arp.is_ours()
                     && record.forgotten.iter().any(|entry| entry.ip == arp.target))
         };
         for request in self.items().iter().filter(asked) {
@@ -219,7 +216,7 @@ impl Evidence {
             let answer = self.items().iter().find(|item| {
                 item.host == host
                     && item.id > request.id
-                    && matches!(&item.what, What::Arp { arp, .. } if arp.operation == 2
+                    && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REPLY
                         && arp.sender == question.target && arp.target == question.sender)
             });
             if let Some(answer) = answer {

@@ -30,6 +30,10 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 /// `SKF_AD_OFF + SKF_AD_PROTOCOL`.
 const ETHER_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
 
+/// TCP's flags SYN and RST.
+const RST: u32 = 0x04;
+const SYN_OR_RST: u32 = 0x02 | RST;
+
 const ACCEPT: u32 = 0x4_0000;
 const REJECT: u32 = 0;
 
@@ -53,31 +57,43 @@ pub(crate) fn assemble(spec: &TapSpec) -> Vec<Instruction> {
     program.0
 }
 
+/// Destinations → the sources that send to exactly these.
+type Pairs = BTreeMap<Vec<u32>, Vec<u32>>;
+
 /// What the paths have in common, each address once.
 struct Sets {
-    /// Destinations → the sources that send to exactly these.
-    pairs: BTreeMap<Vec<u32>, Vec<u32>>,
+    /// What the service's packets go between.
+    service: Pairs,
+    /// What the control probes go between.
+    control: Pairs,
     /// VIP → the inner sources that are sent to it through the tunnel.
     tunnelled: BTreeMap<u32, Vec<u32>>,
     /// Where ICMP errors go.
     errors: Vec<u32>,
+    /// VIPs whose client is not known: RSTs to them are seen whoever sends them.
+    open: Vec<u32>,
     /// What ARP is about.
     resolved: Vec<u32>,
 }
 
 impl Sets {
     fn of(spec: &TapSpec) -> Sets {
-        let mut destinations = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
+        let mut service = Vec::new();
+        let mut control = Vec::new();
         let mut tunnelled = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
         let mut errors = BTreeSet::new();
+        let mut open = BTreeSet::new();
         let mut resolved = BTreeSet::new();
         for path in &spec.paths {
             let (vip, cip, rip) = (path.vip, path.cip, path.rip);
-            let with_dip = path.dip.map(|dip| (dip, vip));
-            for (a, b) in [(cip, vip), (cip, rip)].into_iter().chain(with_dip) {
-                destinations.entry(a).or_default().insert(b);
-                destinations.entry(b).or_default().insert(a);
+            if cip.is_unspecified() {
+                open.insert(vip);
+                errors.insert(vip);
+                continue;
             }
+            service.push((cip, vip));
+            service.extend(path.dip.map(|dip| (dip, vip)));
+            control.push((cip, rip));
             tunnelled
                 .entry(vip)
                 .or_default()
@@ -85,23 +101,34 @@ impl Sets {
             errors.extend([vip, rip, cip].into_iter().chain(path.dip));
             resolved.extend([vip, rip].into_iter().chain(path.gateway));
         }
-        let mut pairs = BTreeMap::<Vec<u32>, Vec<u32>>::new();
-        for (source, destinations) in destinations {
-            pairs
-                .entry(numbers(destinations))
-                .or_default()
-                .push(source.to_bits());
-        }
         Sets {
-            pairs,
+            service: both_ways(&service),
+            control: both_ways(&control),
             tunnelled: tunnelled
                 .into_iter()
                 .map(|(vip, sources)| (vip.to_bits(), numbers(sources)))
                 .collect(),
             errors: numbers(errors),
+            open: numbers(open),
             resolved: numbers(resolved),
         }
     }
+}
+
+fn both_ways(pairs: &[(Ipv4Addr, Ipv4Addr)]) -> Pairs {
+    let mut destinations = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
+    for (a, b) in pairs {
+        destinations.entry(*a).or_default().insert(*b);
+        destinations.entry(*b).or_default().insert(*a);
+    }
+    let mut grouped = Pairs::new();
+    for (source, destinations) in destinations {
+        grouped
+            .entry(numbers(destinations))
+            .or_default()
+            .push(source.to_bits());
+    }
+    grouped
 }
 
 fn numbers(addresses: BTreeSet<Ipv4Addr>) -> Vec<u32> {
@@ -109,18 +136,33 @@ fn numbers(addresses: BTreeSet<Ipv4Addr>) -> Vec<u32> {
 }
 
 fn ipv4(program: &mut Program, sets: &Sets) {
-    for (destinations, sources) in &sets.pairs {
-        program.load(LOAD_WORD, 12);
-        program.one_of(sources, |p| {
-            p.load(LOAD_WORD, 16);
-            p.one_of(destinations, |p| p.end(ACCEPT));
+    between(program, &sets.service, |p| p.end(ACCEPT));
+    between(program, &sets.control, |p| {
+        p.load(LOAD_BYTE, 9);
+        p.one_of(&[6], |tcp| {
+            tcp.load(LOAD_HALF, 6);
+            tcp.unless_bits(0x1fff);
+            tcp.load(HEADER_LENGTH_TO_X, 0);
+            tcp.load(LOAD_BYTE_X, 13);
+            tcp.if_bits(SYN_OR_RST);
+            tcp.end(REJECT);
         });
-    }
+        p.end(ACCEPT);
+    });
     program.load(LOAD_HALF, 6);
     // Only a first fragment has the header that is looked at next.
     program.unless_bits(0x1fff);
     program.load(HEADER_LENGTH_TO_X, 0);
     program.load(LOAD_BYTE, 9);
+    if !sets.open.is_empty() {
+        program.one_of(&[6], |p| {
+            p.load(LOAD_BYTE_X, 13);
+            p.unless_set(RST);
+            p.load(LOAD_WORD, 16);
+            p.one_of(&sets.open, |p| p.end(ACCEPT));
+            p.end(REJECT);
+        });
+    }
     program.one_of(&[4], |p| {
         for (vip, sources) in &sets.tunnelled {
             p.load(LOAD_WORD_X, 16);
@@ -139,6 +181,17 @@ fn ipv4(program: &mut Program, sets: &Sets) {
         });
     });
     program.end(REJECT);
+}
+
+/// Goes on with `body` if the packet goes between one of `pairs`.
+fn between(program: &mut Program, pairs: &Pairs, body: impl Fn(&mut Program)) {
+    for (destinations, sources) in pairs {
+        program.load(LOAD_WORD, 12);
+        program.one_of(sources, |p| {
+            p.load(LOAD_WORD, 16);
+            p.one_of(destinations, &body);
+        });
+    }
 }
 
 fn arp_ipv4(program: &mut Program, addresses: &[u32]) {
@@ -184,6 +237,18 @@ impl Program {
     fn unless_bits(&mut self, bits: u32) {
         self.push(JUMP_BITS, 0, 1, bits);
         self.end(REJECT);
+    }
+
+    /// Rejects if the accumulator has none of `bits`.
+    fn unless_set(&mut self, bits: u32) {
+        self.push(JUMP_BITS, 1, 0, bits);
+        self.end(REJECT);
+    }
+
+    /// Accepts if the accumulator has any of `bits`.
+    fn if_bits(&mut self, bits: u32) {
+        self.push(JUMP_BITS, 0, 1, bits);
+        self.end(ACCEPT);
     }
 
     /// Rejects if the accumulator is not `value`.
@@ -349,10 +414,26 @@ mod tests {
                     .into_iter()
                     .any(|[a, b]| pair == [a, b] || pair == [b, a]);
                 for protocol in [6, 17, 1, 4] {
-                    let packet = ipv4(source, destination, protocol, &[8; 4]);
+                    // As TCP: a SYN.
+                    let packet = ipv4(source, destination, protocol, &[2; 14]);
                     assert_eq!(takes(IP, &packet), expected, "{pair:?} {protocol}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_agent_reached_from_the_client_does_not_see_its_own_words() {
+        for flags in 0..=0x3f {
+            let mut segment = [0; 20];
+            segment[13] = flags;
+            let is_probe = flags & 0x06 != 0;
+            for (a, b) in [(CIP, RIP), (RIP, CIP)] {
+                assert_eq!(takes(IP, &ipv4(a, b, 6, &segment)), is_probe, "{flags:#x}");
+                let long = with_options(ipv4(a, b, 6, &segment));
+                assert_eq!(takes(IP, &long), is_probe, "{flags:#x}");
+            }
+            assert!(takes(IP, &ipv4(CIP, VIP, 6, &segment)));
         }
     }
 
@@ -397,6 +478,23 @@ mod tests {
             IP,
             &ipv4(CIP, VIP, 17, &[])
         ));
+    }
+
+    #[test]
+    fn without_a_client_anyones_rsts_and_errors_to_the_vip_are_seen() {
+        let open = TapPath {
+            cip: Ipv4Addr::UNSPECIFIED,
+            ..path()
+        };
+        let program = assemble(&TapSpec { paths: vec![open] });
+        let mut segment = [0; 20];
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
+        segment[13] = 4;
+        assert!(run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
+        assert!(!run(&program, IP, &ipv4(VIP, STRANGER, 6, &segment)));
+        assert!(run(&program, IP, &ipv4(STRANGER, VIP, 1, &[3, 3])));
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 1, &[8, 0])));
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 17, &[0; 8])));
     }
 
     #[test]
@@ -445,14 +543,18 @@ mod tests {
             return false;
         };
         let between = |a, b| (source, destination) == (a, b) || (source, destination) == (b, a);
-        if between(CIP, VIP) || between(DIP, VIP) || between(CIP, RIP) {
+        if between(CIP, VIP) || between(DIP, VIP) {
             return true;
         }
         let start = usize::from(packet[0] & 15) * 4;
+        if between(CIP, RIP) && packet[9] != 6 {
+            return true;
+        }
         if packet[6] & 0x1f != 0 || packet[7] != 0 {
             return false;
         }
         match packet[9] {
+            6 => between(CIP, RIP) && byte(start + 13).is_some_and(|flags| flags & 6 != 0),
             4 => {
                 address(start + 16) == Some(VIP)
                     && [Some(CIP), Some(DIP)].contains(&address(start + 12))
@@ -476,12 +578,14 @@ mod tests {
             protocol in prop::sample::select(vec![1u8, 4, 6]),
             payload_start in prop::sample::select(vec![0u8, 3, 8, 11, 0x45]),
             fragment in prop::sample::select(vec![0u16, 0, 0x2000, 0x4000, 1, 0x2100]),
+            flags in 0u8..32,
             options in any::<bool>(),
             is_arp in any::<bool>(),
             length in 0usize..60,
         ) {
             let mut packet = ipv4(addresses[0], addresses[1], protocol, &ipv4(addresses[2], addresses[3], 6, &[]));
             packet[20] = payload_start;
+            packet[33] = flags;
             packet[6..8].copy_from_slice(&fragment.to_be_bytes());
             if options {
                 packet = with_options(packet);

@@ -65,7 +65,8 @@ struct Member {
     to: mpsc::UnboundedSender<ToAgent>,
     silence: Duration,
     heard: Instant,
-    is_pinged: bool,
+    /// Pings that it has not answered yet.
+    owed: u32,
     is_finishing: bool,
 }
 
@@ -91,7 +92,7 @@ impl Fleet {
                 to,
                 silence: agent.silence,
                 heard: Instant::now(),
-                is_pinged: false,
+                owed: 0,
                 is_finishing: false,
             };
             members.insert(host, member);
@@ -131,7 +132,7 @@ impl Fleet {
                     member.heard = Instant::now();
                     match said {
                         Ok(FromAgent::Said(event)) => return Report::Said(host, event),
-                        Ok(FromAgent::Pong) => member.is_pinged = false,
+                        Ok(FromAgent::Pong) => member.owed = member.owed.saturating_sub(1),
                         Ok(other) => {
                             self.lose(host, AgentError::OutOfTurn(format!("{other:?}")));
                         }
@@ -160,25 +161,36 @@ impl Fleet {
                 self.send(host, Command::Finish);
             }
         }
-        let inbox = &mut self.inbox;
-        let drained = async move { while inbox.recv().await.is_some() {} };
-        let ended = join_all(self.members.values_mut().map(Member::end));
-        tokio::select! {
-            failures = ended => failures.into_iter().flatten().collect(),
-            () = async { drained.await; std::future::pending().await } => unreachable!(),
+        let Fleet {
+            mut members,
+            mut inbox,
+            mut buried,
+            bury,
+            ..
+        } = self;
+        // An agent that cannot get rid of its last packets does not end.
+        let drain = tokio::spawn(async move { while inbox.recv().await.is_some() {} });
+        let ended = join_all(members.values_mut().map(Member::end)).await;
+        drain.abort();
+        let mut failures: Vec<_> = ended.into_iter().flatten().collect();
+        drop(bury);
+        while let Some(failure) = buried.recv().await {
+            failures.push(failure);
         }
+        failures
     }
 
     /// Asks every agent whether it is alive; one that owes an answer for too long is returned.
     fn ping(&mut self) -> Option<(Host, Duration)> {
         for (host, member) in &mut self.members {
-            if member.is_pinged && member.heard.elapsed() > member.silence {
+            if member.owed > 0 && member.heard.elapsed() > member.silence {
                 return Some((*host, member.silence));
             }
-            if !member.is_pinged && !member.is_finishing {
-                member.is_pinged = true;
-                // An answer is owed from now on.
-                member.heard = Instant::now();
+            if !member.is_finishing {
+                if member.owed == 0 {
+                    member.heard = Instant::now();
+                }
+                member.owed += 1;
                 let _ = member.to.send(ToAgent::Ping);
             }
         }

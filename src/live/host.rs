@@ -37,6 +37,7 @@ use crate::live::clock;
 use crate::live::facts;
 use crate::live::janitor;
 use crate::live::janitor::Janitor;
+use crate::live::janitor::with_causes;
 use crate::live::neighbour;
 use crate::live::send::Sender;
 use crate::live::tap::Tap;
@@ -45,6 +46,10 @@ use crate::run::Event;
 
 /// Messages that wait for the pipe; beyond it the tap waits, and what the kernel drops then, it counts.
 const BACKLOG: usize = 1024;
+
+/// How long a controller may say nothing; it pings every other second. A pipe through a network that is
+/// cut never ends by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the last messages may take to leave.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -55,7 +60,7 @@ const CLOSE: Duration = Duration::from_millis(500);
 /// Why an agent ended without having been told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The pipe ended: the controller is gone.
+    /// The pipe ended, or was silent for a minute: the controller is gone.
     #[error("the controller is gone")]
     Abandoned,
     /// The pipe failed, or brought something that is no message.
@@ -101,14 +106,15 @@ pub async fn serve(
         None => return Err(ServeError::Abandoned),
     };
     let (out, outgoing) = mpsc::channel(BACKLOG);
-    let writer = tokio::spawn(write(outgoing, stdout));
+    let mut writer = tokio::spawn(write(outgoing, stdout));
     let result = match Served::start(scope, out.clone()) {
         Ok(host) => {
             say(&out, FromAgent::Started).await;
             let (queue, commands) = mpsc::unbounded_channel();
             tokio::select! {
                 biased;
-                ended = read(messages, queue) => Err(ended),
+                ended = read(messages, queue, PATIENCE) => Err(ended),
+                Ok(Err(error)) = &mut writer => return Err(error.into()),
                 finished = host.obey_all(commands) => finished,
             }
         }
@@ -130,36 +136,38 @@ pub async fn serve(
     result
 }
 
-/// Hands messages on until the pipe ends.
+/// Hands messages on until the pipe ends, or brings nothing for longer than `patience`.
 async fn read(
     mut messages: FramedRead<impl AsyncRead + Unpin, MessageCodec<ToAgent>>,
     queue: mpsc::UnboundedSender<ToAgent>,
+    patience: Duration,
 ) -> ServeError {
     loop {
-        match messages.next().await {
+        match timeout(patience, messages.next()).await {
             // The other end is dropped together with this future.
-            Some(Ok(message)) => drop(queue.send(message)),
-            Some(Err(error)) => return error.into(),
-            None => return ServeError::Abandoned,
+            Ok(Some(Ok(message))) => drop(queue.send(message)),
+            Ok(Some(Err(error))) => return error.into(),
+            Ok(None) | Err(_) => return ServeError::Abandoned,
         }
     }
 }
 
 /// Writes messages until nobody can send any more.
-async fn write(mut outgoing: mpsc::Receiver<FromAgent>, stdout: impl AsyncWrite + Unpin) {
+async fn write(
+    mut outgoing: mpsc::Receiver<FromAgent>,
+    stdout: impl AsyncWrite + Unpin,
+) -> Result<(), CodecError> {
     let mut stdout = FramedWrite::new(stdout, MessageCodec::<FromAgent>::default());
     while let Some(message) = outgoing.recv().await {
-        let written = match outgoing.is_empty() {
-            true => stdout.send(&message).await,
-            false => stdout.feed(&message).await,
-        };
-        if written.is_err() {
-            return;
+        match outgoing.is_empty() {
+            true => stdout.send(&message).await?,
+            false => stdout.feed(&message).await?,
         }
     }
+    Ok(())
 }
 
-/// Fails only if the controller does not listen any more, which `read` learns too.
+/// Fails only if `write` has failed, which `serve` learns by itself.
 async fn say(out: &mpsc::Sender<FromAgent>, message: FromAgent) {
     let _ = out.send(message).await;
 }
@@ -200,7 +208,9 @@ impl Served {
                 ToAgent::Ping => say(&self.out, FromAgent::Pong).await,
                 ToAgent::Do(Command::Finish) => {
                     let settled = janitor::settle(&self.ledger, &self.sender).await;
-                    let dismissed = self.janitor.dismiss();
+                    let dismissed = self.janitor.dismiss().map_err(|error| {
+                        io::Error::other(format!("the janitor was gone before: {error}"))
+                    });
                     return settled.and(dismissed).map_err(ServeError::Unsettled);
                 }
                 ToAgent::Do(command) => {
@@ -220,13 +230,25 @@ impl Served {
             Command::Facts(query) => {
                 let facts = facts::gather(&query).await;
                 for (_, answer) in &facts.routes {
-                    if let RouteAnswer::Route(route) = answer {
-                        route.gateway.map(|next| self.scope.allow_gateway(next));
+                    if let RouteAnswer::Route(route) = answer
+                        && let Some(next_hop) = route.gateway
+                    {
+                        self.scope.allow_gateway(next_hop);
                     }
                 }
                 Event::Facts(Box::new(facts))
             }
-            Command::OpenTap(spec) => self.open_tap(&spec),
+            Command::OpenTap(spec) => match self.open_tap(&spec) {
+                Ok(tap) => {
+                    // Before the first packet.
+                    say(&self.out, FromAgent::Said(Event::TapOpen)).await;
+                    let (ask, asked) = mpsc::channel(8);
+                    self.tap = Some(ask);
+                    tokio::spawn(watch(tap, asked, self.out.clone()));
+                    return None;
+                }
+                Err(event) => event,
+            },
             Command::Send {
                 token,
                 transmit,
@@ -272,19 +294,11 @@ impl Served {
         })
     }
 
-    fn open_tap(&mut self, spec: &TapSpec) -> Event {
+    fn open_tap(&self, spec: &TapSpec) -> Result<Tap, Event> {
         if self.tap.is_some() {
-            return failed("open the tap", "it is open already");
+            return Err(failed("open the tap", "it is open already"));
         }
-        match Tap::open(spec) {
-            Ok(tap) => {
-                let (ask, asked) = mpsc::channel(8);
-                self.tap = Some(ask);
-                tokio::spawn(watch(tap, asked, self.out.clone()));
-                Event::TapOpen
-            }
-            Err(error) => failed(error.operation, error.source),
-        }
+        Tap::open(spec).map_err(|error| failed(error.operation, error.source))
     }
 
     fn send(&mut self, token: u32, transmit: &Transmit, cleanup: Option<Transmit>) -> SendOutcome {
@@ -325,7 +339,7 @@ impl Served {
         let old = match neighbour::find(address, device) {
             Ok(Some(old)) => old,
             Ok(None) => return Event::NeighbourForgotten { address, old: None },
-            Err(error) => return failed(operation, error),
+            Err(error) => return failed(operation, with_causes(&error)),
         };
         let entry = Entry::Forgotten(old);
         if let Err(error) = self.janitor.tell(&entry) {
@@ -335,7 +349,7 @@ impl Served {
         // Where a person made the entry it is not deleted, and putting it back changes nothing.
         match neighbour::forget(address, device) {
             Ok(old) => Event::NeighbourForgotten { address, old },
-            Err(error) => failed(operation, error),
+            Err(error) => failed(operation, with_causes(&error)),
         }
     }
 }
@@ -426,5 +440,38 @@ fn failed(operation: impl Into<String>, error: impl ToString) -> Event {
     Event::Failed {
         operation: operation.into(),
         error: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_that_is_cut_off_is_not_waited_for() {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let (near, far) = tokio::io::duplex(1024);
+                let (queue, mut commands) = mpsc::unbounded_channel();
+                let messages = FramedRead::new(near, MessageCodec::default());
+                let patience = Duration::from_millis(100);
+                let reading = tokio::spawn(read(messages, queue, patience));
+                let mut far = FramedWrite::new(far, MessageCodec::default());
+                for _ in 0..4 {
+                    far.send(&ToAgent::Ping).await.unwrap();
+                    tokio::time::sleep(patience / 2).await;
+                }
+                let ended = timeout(Duration::from_secs(5), reading).await.unwrap();
+                assert!(matches!(ended.unwrap(), ServeError::Abandoned));
+                let mut heard = 0;
+                while commands.recv().await.is_some() {
+                    heard += 1;
+                }
+                assert_eq!(heard, 4);
+                drop(far);
+            });
     }
 }

@@ -4,6 +4,7 @@
 //! [`Entry::Done`], the agent was killed or lost its controller, and the janitor settles what is open. It
 //! has a session of its own, so neither Ctrl-C nor a closing terminal ends it together with the agent.
 
+use std::error::Error;
 use std::io;
 use std::io::BufRead;
 use std::io::Write;
@@ -130,7 +131,7 @@ pub async fn settle(ledger: &Ledger, sender: &Sender) -> io::Result<()> {
     let mut result = Ok(());
     for old in ledger.forgotten() {
         let restored = neighbour::restore(old);
-        result = result.and(restored.map_err(io::Error::other));
+        result = result.and(restored.map_err(|error| io::Error::other(with_causes(&error))));
     }
     if ledger.cleanups().next().is_none() {
         return result;
@@ -150,4 +151,15 @@ async fn close(ledger: &Ledger, sender: &Sender) -> io::Result<()> {
         tokio::time::sleep(PACE).await;
     }
     result
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -3,14 +3,22 @@
 pub mod clock;
 pub mod controller;
 pub mod facts;
-mod filter;
 pub mod fleet;
 pub mod host;
+pub mod ipvs;
 pub mod janitor;
 pub mod neighbour;
 pub mod send;
-mod sys;
 pub mod tap;
+pub mod vantage;
+
+mod filter;
+mod links;
+mod netlink;
+mod procfs;
+mod routes;
+mod sys;
 #[cfg(test)]
 mod testbed;
-pub mod vantage;
+
+pub use netlink::NetlinkError;

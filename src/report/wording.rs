@@ -192,6 +192,7 @@ fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
             let quoting = match of {
                 Quoting::Plain => format!("{name}"),
                 Quoting::Tunnelled => format!("{name} in its tunnel"),
+                Quoting::Answer => format!("an answer to {name}"),
             };
             (
                 Kind::IcmpError,

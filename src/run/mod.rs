@@ -2,8 +2,13 @@
 //!
 //! It may not know what anything means: good and bad are `verdict`'s words.
 
+mod arrival;
 mod command;
 mod engine;
+mod pacer;
+mod probing;
+mod queries;
+mod sweep;
 
 pub use command::Command;
 pub use command::Event;

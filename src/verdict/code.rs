@@ -64,10 +64,14 @@ codes! {
     RpFilterDrops = "rp-filter-drops",
     /// The VIP is not local on the real server (HOWTO Q2).
     VipNotLocal = "vip-not-local",
+    /// The real server's routing refuses the decapsulated packets, and not by rp_filter.
+    RouteRejects = "route-rejects",
     /// The real server's firewall drops the decapsulated packets (HOWTO Q4).
     RealserverFirewallDecapsulated = "realserver-firewall-decapsulated",
     /// Nothing listens on VIP:port.
     ServiceNotListening = "service-not-listening",
+    /// The service takes no more connections.
+    ServiceSilent = "service-silent",
     /// The real server has no route to the client.
     NoRouteToClient = "no-route-to-client",
     /// The answers do not leave the real server, and no fact says why.

@@ -2,9 +2,13 @@
 //!
 //! It may not know bytes; `matching` has read them.
 
+mod case;
 mod code;
+mod director;
 mod judge;
 mod judgement;
+mod network;
+mod realserver;
 
 pub use code::Code;
 pub use judge::judge;

@@ -33,7 +33,10 @@ pub(super) fn of(code: Code) -> Page {
         meaning,
         shown,
         mend,
-        lab: !matches!(code, Code::DirectorNotForwarding | Code::Loss),
+        lab: !matches!(
+            code,
+            Code::DirectorNotForwarding | Code::Loss | Code::ServiceSilent
+        ),
     };
     match code {
         Code::ClientPacketsLost => page(
@@ -277,6 +280,18 @@ pub(super) fn of(code: Code) -> Page {
                 "rs# sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
             ],
         ),
+        Code::RouteRejects => page(
+            Hop::RealserverAccept,
+            Q2,
+            "The real server's routing refuses the packets that come out of the tunnel, and rp_filter is \
+             not the reason: a policy rule, or a blackhole, prohibit or unreachable route does it.",
+            "Probes are seen at realserver.tunnel and not answered; the route lookup as received, from CIP \
+             to VIP on the tunnel device, gives an error while rp_filter in force is 0.",
+            &[
+                "rs# ip route get VIP from CIP iif tunl0",
+                "rs# ip rule; ip route show table all",
+            ],
+        ),
         Code::RealserverFirewallDecapsulated => page(
             Hop::RealserverAccept,
             Q4,
@@ -300,6 +315,19 @@ pub(super) fn of(code: Code) -> Page {
             &[
                 "rs# ss -Htuln sport = :PORT",
                 "let the service listen on VIP:PORT or 0.0.0.0:PORT, and start it",
+            ],
+        ),
+        Code::ServiceSilent => page(
+            Hop::Service,
+            Q4,
+            "The service listens and takes no more connections. Its accept queue is full, because the \
+             program hangs or is too slow, and the kernel drops new connections without a word.",
+            "Probes to a closed port of the VIP are answered, those to the service are not; the counter of \
+             dropped connection requests (ListenDrops) rises by as much.",
+            &[
+                "rs# ss -Htln sport = :PORT    # Recv-Q above Send-Q: the queue is full",
+                "rs# nstat -az TcpExtListenDrops TcpExtListenOverflows",
+                "restart the service, or give it a longer queue",
             ],
         ),
         Code::NoRouteToClient => page(
