@@ -15,6 +15,7 @@ use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
+use crate::plan::Station;
 use crate::plan::Waypoint;
 use crate::plan::itinerary;
 
@@ -105,6 +106,8 @@ impl Evidence {
                     SendOutcome::Sent { .. } => passage.sent = Some(item.id),
                     SendOutcome::Refused { .. } => passage.unsendable = Some(item.id),
                 },
+                What::Seen { sighting, .. }
+                    if sighting.form == Form::Refused && !self.refused_there(probe, path) => {}
                 What::Seen { sighting, .. } => {
                     for (number, waypoint) in waypoints.iter().enumerate() {
                         let here = item.host == Host::of(waypoint.station, path);
@@ -121,6 +124,19 @@ impl Evidence {
             }
         }
         passage
+    }
+
+    /// Whether the RST/ACK that answered a probe is the real server's: seen to leave it, or, without a tap
+    /// there, not seen to leave the director, whose own kernel refuses what its IPVS does not take.
+    fn refused_there(&self, probe: &Probe, path: usize) -> bool {
+        let seen_at = |station| {
+            self.sightings(probe.id)
+                .any(|(item, s)| s.form == Form::Refused && item.station == Some(station))
+        };
+        match self.host(Host::Realserver(path)) {
+            Some(_) => seen_at(Station::RealserverOut),
+            None => self.host(Host::Director).is_some() && !seen_at(Station::DirectorOut),
+        }
     }
 
     /// The passages of every probe with a full time to live that took `path`, in the order of sending.

@@ -199,6 +199,7 @@ fn forward(case: &mut Case<'_>) {
         return;
     }
     if case.is_proven(Hop::DirectorForward) {
+        client_not_forwarded(case, client_forwarded);
         return;
     }
     let silence = case
@@ -277,10 +278,47 @@ fn forward(case: &mut Case<'_>) {
     }
 }
 
+/// The director's own packets are forwarded, the client's are not: they die before IPVS.
+fn client_not_forwarded(case: &mut Case<'_>, client_forwarded: bool) {
+    let silence = case.silence(
+        Some(Station::DirectorIn),
+        Station::DirectorOut,
+        &[ProbeKind::Service],
+    );
+    let (Some(silence), false) = (silence, client_forwarded) else {
+        return;
+    };
+    let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+    let (vip, port, cip) = (case.path.vip, case.path.port, case.path.cip);
+    case.broken(Break {
+        code: Code::DirectorFirewallIngress,
+        hop: Hop::DirectorForward,
+        between: Some((Station::DirectorIn, Station::DirectorOut)),
+        summary: format!("the director's firewall drops what {cip} sends to {vip}:{port}"),
+        detail: "The client's packets arrive at the director and are not tunnelled; the same packets are, \
+                 when the director itself sends them: something on its PREROUTING or INPUT path drops them \
+                 before IPVS."
+            .to_owned(),
+        fix: vec![
+            case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
+            case.on(DIRECTOR, format!("iptables -I INPUT -d {vip} -p tcp --dport {port} -j ACCEPT")),
+        ],
+        evidence,
+    });
+}
+
 fn vip_is_missing(case: &Case<'_>) -> bool {
     let Some(facts) = case.facts(DIRECTOR) else {
         return false;
     };
+    // A service by firewall mark needs no local VIP, only a route of the marked packets that delivers them.
+    if let Ipvs::Services(services) = &facts.ipvs
+        && services
+            .iter()
+            .any(|service| matches!(service.key, IpvsKey::Fwmark(_)))
+    {
+        return false;
+    }
     let routed = match case.route(DIRECTOR, case.path.vip, None, None) {
         Some(RouteAnswer::Route(route)) => route.kind == RouteKind::Local,
         _ => false,

@@ -527,11 +527,15 @@ fn service(case: &mut Case<'_>) {
                 && listener.address.is_none_or(|address| address == vip)
         })
     });
+    let refused_there: Vec<_> = case
+        .evidence
+        .passages(case.number)
+        .filter(|passage| passage.refused)
+        .map(|passage| passage.probe.id)
+        .collect();
     let refused = case.sightings(&ASKING, |item, sighting| {
-        let here = matches!(
-            item.station,
-            Some(Station::RealserverOut | Station::ClientIn)
-        );
+        let here = item.station == Some(Station::RealserverOut)
+            || item.station == Some(Station::ClientIn) && refused_there.contains(&sighting.probe);
         here && (sighting.form == Form::Refused
             || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
     });

@@ -35,7 +35,10 @@ pub(super) fn of(code: Code) -> Page {
         mend,
         lab: !matches!(
             code,
-            Code::DirectorNotForwarding | Code::Loss | Code::ServiceSilent
+            Code::DirectorFirewallIngress
+                | Code::DirectorNotForwarding
+                | Code::Loss
+                | Code::ServiceSilent
         ),
     };
     match code {
@@ -102,6 +105,19 @@ pub(super) fn of(code: Code) -> Page {
              may have set it, or somebody who drains the server.",
             "The destination's weight, read over netlink, is 0, and no probe is scheduled to it.",
             &["director# ipvsadm -e -t VIP:PORT -r RIP -i -w 1"],
+        ),
+        Code::DirectorFirewallIngress => page(
+            Hop::DirectorForward,
+            Q4,
+            "A firewall on the director drops the client's packets before IPVS takes them, in PREROUTING or \
+             INPUT.",
+            "The client's probes are seen at director.in and none leaves tunnelled, while the same packets \
+             do when the director itself sends them through its IPVS.",
+            &[
+                "director# nft list ruleset",
+                "director# iptables-save -c",
+                "director# iptables -I INPUT -d VIP -p tcp --dport PORT -j ACCEPT",
+            ],
         ),
         Code::DirectorNotForwarding => page(
             Hop::DirectorForward,
