@@ -20,6 +20,7 @@ use crate::wire::TcpStart;
 use crate::wire::Udp;
 use crate::wire::UdpStart;
 use crate::wire::WireError;
+use crate::wire::is_left_to_the_device;
 
 /// A packet taken apart for people. `Display` is the view of several lines, each ended by a line feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +103,8 @@ pub fn dissect_frame(frame: &[u8]) -> Dissection {
 
 const RIGHT: &str = "(right)";
 const WRONG: &str = "(wrong)";
+const DEVICE: &str = "(left to the device)";
+const CUT: &str = "(not all of it is here)";
 
 /// What to read next.
 enum Next<'a> {
@@ -263,10 +266,10 @@ impl Dissector {
         let verdict = match &whole {
             Ok(udp) => match udp.is_checksum_right(source, destination) {
                 Some(true) => RIGHT,
-                Some(false) => WRONG,
+                Some(false) => wrong_or_left(&ip, start.checksum),
                 None => "(none)",
             },
-            Err(_) => "(not all of it is here)",
+            Err(_) => CUT,
         };
         if let Err(error) = whole {
             self.stopped.get_or_insert(error);
@@ -316,9 +319,10 @@ impl Dissector {
             }
             (Ok(_), Ok(tcp)) => {
                 let is_whole = ip.available() >= usize::from(ip.total_length());
-                let verdict = match is_whole {
-                    true => verdict(tcp.is_checksum_right(source, destination)),
-                    false => "(not all of it is here)",
+                let verdict = match (is_whole, tcp.is_checksum_right(source, destination)) {
+                    (false, _) => CUT,
+                    (true, true) => RIGHT,
+                    (true, false) => wrong_or_left(&ip, tcp.checksum()),
                 };
                 self.header(Header::Tcp, octets, tcp_fields(&tcp, verdict));
                 self.ends(
@@ -341,7 +345,7 @@ impl Dissector {
         let is_whole = ip.available() >= usize::from(ip.total_length());
         let verdict = match is_whole {
             true => verdict(icmp.is_checksum_right()),
-            false => "(not all of it is here)",
+            false => CUT,
         };
         let mut fields = vec![
             field("type", icmp.icmp_type()),
@@ -395,6 +399,15 @@ fn field(name: &'static str, value: impl fmt::Display) -> DissectedField {
 
 fn verdict(is_right: bool) -> &'static str {
     if is_right { RIGHT } else { WRONG }
+}
+
+fn wrong_or_left(ip: &Ipv4<'_>, checksum: u16) -> &'static str {
+    let ends = (ip.source(), ip.destination());
+    let length = ip.payload().len() as u16;
+    match is_left_to_the_device(ends, ip.protocol(), length, checksum) {
+        true => DEVICE,
+        false => WRONG,
+    }
 }
 
 fn ipv4_fields(ip: &Ipv4<'_>) -> Vec<DissectedField> {

@@ -26,6 +26,7 @@ mod udp;
 
 pub use arp::Arp;
 pub use checksum::Checksum;
+pub use checksum::is_left_to_the_device;
 pub use checksum::transport_checksum;
 pub use dissect::DissectedField;
 pub use dissect::DissectedHeader;

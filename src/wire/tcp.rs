@@ -174,11 +174,17 @@ impl Tcp<'_> {
             write!(text, ", ack {}", self.acknowledgment_number()).expect(STRING);
         }
         write!(text, ", win {}", self.window()).expect(STRING);
-        let options: Vec<_> = self
-            .header
-            .options_iterator()
-            .map(describe_option)
-            .collect();
+        let mut options = Vec::new();
+        let mut iterator = self.header.options_iterator();
+        while let Some(kind) = iterator.rest().first() {
+            match (kind, iterator.next()) {
+                (0, _) | (_, None) => {
+                    options.push("eol".to_owned());
+                    break;
+                }
+                (_, Some(option)) => options.push(describe_option(option)),
+            }
+        }
         if !options.is_empty() {
             write!(text, ", options [{}]", options.join(",")).expect(STRING);
         }
