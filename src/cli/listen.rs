@@ -43,6 +43,9 @@ pub(super) struct Arguments {
     /// The client's address; else, on the director, any client's, and on the client, its own
     #[arg(long, value_name = "ADDR", value_parser = address)]
     cip: Option<Ipv4Addr>,
+    /// The service's port
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
     /// How long to listen, such as `30s`
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
@@ -69,7 +72,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         paths: vec![Path {
             realserver: "any real server".to_owned(),
             vip,
-            port: 0,
+            port: arguments.port,
             protocol: Protocol::Tcp,
             rip: Ipv4Addr::UNSPECIFIED,
             dip: None,

@@ -17,10 +17,11 @@ pub(super) struct ProgressLine {
 }
 
 impl ProgressLine {
-    pub(super) fn new() -> ProgressLine {
+    /// A line, if it is wanted: a listener's own output would be torn by it.
+    pub(super) fn new(is_wanted: bool) -> ProgressLine {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         ProgressLine {
-            is_shown: !is_dumb && std::io::stderr().is_terminal(),
+            is_shown: is_wanted && !is_dumb && std::io::stderr().is_terminal(),
             written: None,
         }
     }

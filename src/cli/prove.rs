@@ -88,7 +88,7 @@ pub(super) fn run(
         .build()
         .map_err(Failure::Runtime)?;
     let (evidence, started_all) = runtime.block_on(async {
-        let mut line = ProgressLine::new();
+        let mut line = ProgressLine::new(task == Task::Prove);
         let (agents, absent) = vantage::start(vantages, &scope, options).await;
         let mut engine = Engine::new(plan, task, settings.limits, clock::mono());
         for failure in &absent {
@@ -122,10 +122,10 @@ pub(super) fn report(known: Known, settings: &Settings, quiet: bool) -> Result<O
     } = known;
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
-    output::write_packets(&evidence, &judgement, settings)?;
     if !quiet {
         output::write_report(&report, settings)?;
     }
+    output::write_packets(&evidence, &judgement, settings)?;
     Ok(judgement.outcome())
 }
 
@@ -152,8 +152,9 @@ fn complain(failure: &AgentFailure, engine: &Engine) {
     for line in failure.stderr.lines() {
         anstream::eprintln!("  its stderr: {}", line.escape_debug());
     }
-    let program = failure.via.first().map(String::as_str);
-    if program != Some("local") {
+    if failure.reason.contains("(os error 1)") {
+        anstream::eprintln!("hint: it needs root there, or CAP_NET_RAW and CAP_NET_ADMIN");
+    } else if failure.via != local() {
         anstream::eprintln!(
             "hint: `{via} tunproof agent` must print one line that begins with `{{`"
         );

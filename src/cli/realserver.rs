@@ -63,8 +63,12 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     distinct(&named)?;
     let session = arguments.session.unwrap_or_else(|| {
         let session = SessionKey::new(rand::random());
+        let port = match arguments.port {
+            80 => String::new(),
+            port => format!(" --port {port}"),
+        };
         eprintln!(
-            "on the director, type: tunproof listen --session {session} --vip {vip} --cip {cip}"
+            "on the director, type: tunproof listen --session {session} --vip {vip} --cip {cip}{port}"
         );
         session
     });

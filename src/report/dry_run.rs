@@ -6,6 +6,10 @@ use std::net::Ipv4Addr;
 use crate::exchange::Transmit;
 use crate::exchange::Way;
 use crate::report::escape::escape;
+use crate::wire::EtherType;
+use crate::wire::dissect;
+use crate::wire::dissect_frame;
+use crate::wire::hexdump;
 
 /// Something that would be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,24 +55,16 @@ impl Planned {
 pub fn dry_run(planned: &[Planned]) -> String {
     let mut text = String::new();
     for (number, planned) in planned.iter().enumerate() {
-        let (number, host) = (number + 1, &planned.host);
+        let begin = format!("{}. {}", number + 1, planned.host);
         match &planned.what {
-            Sending::Packet(transmit) => {
-                let _ = writeln!(text, "{number}. {host} {}", way(transmit));
-                packet(&mut text, transmit);
-            }
+            Sending::Packet(transmit) => packet(&mut text, &begin, "", transmit),
             Sending::Cleanup(transmit) => {
-                let _ = writeln!(
-                    text,
-                    "{number}. {host} {}, afterwards, to close it",
-                    way(transmit)
-                );
-                packet(&mut text, transmit);
+                packet(&mut text, &begin, " afterwards, to close it,", transmit);
             }
             Sending::Connection((address, port)) => {
                 let _ = writeln!(
                     text,
-                    "{number}. {host} connects to {address}:{port} and closes at once"
+                    "{begin} connects to {address}:{port} and closes at once"
                 );
             }
         }
@@ -82,17 +78,60 @@ pub fn dry_run(planned: &[Planned]) -> String {
     text
 }
 
-fn way(transmit: &Transmit) -> String {
-    match &transmit.way {
-        Way::Stack => "sends by a raw socket".to_owned(),
-        Way::Frame { device } => format!("sends on {}", escape(device)),
+/// A packet: what it is in one line, every field, every octet.
+fn packet(text: &mut String, begin: &str, when: &str, transmit: &Transmit) {
+    let (way, dissection) = match &transmit.way {
+        Way::Stack => (
+            "by a raw socket".to_owned(),
+            dissect(&transmit.bytes, EtherType::IPV4),
+        ),
+        Way::Frame { device } => (
+            format!("on {}", escape(device)),
+            dissect_frame(&transmit.bytes),
+        ),
+    };
+    let _ = writeln!(text, "{begin}{when} sends {way}: {}", dissection.summary);
+    for line in dissection.to_string().lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+    for line in hexdump(&transmit.bytes).lines() {
+        let _ = writeln!(text, "    {line}");
     }
 }
 
-/// Octets, 16 a line, as tcpdump -X numbers them.
-fn packet(text: &mut String, transmit: &Transmit) {
-    for (number, line) in transmit.bytes.chunks(16).enumerate() {
-        let groups: Vec<_> = line.chunks(2).map(hex::encode).collect();
-        let _ = writeln!(text, "    0x{:04x}:  {}", number * 16, groups.join(" "));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn every_packet_is_shown_decoded_and_in_hex() {
+        let frame = Transmit {
+            way: Way::Frame {
+                device: "eth0".to_owned(),
+            },
+            bytes: fixture::arp_frame(),
+        };
+        let evidence = fixture::evidence();
+        let syn = Transmit {
+            way: Way::Stack,
+            bytes: fixture::syn(&evidence.probes()[0]),
+        };
+        let text = dry_run(&[
+            Planned::packet("rs\u{7}1", frame),
+            Planned::cleanup("director", syn),
+            Planned::connection("client", ([192, 0, 2, 10].into(), 80)),
+        ]);
+        for words in [
+            "1. rs\\u{7}1 sends on eth0: ",
+            "    0010  0800 0604 0001 0200 0000 0005 cb00 7105",
+            "203.0.113.1",
+            "\n2. director afterwards, to close it, sends by a raw socket: ",
+            "identification",
+            "\n3. client connects to 192.0.2.10:80 and closes at once\n",
+            "\n3 packets at most; nothing was sent\n",
+        ] {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
     }
 }

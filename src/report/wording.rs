@@ -64,6 +64,9 @@ pub(crate) fn wording(evidence: &Evidence, item: &Item) -> Wording {
         } => {
             let (kind, noun, mut summary) = seen(probe, sighting);
             let _ = write!(summary, ", ttl {} on {}", sighting.ttl, capture.device);
+            if let Some(ttl) = sighting.sent_ttl.filter(|_| probe.is_none()) {
+                let _ = write!(summary, ", sent with ttl {ttl}");
+            }
             for alteration in altered {
                 let (field, sent, seen) = (&alteration.field, &alteration.sent, &alteration.seen);
                 let _ = write!(summary, "; {field} {seen}, sent as {sent}");
@@ -134,7 +137,10 @@ fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Pa
         SendOutcome::Refused { errno, error, .. } => (
             Kind::Fact,
             "refusal to send".to_owned(),
-            format!("the kernel refused to send {what}: {error} (errno {errno})"),
+            format!(
+                "the kernel refused to send {what}: {}",
+                numbered(error, *errno)
+            ),
         ),
     }
 }
@@ -228,7 +234,7 @@ fn connect((address, port): (Ipv4Addr, u16), outcome: &ConnectOutcome) -> Parts 
         ConnectOutcome::Failed { errno, error } => (
             Kind::Reply,
             "refused connection".to_owned(),
-            format!("{to} failed: {error} (errno {errno})"),
+            format!("{to} failed: {}", numbered(error, *errno)),
         ),
         ConnectOutcome::TimedOut => (
             Kind::Silence,
@@ -236,6 +242,12 @@ fn connect((address, port): (Ipv4Addr, u16), outcome: &ConnectOutcome) -> Parts 
             format!("{to} got no answer"),
         ),
     }
+}
+
+/// A system error with its number, once.
+fn numbered(error: &str, errno: i32) -> String {
+    let words = error.trim_end_matches(&format!(" (os error {errno})"));
+    format!("{words} (errno {errno})")
 }
 
 fn ends(flow: &Flow) -> String {
