@@ -46,6 +46,8 @@ codes! {
     SourceOnRealserver = "source-on-realserver",
     /// The director has no route to the RIP.
     NoRouteToRealserver = "no-route-to-realserver",
+    /// The director's next hop to the RIP does not answer ARP.
+    NextHopUnreachable = "next-hop-unreachable",
     /// The IPIP packets do not leave the director.
     DirectorFirewallEgress = "director-firewall-egress",
     /// The IPIP packets leave the director and do not reach the real server.

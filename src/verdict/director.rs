@@ -5,6 +5,7 @@ use crate::exchange::Ipvs;
 use crate::exchange::IpvsDestination;
 use crate::exchange::IpvsKey;
 use crate::exchange::IpvsMethod;
+use crate::exchange::Neighbour;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteKind;
 use crate::plan::Form;
@@ -451,6 +452,29 @@ fn to_realserver(case: &mut Case<'_>) {
     let rip = case.path.rip;
     let forbidden = case.forbidden(&CRAFTED);
     let silent = case.silence(None, Station::DirectorOut, &CRAFTED);
+    if let (Some(silence), Some(next_hop)) = (&silent, dead_next_hop(case)) {
+        let Neighbour { ip, device, .. } = next_hop;
+        let command = format!("ip neigh show {ip} dev {device}");
+        let summary = format!("{ip} on {device} does not answer ARP");
+        let evidence = vec![
+            case.cite_silence(silence),
+            case.cite_fact(DIRECTOR, &summary, &command),
+        ];
+        case.broken(Break {
+            code: Code::NextHopUnreachable,
+            hop: Hop::DirectorToRealserver,
+            between: None,
+            summary: format!("the director's next hop to {rip} does not answer: {summary}"),
+            detail: "The packets wait for a hardware address that never comes, and are dropped."
+                .to_owned(),
+            fix: vec![
+                case.on(DIRECTOR, format!("arping -c 3 -I {device} {ip}")),
+                case.on(DIRECTOR, format!("ip route get {rip}")),
+            ],
+            evidence,
+        });
+        return;
+    }
     if forbidden.len() >= 3 || silent.is_some() {
         let mut evidence: Vec<_> = forbidden.into_iter().take(1).collect();
         if let Some(silence) = silent {
@@ -523,6 +547,22 @@ fn to_realserver(case: &mut Case<'_>) {
             evidence,
         });
     }
+}
+
+/// The director's next hop to the real server, if the kernel could not resolve it.
+fn dead_next_hop(case: &Case<'_>) -> Option<Neighbour> {
+    let route = match case.route(DIRECTOR, case.path.rip, None, None)? {
+        RouteAnswer::Route(route) => route,
+        RouteAnswer::Error { .. } => return None,
+    };
+    let next_hop = route.gateway.unwrap_or(case.path.rip);
+    let after = case.evidence.host(DIRECTOR)?.after.as_ref()?;
+    after
+        .neighbours
+        .iter()
+        .find(|entry| entry.ip == next_hop && Some(&entry.device) == route.device.as_ref())
+        .filter(|entry| entry.state & (Neighbour::FAILED | Neighbour::INCOMPLETE) != 0)
+        .cloned()
 }
 
 /// An ICMP error from anyone but the real server that quotes the tunnel.

@@ -38,6 +38,7 @@ pub(super) fn of(code: Code) -> Page {
             Code::DirectorFirewallIngress
                 | Code::DirectorNotForwarding
                 | Code::Loss
+                | Code::NextHopUnreachable
                 | Code::ServiceSilent
         ),
     };
@@ -105,6 +106,19 @@ pub(super) fn of(code: Code) -> Page {
              may have set it, or somebody who drains the server.",
             "The destination's weight, read over netlink, is 0, and no probe is scheduled to it.",
             &["director# ipvsadm -e -t VIP:PORT -r RIP -i -w 1"],
+        ),
+        Code::NextHopUnreachable => page(
+            Hop::DirectorToRealserver,
+            Q4,
+            "The router, or the real server itself where it is on-link, to which the director hands the IPIP \
+             packets does not answer ARP, so that none leaves.",
+            "Tunnelled probes were handed to the kernel and none is seen at director.out; the neighbour \
+             entry of the next hop is FAILED or INCOMPLETE.",
+            &[
+                "director# ip neigh show",
+                "director# arping -c 3 -I OUTDEV NEXT_HOP",
+                "director# ip route get RIP",
+            ],
         ),
         Code::DirectorFirewallIngress => page(
             Hop::DirectorForward,
