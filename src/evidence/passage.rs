@@ -6,6 +6,7 @@ use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
+use crate::exchange::Direction;
 use crate::exchange::SendOutcome;
 use crate::matching::Arp;
 use crate::matching::Sighting;
@@ -214,37 +215,38 @@ impl Evidence {
         }
     }
 
-    /// The gateway's answer to the kernel's own request, after its entry was deleted, is the best proof.
+    /// The gateway must answer every sender address that the kernel was seen to ask with: its answer is the
+    /// best proof, and one address that it does not answer undoes what packets that found an entry prove.
     fn prove_arp(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
         let host = Host::Realserver(path);
-        let Some(record) = self.host(host) else {
-            return;
-        };
-        let asked = |item: &&Item| {
-            item.host == host
-                && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REQUEST && !arp.is_ours()
-                    && record.forgotten.iter().any(|entry| entry.ip == arp.target))
-        };
-        for request in self.items().iter().filter(asked) {
-            let What::Arp { arp: question, .. } = &request.what else {
-                continue;
-            };
-            let answer = self.items().iter().find(|item| {
-                item.host == host
-                    && item.id > request.id
-                    && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REPLY
-                        && arp.sender == question.target && arp.target == question.sender)
+        let heard: Vec<(EvidenceId, &Arp, Direction)> = self
+            .items()
+            .iter()
+            .filter(|item| item.host == host)
+            .filter_map(|item| match &item.what {
+                What::Arp { arp, capture } => Some((item.id, arp, capture.direction)),
+                _ => None,
+            })
+            .collect();
+        let asked = heard.iter().filter(|(_, arp, direction)| {
+            let request = arp.operation == Arp::REQUEST && !arp.is_ours();
+            request && *direction == Direction::Out
+        });
+        for (request, question, _) in asked {
+            let answer = heard.iter().find(|(id, arp, _)| {
+                id > request
+                    && arp.operation == Arp::REPLY
+                    && (arp.sender, arp.target) == (question.target, question.sender)
             });
-            if let Some(answer) = answer {
-                proofs.insert(
-                    Hop::GatewayArp,
-                    Proof {
-                        seen: true,
-                        evidence: vec![answer.id, request.id],
-                    },
-                );
+            let Some((answer, ..)) = answer else {
+                proofs.remove(&Hop::GatewayArp);
                 return;
-            }
+            };
+            let proof = Proof {
+                seen: true,
+                evidence: vec![*answer, *request],
+            };
+            proofs.insert(Hop::GatewayArp, proof);
         }
     }
 }
