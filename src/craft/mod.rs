@@ -1,1 +1,24 @@
-//! Plan to bytes: every field derived or forced.
+//! Plan to bytes: every field derived or forced, forced ones listed.
+//!
+//! [`build`] turns layers, outermost first, into the octets on the wire; [`probe`] and [`cleanup`] are the
+//! layers of tunproof's own probes.
+
+mod build;
+mod layer;
+mod probe;
+
+pub use build::CraftError;
+pub use build::Crafted;
+pub use build::Forced;
+pub use build::build;
+pub use layer::Arp;
+pub use layer::Ethernet;
+pub use layer::Field;
+pub use layer::Icmpv4;
+pub use layer::Ipv4;
+pub use layer::Layer;
+pub use layer::Tcp;
+pub use layer::Udp;
+pub use probe::arp_request;
+pub use probe::cleanup;
+pub use probe::probe;

@@ -1,1 +1,18 @@
-//! What is known: append-only, ordered, serialisable; when a silence counts.
+//! What is known: append-only, ordered, serialisable, so that it can be judged again.
+//!
+//! It may not know what is good or bad; `verdict` does.
+
+mod item;
+mod ledger;
+mod passage;
+mod silence;
+
+pub use item::EvidenceId;
+pub use item::Item;
+pub use item::SilenceSpan;
+pub use item::What;
+pub use ledger::Evidence;
+pub use ledger::HostRecord;
+pub use passage::Passage;
+pub use passage::Proof;
+pub use silence::Silence;

@@ -60,6 +60,8 @@ pub struct HostFacts {
     pub neighbours: Vec<Neighbour>,
     /// `sysctl` by name: `net.ipv4.ip_forward` and, for `all`, `default` and each device,
     /// `net.ipv4.conf.DEV.{rp_filter,arp_ignore,arp_announce,arp_filter,accept_local,forwarding,hidden}`, where they exist.
+    /// Devices without an IPv4 address are left out, unless they are tunnels or a route asked names them. A dot in a
+    /// device's name stays one, where `sysctl` writes a slash.
     pub sysctls: BTreeMap<String, i64>,
     /// `nstat -az` by name: `TcpExtIPReversePathFilter`, `IpInAddrErrors`, `TcpExtListenDrops`, ….
     pub counters: BTreeMap<String, u64>,
@@ -71,6 +73,75 @@ pub struct HostFacts {
     pub listeners: Vec<Listener>,
     /// What could not be read, and why; nothing is ever left out silently.
     pub unread: Vec<Unread>,
+}
+
+/// What the host's facts come to. `None` stands where they do not tell: that nothing is known of it is in `unread`.
+impl HostFacts {
+    /// The device of this name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The first device that has this address.
+    pub fn holds(&self, ip: Ipv4Addr) -> Option<&Link> {
+        self.links
+            .iter()
+            .find(|link| link.addresses.iter().any(|address| address.ip == ip))
+    }
+
+    /// Whether the address is one of a device. A `local` route may make other addresses the host's, too: ask
+    /// for a route to them.
+    pub fn is_local(&self, ip: Ipv4Addr) -> bool {
+        self.holds(ip).is_some()
+    }
+
+    /// The answer to this lookup, if it was asked and answered.
+    pub fn route(&self, query: &RouteQuery) -> Option<&RouteAnswer> {
+        self.routes
+            .iter()
+            .find(|(asked, _)| asked == query)
+            .map(|(_, answer)| answer)
+    }
+
+    /// The counter of this name; the kernel does not show those of parts that are not loaded.
+    pub fn counter(&self, name: &str) -> Option<u64> {
+        self.counters.get(name).copied()
+    }
+
+    /// The reverse path filter in force: the larger of `all` and the device.
+    pub fn rp_filter_in_force(&self, device: &str) -> Option<i64> {
+        self.larger_of_all_and(device, "rp_filter")
+    }
+
+    /// Which sender address the device's ARP requests may have: the larger of `all` and the device.
+    pub fn arp_announce_in_force(&self, device: &str) -> Option<i64> {
+        self.larger_of_all_and(device, "arp_announce")
+    }
+
+    /// Which ARP requests the device leaves unanswered: the larger of `all` and the device.
+    pub fn arp_ignore_in_force(&self, device: &str) -> Option<i64> {
+        self.larger_of_all_and(device, "arp_ignore")
+    }
+
+    /// Whether the device's addresses are hidden from ARP, on a kernel patched with `hidden`: both `all` and the
+    /// device must say so.
+    pub fn hidden(&self, device: &str) -> bool {
+        ["all", device]
+            .iter()
+            .all(|name| self.setting(name, "hidden").is_some_and(|value| value != 0))
+    }
+
+    fn larger_of_all_and(&self, device: &str, setting: &str) -> Option<i64> {
+        let all = self.setting("all", setting)?;
+        let own = self.setting(device, setting)?;
+        Some(all.max(own))
+    }
+
+    fn setting(&self, device: &str, setting: &str) -> Option<i64> {
+        self.sysctls
+            .get(&format!("net.ipv4.conf.{device}.{setting}"))
+            .copied()
+    }
 }
 
 /// A fact that could not be read.
@@ -205,9 +276,9 @@ pub enum Ipvs {
     /// The kernel has none, or its module is not loaded.
     #[default]
     Absent,
-    /// It could not be asked (see `unread`).
+    /// It was not asked for, or could not be asked (see `unread`).
     Unknown,
-    /// Its services.
+    /// Its IPv4 services, with their IPv4 destinations.
     Services(Vec<IpvsService>),
 }
 
@@ -292,8 +363,107 @@ pub struct IpvsConnection {
 pub struct Listener {
     /// IP protocol number, 6 or 17.
     pub protocol: u8,
-    /// Local address; `None` is any, also by a dual-stack IPv6 socket.
+    /// Local address; `None` is any, also by an IPv6 socket bound to `::`, of which it does not show whether it
+    /// takes IPv4 (`IPV6_V6ONLY`).
     pub address: Option<Ipv4Addr>,
     /// Local port.
     pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(sysctls: &[(&str, i64)]) -> HostFacts {
+        let link = |index, name: &str, ip| Link {
+            index,
+            name: name.to_owned(),
+            kind: None,
+            up: true,
+            running: true,
+            loopback: false,
+            noarp: false,
+            mtu: 1500,
+            mac: None,
+            addresses: vec![Address { ip, prefix: 24 }],
+            tunnel: None,
+        };
+        HostFacts {
+            links: vec![
+                link(1, "eth0", Ipv4Addr::new(203, 0, 113, 5)),
+                link(2, "tunl0", Ipv4Addr::new(192, 0, 2, 10)),
+            ],
+            sysctls: sysctls
+                .iter()
+                .map(|(name, value)| (format!("net.ipv4.conf.{name}"), *value))
+                .collect(),
+            ..HostFacts::default()
+        }
+    }
+
+    #[test]
+    fn the_larger_of_all_and_the_device_is_in_force() {
+        for (all, own, expected) in [(0, 1, 1), (2, 1, 2), (1, 0, 1), (0, 0, 0)] {
+            let facts = facts(&[
+                ("all.rp_filter", all),
+                ("tunl0.rp_filter", own),
+                ("all.arp_ignore", own),
+                ("tunl0.arp_ignore", all),
+                ("all.arp_announce", all),
+                ("tunl0.arp_announce", own),
+                ("eth0.rp_filter", 9),
+            ]);
+            assert_eq!(facts.rp_filter_in_force("tunl0"), Some(expected));
+            assert_eq!(facts.arp_ignore_in_force("tunl0"), Some(expected));
+            assert_eq!(facts.arp_announce_in_force("tunl0"), Some(expected));
+        }
+    }
+
+    #[test]
+    fn half_a_setting_tells_nothing() {
+        assert_eq!(
+            facts(&[("all.rp_filter", 2)]).rp_filter_in_force("tunl0"),
+            None
+        );
+        assert_eq!(
+            facts(&[("tunl0.rp_filter", 2)]).rp_filter_in_force("tunl0"),
+            None
+        );
+    }
+
+    #[test]
+    fn hidden_needs_both() {
+        assert!(!facts(&[]).hidden("tunl0"));
+        assert!(!facts(&[("all.hidden", 1), ("tunl0.hidden", 0)]).hidden("tunl0"));
+        assert!(!facts(&[("all.hidden", 0), ("tunl0.hidden", 1)]).hidden("tunl0"));
+        assert!(facts(&[("all.hidden", 1), ("tunl0.hidden", 1)]).hidden("tunl0"));
+    }
+
+    #[test]
+    fn an_address_is_found_on_its_device() {
+        let facts = facts(&[]);
+        let vip = Ipv4Addr::new(192, 0, 2, 10);
+        assert_eq!(facts.holds(vip).map(|link| link.index), Some(2));
+        assert!(facts.is_local(vip));
+        assert!(!facts.is_local(Ipv4Addr::new(192, 0, 2, 11)));
+        assert_eq!(facts.link("eth0").map(|link| link.index), Some(1));
+        assert_eq!(facts.link("eth1"), None);
+    }
+
+    #[test]
+    fn a_route_is_the_answer_to_exactly_that_question() {
+        let query = RouteQuery {
+            to: Ipv4Addr::new(192, 0, 2, 10),
+            from: Some(Ipv4Addr::new(198, 51, 100, 7)),
+            iif: Some("tunl0".to_owned()),
+        };
+        let answer = RouteAnswer::Error {
+            errno: 18,
+            error: "Invalid cross-device link".to_owned(),
+        };
+        let mut facts = facts(&[]);
+        facts.routes.push((query.clone(), answer.clone()));
+        assert_eq!(facts.route(&query), Some(&answer));
+        assert_eq!(facts.route(&RouteQuery { iif: None, ..query }), None);
+    }
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 pub struct TapPath {
     /// The VIP.
     pub vip: Ipv4Addr,
-    /// The CIP.
+    /// The CIP; 0.0.0.0 where a listener does not know it: then RSTs and ICMP errors to the VIP are seen,
+    /// whoever sends them, and nothing else.
     pub cip: Ipv4Addr,
     /// The DIP, if known.
     pub dip: Option<Ipv4Addr>,
@@ -23,7 +24,8 @@ pub struct TapPath {
 /// Exactly the paths' packets: the union over `paths` of
 ///
 /// - IPv4 protocol 4 whose inner header goes from CIP or DIP to VIP;
-/// - IPv4 between CIP and VIP, between DIP and VIP, between CIP and RIP;
+/// - IPv4 between CIP and VIP, between DIP and VIP, between CIP and RIP; of TCP between CIP and RIP only
+///   segments with SYN or RST, lest an agent that is reached by ssh from the client sees its own words;
 /// - ICMP errors (types 3, 4, 5, 11, 12) to VIP, DIP, RIP or CIP;
 /// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP.
 ///

@@ -1,1 +1,24 @@
 //! Every system call: raw sockets, taps, netlink facts, namespaces, clocks.
+
+pub mod clock;
+pub mod controller;
+pub mod facts;
+pub mod fleet;
+pub mod host;
+pub mod ipvs;
+pub mod janitor;
+pub mod neighbour;
+pub mod send;
+pub mod tap;
+pub mod vantage;
+
+mod filter;
+mod links;
+mod netlink;
+mod procfs;
+mod routes;
+mod sys;
+#[cfg(test)]
+mod testbed;
+
+pub use netlink::NetlinkError;

@@ -1,11 +1,20 @@
 //! Is it ours, and which? Plain, tunnelled, decapsulated, quoted, answered.
 //!
-//! [`recognise`] answers from the packet and the session's key alone; [`alterations`] compares what was
-//! seen with what was sent.
+//! [`Matcher::recognise`] answers from the packet and the session's key alone: first where in the packet a
+//! probe could be, then whose it is, then what it says. [`Matcher::alterations`] compares what was seen
+//! with what was sent.
 
+mod anatomy;
+mod arp;
+mod identify;
+mod matcher;
 mod sighting;
+mod station;
 
+pub use arp::Arp;
+pub use matcher::Matcher;
 pub use sighting::Alteration;
 pub use sighting::Certainty;
 pub use sighting::Outer;
 pub use sighting::Sighting;
+pub use station::station;

@@ -16,6 +16,8 @@ pub enum Quoting {
     Tunnelled,
     /// The probe itself, outside a tunnel.
     Plain,
+    /// What the probe caused: a SYN-ACK, an RST, an ICMP error.
+    Answer,
 }
 
 /// The shape in which a probe, or what it caused, is seen.

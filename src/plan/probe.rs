@@ -76,6 +76,14 @@ impl ProbeKind {
         matches!(self, ProbeKind::SpoofTrace | ProbeKind::ControlTrace)
     }
 
+    /// Whether its probes are SYN-ACKs, which a host that sent no SYN answers with an RST.
+    pub fn sends_syn_ack(self) -> bool {
+        matches!(
+            self,
+            ProbeKind::ReturnControl | ProbeKind::SpoofSynack | ProbeKind::ControlSynack
+        )
+    }
+
     /// Whether its probes open half a connection on the real server, which must be closed again.
     pub fn opens(self, service: Protocol) -> bool {
         match self {

@@ -1,12 +1,21 @@
 //! The engine: every decision about what to do next, and when.
 
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::evidence::Evidence;
 use crate::exchange::Mono;
+use crate::matching::Matcher;
+use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::Plan;
 use crate::run::Command;
 use crate::run::Event;
+use crate::run::arrival;
+use crate::run::arrival::Noted;
+use crate::run::probing::Probing;
+use crate::run::queries;
 
 /// How fast and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,44 +26,352 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
-/// Proves a plan's paths. The caller feeds it events and asks, in this order and until each says `None`:
-/// [`Engine::poll_command`], then [`Engine::poll_timeout`]; at that time it calls
-/// [`Engine::handle_timeout`]. It is over when [`Engine::is_finished`].
-#[derive(Debug)]
-pub struct Engine {
-    _plan: Plan,
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            rate: 100,
+            timeout: Duration::from_secs(20),
+        }
+    }
 }
 
+/// What the engine does once its taps are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Prove the plan's paths.
+    Prove,
+    /// Send nothing; report another terminal's probes, for so long (or until interrupted).
+    Listen(Option<Duration>),
+}
+
+/// How far it is, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: &'static str,
+    /// Hops proven so far, over all paths.
+    pub proven: usize,
+    /// Hops in all.
+    pub hops: usize,
+    /// Packets sent.
+    pub sent: usize,
+    /// Since the start.
+    pub elapsed: Duration,
+}
+
+/// Proves a plan's paths.
+///
+/// The caller feeds it events and then asks [`Engine::poll_command`] until it says `None`, and
+/// [`Engine::poll_timeout`] for when to call [`Engine::handle_timeout`]. It is over when
+/// [`Engine::is_finished`].
+#[derive(Debug)]
+pub struct Engine {
+    evidence: Evidence,
+    matcher: Matcher,
+    limits: Limits,
+    task: Task,
+    started: Mono,
+    phase: Phase,
+    hosts: BTreeMap<Host, HostState>,
+    outbox: VecDeque<(Host, Command)>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Facts are read and taps opened.
+    Preparing,
+    /// Probes are on their way.
+    Probing(Box<Probing>),
+    /// Nothing is sent; arrivals are noted until then.
+    Listening(Option<Mono>),
+    /// Half-open connections are closed, counters read; at the latest until then.
+    Closing(Mono),
+    /// Every host was told to finish.
+    Finished,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum HostState {
+    /// Its first facts are on their way.
+    Asked,
+    /// Its second facts are on their way, then its tap.
+    Opening,
+    /// It can send and see.
+    Ready,
+    /// Its statistics and last facts are on their way.
+    Closing {
+        /// Answers still to come.
+        awaited: u32,
+    },
+    /// It has said everything, or is gone.
+    Done,
+}
+
+/// How long a host may take to say its last.
+const CLOSING: Duration = Duration::from_secs(3);
+
 impl Engine {
-    /// An engine for `plan`, starting at `now`.
-    pub fn new(plan: Plan, _limits: Limits, _now: Mono) -> Engine {
-        Engine { _plan: plan }
+    /// An engine that carries out `task` for `plan`, starting at `now`.
+    pub fn new(plan: Plan, task: Task, limits: Limits, now: Mono) -> Engine {
+        let mut outbox = VecDeque::new();
+        let mut hosts = BTreeMap::new();
+        for host in &plan.vantages {
+            outbox.push_back((*host, Command::Facts(queries::first(&plan, *host))));
+            hosts.insert(*host, HostState::Asked);
+        }
+        let matcher = Matcher::new(plan.session);
+        Engine {
+            evidence: Evidence::new(plan),
+            matcher,
+            limits,
+            task,
+            started: now,
+            phase: Phase::Preparing,
+            hosts,
+            outbox,
+        }
+    }
+
+    /// What is known so far.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Everything that is known, at the end.
+    pub fn into_evidence(self) -> Evidence {
+        self.evidence
+    }
+
+    /// How far it is.
+    pub fn progress(&self, now: Mono) -> Progress {
+        let plan = self.evidence.plan();
+        Progress {
+            phase: match &self.phase {
+                Phase::Preparing => "reading facts",
+                Phase::Probing(_) => "probing",
+                Phase::Listening(_) => "listening",
+                Phase::Closing(_) => "closing",
+                Phase::Finished => "finished",
+            },
+            proven: (0..plan.paths.len())
+                .map(|path| self.evidence.proofs(path).len())
+                .sum(),
+            hops: plan.paths.len() * Hop::ALL.len(),
+            sent: self.evidence.probes().len(),
+            elapsed: now.since(self.started),
+        }
     }
 
     /// A host said something.
-    pub fn handle_event(&mut self, _host: Host, _event: Event, _now: Mono) {}
+    pub fn handle_event(&mut self, host: Host, event: Event, now: Mono) {
+        match event {
+            Event::Facts(facts) => match self.hosts.get(&host) {
+                Some(HostState::Asked) => {
+                    let plan = self.evidence.plan();
+                    let query = queries::second(plan, host, &facts);
+                    let tap = queries::tap(plan, host, Some(&facts));
+                    self.outbox.push_back((host, Command::Facts(query)));
+                    self.outbox.push_back((host, Command::OpenTap(tap)));
+                    self.evidence.host_mut(host).before = Some(*facts);
+                    self.hosts.insert(host, HostState::Opening);
+                }
+                Some(HostState::Opening) => self.evidence.host_mut(host).before = Some(*facts),
+                Some(HostState::Closing { .. }) => {
+                    self.evidence.host_mut(host).after = Some(*facts);
+                    self.said_its_last(host);
+                }
+                _ => {}
+            },
+            Event::TapOpen => {
+                self.evidence.host_mut(host).tap_open = true;
+                self.hosts.insert(host, HostState::Ready);
+            }
+            Event::Failed { operation, error } => {
+                let text = format!("{operation}: {error}");
+                self.evidence.host_mut(host).failures.push(text);
+                match self.hosts.get(&host) {
+                    Some(HostState::Opening) => {
+                        self.hosts.insert(host, HostState::Ready);
+                    }
+                    Some(HostState::Closing { .. }) => self.said_its_last(host),
+                    _ => {}
+                }
+            }
+            Event::Statistics(statistics) => {
+                self.evidence.host_mut(host).statistics = Some(statistics);
+                self.said_its_last(host);
+            }
+            Event::Captured(capture) => {
+                let listening = matches!(self.phase, Phase::Listening(_));
+                let noted =
+                    arrival::note(&mut self.evidence, &self.matcher, host, capture, listening);
+                if let Phase::Probing(probing) = &mut self.phase {
+                    match noted {
+                        Noted::Probe(probe) => probing.handle_sighting(probe, &self.evidence, now),
+                        Noted::Arp(arp) => probing.handle_arp(&arp),
+                        Noted::Nothing => {}
+                    }
+                }
+            }
+            Event::Sent { token, outcome } => {
+                if let Phase::Probing(probing) = &mut self.phase {
+                    probing.handle_sent(token, outcome, &mut self.evidence);
+                }
+            }
+            Event::Connected { token, outcome } => {
+                if let Phase::Probing(probing) = &mut self.phase {
+                    probing.handle_connected(token, outcome, &mut self.evidence);
+                }
+            }
+            Event::NeighbourForgotten { old, .. } => {
+                self.evidence.host_mut(host).forgotten.extend(old);
+            }
+            Event::Settled { .. } => {}
+        }
+        self.advance(now);
+    }
 
     /// A host is gone, or never came: the proof goes on without it.
-    pub fn handle_lost(&mut self, _host: Host, _reason: String, _now: Mono) {}
+    pub fn handle_lost(&mut self, host: Host, reason: String, now: Mono) {
+        self.evidence.host_mut(host).lost = Some(reason);
+        self.hosts.insert(host, HostState::Done);
+        if let Phase::Probing(probing) = &mut self.phase {
+            probing.handle_lost(host);
+        }
+        self.advance(now);
+    }
 
     /// The time that [`Engine::poll_timeout`] named has come.
-    pub fn handle_timeout(&mut self, _now: Mono) {}
+    pub fn handle_timeout(&mut self, now: Mono) {
+        self.advance(now);
+    }
 
     /// The user wants to stop: clean up and finish.
-    pub fn handle_interrupt(&mut self, _now: Mono) {}
+    pub fn handle_interrupt(&mut self, now: Mono) {
+        match self.phase {
+            Phase::Preparing => self.finish(),
+            Phase::Probing(_) | Phase::Listening(_) => self.close(now),
+            Phase::Closing(_) | Phase::Finished => {}
+        }
+    }
 
     /// The next command for a host.
-    pub fn poll_command(&mut self, _now: Mono) -> Option<(Host, Command)> {
-        None
+    pub fn poll_command(&mut self, now: Mono) -> Option<(Host, Command)> {
+        if let Some(command) = self.outbox.pop_front() {
+            return Some(command);
+        }
+        match &mut self.phase {
+            Phase::Probing(probing) => probing.poll_command(&mut self.evidence, now),
+            _ => None,
+        }
     }
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Mono> {
-        None
+        let end = self.started + self.limits.timeout;
+        match &self.phase {
+            Phase::Preparing => Some(end),
+            Phase::Probing(probing) => Some(probing.poll_timeout().min(end)),
+            Phase::Listening(until) => *until,
+            Phase::Closing(until) => Some(*until),
+            Phase::Finished => None,
+        }
     }
 
     /// Whether every host has been told to finish.
     pub fn is_finished(&self) -> bool {
-        true
+        matches!(self.phase, Phase::Finished) && self.outbox.is_empty()
+    }
+
+    fn advance(&mut self, now: Mono) {
+        let late = now >= self.started + self.limits.timeout;
+        match &mut self.phase {
+            Phase::Preparing => {
+                let ready = |state: &HostState| matches!(state, HostState::Ready | HostState::Done);
+                if self.hosts.values().all(|state| *state == HostState::Done) {
+                    self.finish();
+                } else if self.hosts.values().all(ready) || late {
+                    self.phase = match self.task {
+                        Task::Prove => Phase::Probing(Box::new(Probing::new(
+                            &self.evidence,
+                            self.limits.rate,
+                            now,
+                        ))),
+                        Task::Listen(duration) => {
+                            Phase::Listening(duration.map(|duration| now + duration))
+                        }
+                    };
+                    if late {
+                        self.close(now);
+                    }
+                }
+            }
+            Phase::Probing(probing) => {
+                probing.advance(&self.evidence, now);
+                if probing.is_over(now) || late {
+                    self.close(now);
+                }
+            }
+            Phase::Listening(until) => {
+                let all_gone = self.hosts.values().all(|state| *state == HostState::Done);
+                if until.is_some_and(|until| now >= until) || all_gone {
+                    self.close(now);
+                }
+            }
+            Phase::Closing(until) => {
+                let all_said = self.hosts.values().all(|state| *state == HostState::Done);
+                if all_said || now >= *until {
+                    self.finish();
+                }
+            }
+            Phase::Finished => {}
+        }
+    }
+
+    fn close(&mut self, now: Mono) {
+        let mut everything_proven = false;
+        if let Phase::Probing(probing) = &mut self.phase {
+            self.outbox.extend(probing.settle());
+            everything_proven = probing.everything_is_proven();
+        }
+        let plan = self.evidence.plan().clone();
+        for (host, state) in &mut self.hosts {
+            if *state != HostState::Ready {
+                *state = HostState::Done;
+                continue;
+            }
+            let mut awaited = 1;
+            self.outbox.push_back((*host, Command::TapStatistics));
+            if let (Some(known), false) = (self.evidence.facts(*host), everything_proven) {
+                let query = queries::second(&plan, *host, known);
+                self.outbox.push_back((*host, Command::Facts(query)));
+                awaited += 1;
+            }
+            *state = HostState::Closing { awaited };
+        }
+        self.phase = Phase::Closing(now + CLOSING);
+        self.advance(now);
+    }
+
+    fn said_its_last(&mut self, host: Host) {
+        if let Some(HostState::Closing { awaited }) = self.hosts.get_mut(&host) {
+            *awaited -= 1;
+            if *awaited == 0 {
+                self.hosts.insert(host, HostState::Done);
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        for host in self.hosts.keys() {
+            if self
+                .evidence
+                .host(*host)
+                .is_some_and(|record| record.lost.is_none())
+            {
+                self.outbox.push_back((*host, Command::Finish));
+            }
+        }
+        self.phase = Phase::Finished;
     }
 }

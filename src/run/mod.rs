@@ -2,10 +2,17 @@
 //!
 //! It may not know what anything means: good and bad are `verdict`'s words.
 
+mod arrival;
 mod command;
 mod engine;
+mod pacer;
+mod probing;
+mod queries;
+mod sweep;
 
 pub use command::Command;
 pub use command::Event;
 pub use engine::Engine;
 pub use engine::Limits;
+pub use engine::Progress;
+pub use engine::Task;

@@ -83,5 +83,5 @@ craft d "send(IP(src=dip, dst=rip, id=0x2102) / IP(src=cip, dst=vip, id=0x1102) 
 sleep 2
 pkill tcpdump
 wait
-mergecap -F pcap -w /results/kernel-answers.pcap /results/answers-c.pcap /results/answers-d.pcap /results/answers-s.pcap
+mergecap -F pcap -w /results/guest-answers.pcap /results/answers-c.pcap /results/answers-d.pcap /results/answers-s.pcap
 uname -rv >/results/kernel

@@ -1,0 +1,42 @@
+//! What controller and agent say to each other.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::agent::Scope;
+use crate::run::Command;
+use crate::run::Event;
+
+/// What a controller says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToAgent {
+    /// The first message. Answer: [`FromAgent::Started`] or [`FromAgent::CannotStart`].
+    Start {
+        /// What the agent may send from and to.
+        scope: Scope,
+    },
+    /// A command of the engine; carried out in order.
+    Do(Command),
+    /// Are you alive, and through with every command so far? Answer: [`FromAgent::Pong`].
+    Ping,
+}
+
+/// What an agent says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromAgent {
+    /// The sockets are open, the janitor stands by.
+    Started,
+    /// The agent cannot work here; it ends.
+    CannotStart {
+        /// What was tried, such as `open a raw IPv4 socket`.
+        operation: String,
+        /// Why it failed.
+        error: String,
+    },
+    /// For the engine.
+    Said(Event),
+    /// Yes.
+    Pong,
+}

@@ -1,0 +1,242 @@
+//! What an agent may send: packets from and to the addresses that the path file declares, nothing else.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use etherparse::ArpPacketSlice;
+use etherparse::EtherType;
+use etherparse::Ethernet2Slice;
+use etherparse::IpNumber;
+use etherparse::Ipv4HeaderSlice;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::exchange::Transmit;
+use crate::exchange::Way;
+
+/// The declared addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    addresses: BTreeSet<Ipv4Addr>,
+    /// Next hops that this host's own routes name: ARP may ask for them.
+    #[serde(skip)]
+    gateways: BTreeSet<Ipv4Addr>,
+}
+
+/// Why a packet is not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfScope {
+    /// An address is not in the path file.
+    #[error("{address}, the {role}, is not an address of the path file")]
+    Address {
+        /// The address.
+        address: Ipv4Addr,
+        /// What it is in the packet, such as `inner destination`.
+        role: &'static str,
+    },
+    /// It cannot be told where it would go.
+    #[error("the packet is {0}")]
+    Unclear(&'static str),
+}
+
+impl Scope {
+    /// A scope of these addresses.
+    pub fn new(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Scope {
+        Scope {
+            addresses: addresses.into_iter().collect(),
+            gateways: BTreeSet::new(),
+        }
+    }
+
+    /// Lets ARP ask for a next hop that this host's own routes name.
+    pub fn allow_gateway(&mut self, gateway: Ipv4Addr) {
+        self.gateways.insert(gateway);
+    }
+
+    /// Whether a packet may be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfScope`], for the first thing in it that may not.
+    pub fn check(&self, transmit: &Transmit) -> Result<(), OutOfScope> {
+        match &transmit.way {
+            Way::Stack => self.check_ipv4(&transmit.bytes),
+            Way::Frame { .. } => {
+                let frame = Ethernet2Slice::from_slice_without_fcs(&transmit.bytes)
+                    .map_err(|_| OutOfScope::Unclear("too short for a frame"))?;
+                match frame.ether_type() {
+                    EtherType::IPV4 => self.check_ipv4(frame.payload_slice()),
+                    EtherType::ARP => self.check_arp(frame.payload_slice()),
+                    _ => Err(OutOfScope::Unclear("neither IPv4 nor ARP")),
+                }
+            }
+        }
+    }
+
+    /// Whether a connection may be opened to this address.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfScope::Address`].
+    pub fn check_destination(&self, address: Ipv4Addr) -> Result<(), OutOfScope> {
+        self.contains(address, "destination")
+    }
+
+    fn check_ipv4(&self, packet: &[u8]) -> Result<(), OutOfScope> {
+        let mut rest = packet;
+        let mut roles = ["source", "destination"];
+        loop {
+            let header = Ipv4HeaderSlice::from_slice(rest)
+                .map_err(|_| OutOfScope::Unclear("no whole IPv4 header"))?;
+            // A source route would be a destination that is not looked at.
+            if !header.options().is_empty() {
+                return Err(OutOfScope::Unclear("an IPv4 packet with options"));
+            }
+            self.contains(header.source_addr(), roles[0])?;
+            self.contains(header.destination_addr(), roles[1])?;
+            if header.protocol() != IpNumber::IPV4 {
+                return Ok(());
+            }
+            rest = &rest[header.slice().len()..];
+            roles = ["inner source", "inner destination"];
+        }
+    }
+
+    fn check_arp(&self, packet: &[u8]) -> Result<(), OutOfScope> {
+        let arp = ArpPacketSlice::from_slice(packet)
+            .ok()
+            .and_then(|arp| arp.to_packet().try_eth_ipv4().ok())
+            .ok_or(OutOfScope::Unclear("no whole ARP packet for IPv4"))?;
+        // Sender 0.0.0.0 is a probe of RFC 5227: it announces nobody.
+        let sender = Ipv4Addr::from(arp.sender_ipv4);
+        if !sender.is_unspecified() {
+            self.contains(sender, "ARP sender")?;
+        }
+        let target = Ipv4Addr::from(arp.target_ipv4);
+        match self.gateways.contains(&target) {
+            true => Ok(()),
+            false => self.contains(target, "ARP target"),
+        }
+    }
+
+    fn contains(&self, address: Ipv4Addr, role: &'static str) -> Result<(), OutOfScope> {
+        match self.addresses.contains(&address) {
+            true => Ok(()),
+            false => Err(OutOfScope::Address { address, role }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const DIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+    const STRANGER: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
+
+    fn scope() -> Scope {
+        Scope::new([CIP, VIP, DIP, RIP])
+    }
+
+    fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
+        packet[3] = 20 + payload.len() as u8;
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
+        packet.extend(payload);
+        packet
+    }
+
+    fn arp(sender: Ipv4Addr, target: Ipv4Addr) -> Transmit {
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 0, 1, 8, 6]);
+        frame.extend([0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1]);
+        frame.extend(sender.octets());
+        frame.extend([0; 6]);
+        frame.extend(target.octets());
+        Transmit {
+            way: Way::Frame {
+                device: "eth0".to_owned(),
+            },
+            bytes: frame,
+        }
+    }
+
+    fn check(packet: Vec<u8>) -> Result<(), String> {
+        let transmit = Transmit {
+            way: Way::Stack,
+            bytes: packet,
+        };
+        scope().check(&transmit).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn declared_addresses_may_be_sent_to() {
+        let inner = ipv4(CIP, VIP, 17, &[0; 8]);
+        assert_eq!(check(ipv4(DIP, RIP, 4, &inner)), Ok(()));
+        assert_eq!(check(inner), Ok(()));
+        assert_eq!(scope().check_destination(VIP), Ok(()));
+    }
+
+    #[test]
+    fn a_stranger_is_refused_wherever_it_stands() {
+        let refused = |role| {
+            Err(format!(
+                "8.8.8.8, the {role}, is not an address of the path file"
+            ))
+        };
+        let tunnelled = |inner: Vec<u8>| check(ipv4(DIP, RIP, 4, &inner));
+        assert_eq!(check(ipv4(STRANGER, VIP, 6, &[])), refused("source"));
+        assert_eq!(check(ipv4(CIP, STRANGER, 6, &[])), refused("destination"));
+        assert_eq!(
+            tunnelled(ipv4(STRANGER, VIP, 6, &[])),
+            refused("inner source")
+        );
+        assert_eq!(
+            tunnelled(ipv4(CIP, STRANGER, 6, &[])),
+            refused("inner destination")
+        );
+        let twice = ipv4(CIP, VIP, 4, &ipv4(CIP, STRANGER, 6, &[]));
+        assert_eq!(tunnelled(twice), refused("inner destination"));
+        assert!(scope().check_destination(STRANGER).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_refused() {
+        let mut routed = ipv4(CIP, VIP, 6, &[131, 7, 4, 8, 8, 8, 8, 0]);
+        routed[0] = 0x47;
+        let unclear = |what: &str| Err(format!("the packet is {what}"));
+        assert_eq!(check(routed), unclear("an IPv4 packet with options"));
+        assert_eq!(check(vec![0x45; 19]), unclear("no whole IPv4 header"));
+        assert_eq!(
+            check(ipv4(DIP, RIP, 4, &[0x4f; 20])),
+            unclear("no whole IPv4 header")
+        );
+        let mut tagged = arp(VIP, VIP);
+        tagged.bytes[12..14].copy_from_slice(&[0x81, 0]);
+        assert_eq!(
+            scope().check(&tagged),
+            Err(OutOfScope::Unclear("neither IPv4 nor ARP"))
+        );
+    }
+
+    #[test]
+    fn arp_may_ask_for_declared_addresses_and_for_this_hosts_next_hops() {
+        let mut scope = scope();
+        assert_eq!(scope.check(&arp(RIP, VIP)), Ok(()));
+        assert_eq!(scope.check(&arp(Ipv4Addr::UNSPECIFIED, VIP)), Ok(()));
+        let refused = scope.check(&arp(VIP, GATEWAY)).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .starts_with("203.0.113.1, the ARP target")
+        );
+        scope.allow_gateway(GATEWAY);
+        assert_eq!(scope.check(&arp(VIP, GATEWAY)), Ok(()));
+        assert!(scope.check(&arp(GATEWAY, VIP)).is_err());
+    }
+}

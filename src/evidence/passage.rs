@@ -1,0 +1,255 @@
+//! How far a probe came on its itinerary, and which hops that proves.
+
+use std::collections::BTreeMap;
+
+use crate::evidence::Evidence;
+use crate::evidence::EvidenceId;
+use crate::evidence::Item;
+use crate::evidence::What;
+use crate::exchange::SendOutcome;
+use crate::matching::Arp;
+use crate::matching::Sighting;
+use crate::plan::Form;
+use crate::plan::Hop;
+use crate::plan::Host;
+use crate::plan::Probe;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::plan::Waypoint;
+use crate::plan::itinerary;
+
+/// How far one probe came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passage<'a> {
+    /// The probe.
+    pub probe: &'a Probe,
+    /// The path that it took.
+    pub path: usize,
+    /// Its itinerary.
+    pub waypoints: &'static [Waypoint],
+    /// For each waypoint, the evidence that it was passed, if it was seen there.
+    pub seen: Vec<Option<EvidenceId>>,
+    /// That it was sent, if the kernel took it.
+    pub sent: Option<EvidenceId>,
+    /// That the kernel refused to send it.
+    pub unsendable: Option<EvidenceId>,
+    /// Whether the answer on the way was the RST/ACK of a closed port.
+    pub refused: bool,
+}
+
+/// That a hop works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Whether a probe was seen on both sides of it, not only beyond it.
+    pub seen: bool,
+    /// The evidence, most telling first.
+    pub evidence: Vec<EvidenceId>,
+}
+
+impl Passage<'_> {
+    /// The last waypoint at which it was seen.
+    pub fn furthest(&self) -> Option<usize> {
+        self.seen.iter().rposition(Option::is_some)
+    }
+
+    /// Whether it was seen at its last waypoint.
+    pub fn is_complete(&self) -> bool {
+        self.seen.last().is_some_and(Option::is_some)
+    }
+
+    /// Whether `hop` lies behind it: it was seen at or beyond the last waypoint that carries the hop.
+    pub fn proves(&self, hop: Hop) -> Option<Proof> {
+        if self.refused && hop == Hop::Service {
+            return None;
+        }
+        let last = self.waypoints.iter().rposition(|w| w.hops.contains(&hop))?;
+        let furthest = self.furthest().filter(|furthest| *furthest >= last)?;
+        let before = match last {
+            0 => self.sent,
+            n => self.seen[n - 1],
+        };
+        Some(match (self.seen[last], before) {
+            (Some(here), Some(before)) => Proof {
+                seen: true,
+                evidence: vec![here, before],
+            },
+            (Some(here), None) => Proof {
+                seen: false,
+                evidence: vec![here],
+            },
+            (None, _) => Proof {
+                seen: false,
+                evidence: self.seen[furthest].into_iter().collect(),
+            },
+        })
+    }
+}
+
+impl Evidence {
+    /// How far a probe came.
+    pub fn passage<'a>(&'a self, probe: &'a Probe) -> Passage<'a> {
+        let path = self.path_of(probe);
+        let waypoints = itinerary(probe.id.kind, self.plan().paths[path].protocol);
+        let mut passage = Passage {
+            probe,
+            path,
+            waypoints,
+            seen: vec![None; waypoints.len()],
+            sent: None,
+            unsendable: None,
+            refused: false,
+        };
+        for item in self.about(probe.id) {
+            match &item.what {
+                What::Sent { outcome, .. } => match outcome {
+                    SendOutcome::Sent { .. } => passage.sent = Some(item.id),
+                    SendOutcome::Refused { .. } => passage.unsendable = Some(item.id),
+                },
+                What::Seen { sighting, .. } => {
+                    for (number, waypoint) in waypoints.iter().enumerate() {
+                        let here = item.host == Host::of(waypoint.station, path);
+                        if here
+                            && passage.seen[number].is_none()
+                            && hits(waypoint, probe, item, sighting)
+                        {
+                            passage.seen[number] = Some(item.id);
+                            passage.refused |= sighting.form == Form::Refused;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        passage
+    }
+
+    /// The passages of every probe with a full time to live that took `path`, in the order of sending.
+    pub fn passages(&self, path: usize) -> impl Iterator<Item = Passage<'_>> {
+        self.probes()
+            .iter()
+            .filter(move |probe| !probe.is_limited() && self.path_of(probe) == path)
+            .map(|probe| self.passage(probe))
+    }
+
+    /// The hops of `path` that packets prove, with the best proof of each.
+    pub fn proofs(&self, path: usize) -> BTreeMap<Hop, Proof> {
+        let mut proofs: BTreeMap<Hop, Proof> = BTreeMap::new();
+        for passage in self.passages(path) {
+            for hop in Hop::ALL {
+                let Some(proof) = passage.proves(hop) else {
+                    continue;
+                };
+                if hop == Hop::DirectorSource && !self.source_is_sound(&passage) {
+                    continue;
+                }
+                match proofs.get(&hop) {
+                    Some(known) if known.seen >= proof.seen => {}
+                    _ => {
+                        proofs.insert(hop, proof);
+                    }
+                }
+            }
+        }
+        self.prove_egress_by_emission(path, &mut proofs);
+        self.prove_arp(path, &mut proofs);
+        proofs
+    }
+
+    /// Whether the outer source that the kernel chose is the director's own: the real server took such a
+    /// packet out of the tunnel, or the address is the DIP and the real server is known not to have it.
+    fn source_is_sound(&self, passage: &Passage<'_>) -> bool {
+        let decapsulated = passage
+            .waypoints
+            .iter()
+            .rposition(|w| w.hops.contains(&Hop::Decapsulation));
+        if passage.furthest() >= decapsulated {
+            return true;
+        }
+        let path = &self.plan().paths[passage.path];
+        let source = self
+            .sightings(passage.probe.id)
+            .filter(|(_, sighting)| sighting.form == Form::Tunnelled)
+            .find_map(|(_, sighting)| sighting.outer)
+            .map(|outer| outer.source);
+        let elsewhere = self
+            .facts(Host::Realserver(passage.path))
+            .is_some_and(|facts| source.is_some_and(|source| !facts.is_local(source)));
+        source.is_some() && source == path.dip && elsewhere
+    }
+
+    /// A probe of the real server's own that left with the VIP as its source shows that its routing and
+    /// firewall let such packets go, where no answer was there to show it.
+    fn prove_egress_by_emission(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
+        if proofs.contains_key(&Hop::RealserverEgress) {
+            return;
+        }
+        let emitted = self
+            .passages(path)
+            .filter(|passage| passage.probe.id.kind == ProbeKind::SpoofSynack)
+            .find_map(|passage| passage.seen[0]);
+        if let Some(evidence) = emitted {
+            proofs.insert(
+                Hop::RealserverEgress,
+                Proof {
+                    seen: false,
+                    evidence: vec![evidence],
+                },
+            );
+        }
+    }
+
+    /// The gateway's answer to the kernel's own request, after its entry was deleted, is the best proof.
+    fn prove_arp(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
+        let host = Host::Realserver(path);
+        let Some(record) = self.host(host) else {
+            return;
+        };
+        let asked = |item: &&Item| {
+            item.host == host
+                && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REQUEST && !arp.is_ours()
+                    && record.forgotten.iter().any(|entry| entry.ip == arp.target))
+        };
+        for request in self.items().iter().filter(asked) {
+            let What::Arp { arp: question, .. } = &request.what else {
+                continue;
+            };
+            let answer = self.items().iter().find(|item| {
+                item.host == host
+                    && item.id > request.id
+                    && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REPLY
+                        && arp.sender == question.target && arp.target == question.sender)
+            });
+            if let Some(answer) = answer {
+                proofs.insert(
+                    Hop::GatewayArp,
+                    Proof {
+                        seen: true,
+                        evidence: vec![answer.id, request.id],
+                    },
+                );
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the sighting is what the waypoint asks for: the station, the form, and unaltered addresses.
+fn hits(waypoint: &Waypoint, probe: &Probe, item: &Item, sighting: &Sighting) -> bool {
+    let form = sighting.form == waypoint.form
+        || waypoint.form == Form::SynAck && sighting.form == Form::Refused;
+    if item.station != Some(waypoint.station) || !form {
+        return false;
+    }
+    let there = (probe.flow.source, probe.flow.destination);
+    let back = (probe.flow.destination, probe.flow.source);
+    let seen = (sighting.source, sighting.destination);
+    match sighting.form {
+        Form::Tunnelled => sighting
+            .flow
+            .is_some_and(|flow| (flow.source, flow.destination) == there),
+        Form::Plain | Form::Cleanup => seen == there,
+        Form::SynAck | Form::Refused | Form::IcmpError { .. } => seen == back,
+        Form::Rst if probe.id.kind.opens(Protocol::Tcp) => seen == there,
+        Form::Rst => seen == back,
+    }
+}

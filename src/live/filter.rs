@@ -1,0 +1,601 @@
+//! The kernel's filter of a tap: a classic BPF program for exactly what a [`TapSpec`] describes.
+//!
+//! A tap is an AF_PACKET `SOCK_DGRAM` socket, so offset 0 is the network header; the EtherType comes from
+//! the kernel's ancillary data (`SKF_AD_PROTOCOL`). A load beyond the packet's end makes the kernel drop
+//! it, so what every packet has is looked at first. The program grows by 5 to 7 instructions a real server.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use crate::exchange::TapSpec;
+
+/// The most instructions the kernel takes (`BPF_MAXINSNS`).
+pub(crate) const LIMIT: usize = 4096;
+
+/// How many comparisons may share one target: jump offsets have 8 bits.
+const CHUNK: usize = 200;
+
+const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const LOAD_WORD_X: u16 = 0x40; // BPF_LD | BPF_W | BPF_IND
+const LOAD_BYTE_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
+const HEADER_LENGTH_TO_X: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH: X = 4 * (packet[k] & 15)
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_BITS: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+/// `SKF_AD_OFF + SKF_AD_PROTOCOL`.
+const ETHER_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
+
+/// TCP's flags SYN and RST.
+const RST: u32 = 0x04;
+const SYN_OR_RST: u32 = 0x02 | RST;
+
+const ACCEPT: u32 = 0x4_0000;
+const REJECT: u32 = 0;
+
+/// One instruction of classic BPF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) if_true: u8,
+    pub(crate) if_false: u8,
+    pub(crate) k: u32,
+}
+
+/// The program for `spec`. It may be longer than [`LIMIT`], and the kernel then refuses it.
+pub(crate) fn assemble(spec: &TapSpec) -> Vec<Instruction> {
+    let sets = Sets::of(spec);
+    let mut program = Program::default();
+    program.load(LOAD_WORD, ETHER_TYPE);
+    program.one_of(&[0x0800], |ip| ipv4(ip, &sets));
+    program.one_of(&[0x0806], |arp| arp_ipv4(arp, &sets.resolved));
+    program.end(REJECT);
+    program.0
+}
+
+/// Destinations → the sources that send to exactly these.
+type Pairs = BTreeMap<Vec<u32>, Vec<u32>>;
+
+/// What the paths have in common, each address once.
+struct Sets {
+    /// What the service's packets go between.
+    service: Pairs,
+    /// What the control probes go between.
+    control: Pairs,
+    /// VIP → the inner sources that are sent to it through the tunnel.
+    tunnelled: BTreeMap<u32, Vec<u32>>,
+    /// Where ICMP errors go.
+    errors: Vec<u32>,
+    /// VIPs whose client is not known: RSTs to them are seen whoever sends them.
+    open: Vec<u32>,
+    /// What ARP is about.
+    resolved: Vec<u32>,
+}
+
+impl Sets {
+    fn of(spec: &TapSpec) -> Sets {
+        let mut service = Vec::new();
+        let mut control = Vec::new();
+        let mut tunnelled = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
+        let mut errors = BTreeSet::new();
+        let mut open = BTreeSet::new();
+        let mut resolved = BTreeSet::new();
+        for path in &spec.paths {
+            let (vip, cip, rip) = (path.vip, path.cip, path.rip);
+            if cip.is_unspecified() {
+                open.insert(vip);
+                errors.insert(vip);
+                continue;
+            }
+            service.push((cip, vip));
+            service.extend(path.dip.map(|dip| (dip, vip)));
+            control.push((cip, rip));
+            tunnelled
+                .entry(vip)
+                .or_default()
+                .extend([cip].into_iter().chain(path.dip));
+            errors.extend([vip, rip, cip].into_iter().chain(path.dip));
+            resolved.extend([vip, rip].into_iter().chain(path.gateway));
+        }
+        Sets {
+            service: both_ways(&service),
+            control: both_ways(&control),
+            tunnelled: tunnelled
+                .into_iter()
+                .map(|(vip, sources)| (vip.to_bits(), numbers(sources)))
+                .collect(),
+            errors: numbers(errors),
+            open: numbers(open),
+            resolved: numbers(resolved),
+        }
+    }
+}
+
+fn both_ways(pairs: &[(Ipv4Addr, Ipv4Addr)]) -> Pairs {
+    let mut destinations = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
+    for (a, b) in pairs {
+        destinations.entry(*a).or_default().insert(*b);
+        destinations.entry(*b).or_default().insert(*a);
+    }
+    let mut grouped = Pairs::new();
+    for (source, destinations) in destinations {
+        grouped
+            .entry(numbers(destinations))
+            .or_default()
+            .push(source.to_bits());
+    }
+    grouped
+}
+
+fn numbers(addresses: BTreeSet<Ipv4Addr>) -> Vec<u32> {
+    addresses.into_iter().map(Ipv4Addr::to_bits).collect()
+}
+
+fn ipv4(program: &mut Program, sets: &Sets) {
+    between(program, &sets.service, |p| p.end(ACCEPT));
+    between(program, &sets.control, |p| {
+        p.load(LOAD_BYTE, 9);
+        p.one_of(&[6], |tcp| {
+            tcp.load(LOAD_HALF, 6);
+            tcp.unless_bits(0x1fff);
+            tcp.load(HEADER_LENGTH_TO_X, 0);
+            tcp.load(LOAD_BYTE_X, 13);
+            tcp.if_bits(SYN_OR_RST);
+            tcp.end(REJECT);
+        });
+        p.end(ACCEPT);
+    });
+    program.load(LOAD_HALF, 6);
+    // Only a first fragment has the header that is looked at next.
+    program.unless_bits(0x1fff);
+    program.load(HEADER_LENGTH_TO_X, 0);
+    program.load(LOAD_BYTE, 9);
+    if !sets.open.is_empty() {
+        program.one_of(&[6], |p| {
+            p.load(LOAD_BYTE_X, 13);
+            p.unless_set(RST);
+            p.load(LOAD_WORD, 16);
+            p.one_of(&sets.open, |p| p.end(ACCEPT));
+            p.end(REJECT);
+        });
+    }
+    program.one_of(&[4], |p| {
+        for (vip, sources) in &sets.tunnelled {
+            p.load(LOAD_WORD_X, 16);
+            p.one_of(&[*vip], |p| {
+                p.load(LOAD_WORD_X, 12);
+                p.one_of(sources, |p| p.end(ACCEPT));
+            });
+        }
+        p.end(REJECT);
+    });
+    program.one_of(&[1], |p| {
+        p.load(LOAD_BYTE_X, 0);
+        p.one_of(&[3, 4, 5, 11, 12], |p| {
+            p.load(LOAD_WORD, 16);
+            p.one_of(&sets.errors, |p| p.end(ACCEPT));
+        });
+    });
+    program.end(REJECT);
+}
+
+/// Goes on with `body` if the packet goes between one of `pairs`.
+fn between(program: &mut Program, pairs: &Pairs, body: impl Fn(&mut Program)) {
+    for (destinations, sources) in pairs {
+        program.load(LOAD_WORD, 12);
+        program.one_of(sources, |p| {
+            p.load(LOAD_WORD, 16);
+            p.one_of(destinations, &body);
+        });
+    }
+}
+
+fn arp_ipv4(program: &mut Program, addresses: &[u32]) {
+    // Ethernet and IPv4, by type and by length.
+    for (offset, value) in [(0, 0x0001), (2, 0x0800), (4, 0x0604)] {
+        program.load(LOAD_HALF, offset);
+        program.unless_other(value);
+    }
+    for protocol_address in [14, 24] {
+        program.load(LOAD_WORD, protocol_address);
+        program.one_of(addresses, |p| p.end(ACCEPT));
+    }
+    program.end(REJECT);
+}
+
+#[derive(Default)]
+struct Program(Vec<Instruction>);
+
+impl Program {
+    fn load(&mut self, code: u16, k: u32) {
+        self.push(code, 0, 0, k);
+    }
+
+    fn end(&mut self, verdict: u32) {
+        self.push(RETURN, 0, 0, verdict);
+    }
+
+    /// Goes on with `body` if the accumulator is one of `values`, else behind it. `body` stands once for
+    /// every [`CHUNK`] values; the jump over it has 32 bits, so it may be of any length.
+    fn one_of(&mut self, values: &[u32], body: impl Fn(&mut Program)) {
+        for chunk in values.chunks(CHUNK) {
+            for (index, value) in chunk.iter().enumerate() {
+                self.push(JUMP_EQUAL, (chunk.len() - index) as u8, 0, *value);
+            }
+            let over = self.0.len();
+            self.push(JUMP, 0, 0, 0);
+            body(self);
+            self.0[over].k = (self.0.len() - over - 1) as u32;
+        }
+    }
+
+    /// Rejects if the accumulator has any of `bits`.
+    fn unless_bits(&mut self, bits: u32) {
+        self.push(JUMP_BITS, 0, 1, bits);
+        self.end(REJECT);
+    }
+
+    /// Rejects if the accumulator has none of `bits`.
+    fn unless_set(&mut self, bits: u32) {
+        self.push(JUMP_BITS, 1, 0, bits);
+        self.end(REJECT);
+    }
+
+    /// Accepts if the accumulator has any of `bits`.
+    fn if_bits(&mut self, bits: u32) {
+        self.push(JUMP_BITS, 0, 1, bits);
+        self.end(ACCEPT);
+    }
+
+    /// Rejects if the accumulator is not `value`.
+    fn unless_other(&mut self, value: u32) {
+        self.push(JUMP_EQUAL, 1, 0, value);
+        self.end(REJECT);
+    }
+
+    fn push(&mut self, code: u16, if_true: u8, if_false: u8, k: u32) {
+        self.0.push(Instruction {
+            code,
+            if_true,
+            if_false,
+            k,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::exchange::TapPath;
+
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const DIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+    const STRANGER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
+    const IP: u16 = 0x0800;
+    const ARP: u16 = 0x0806;
+
+    fn path() -> TapPath {
+        TapPath {
+            vip: VIP,
+            cip: CIP,
+            dip: Some(DIP),
+            rip: RIP,
+            gateway: Some(GATEWAY),
+        }
+    }
+
+    fn spec() -> TapSpec {
+        TapSpec {
+            paths: vec![path()],
+        }
+    }
+
+    /// What the kernel does with the program (`bpf_prog_run`, and `Documentation/networking/filter.rst`).
+    fn run(program: &[Instruction], ether_type: u16, packet: &[u8]) -> bool {
+        let load = |offset: u32, length: usize| -> Option<u32> {
+            if offset == ETHER_TYPE {
+                return Some(u32::from(ether_type));
+            }
+            let bytes = packet.get(offset as usize..)?.get(..length)?;
+            Some(
+                bytes
+                    .iter()
+                    .fold(0, |sum, byte| sum << 8 | u32::from(*byte)),
+            )
+        };
+        let (mut a, mut x, mut at) = (0u32, 0u32, 0usize);
+        for _ in 0..program.len() {
+            let Instruction {
+                code,
+                if_true,
+                if_false,
+                k,
+            } = program[at];
+            at += 1;
+            let loaded = match code {
+                LOAD_WORD => load(k, 4),
+                LOAD_HALF => load(k, 2),
+                LOAD_BYTE => load(k, 1),
+                LOAD_WORD_X => load(x + k, 4),
+                LOAD_BYTE_X => load(x + k, 1),
+                HEADER_LENGTH_TO_X => match load(k, 1) {
+                    Some(byte) => {
+                        x = 4 * (byte & 15);
+                        continue;
+                    }
+                    None => None,
+                },
+                JUMP => {
+                    at += k as usize;
+                    continue;
+                }
+                JUMP_EQUAL => {
+                    at += usize::from(if a == k { if_true } else { if_false });
+                    continue;
+                }
+                JUMP_BITS => {
+                    at += usize::from(if a & k != 0 { if_true } else { if_false });
+                    continue;
+                }
+                RETURN => return k != 0,
+                other => panic!("no instruction: {other:#x}"),
+            };
+            match loaded {
+                Some(value) => a = value,
+                None => return false,
+            }
+        }
+        panic!("the program does not end");
+    }
+
+    fn takes(ether_type: u16, packet: &[u8]) -> bool {
+        run(&assemble(&spec()), ether_type, packet)
+    }
+
+    fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0];
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
+        packet.extend(payload);
+        packet
+    }
+
+    fn with_options(mut packet: Vec<u8>) -> Vec<u8> {
+        packet[0] = 0x47;
+        packet.splice(20..20, [1; 8]);
+        packet
+    }
+
+    fn arp(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+        let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1];
+        packet.extend(sender.octets());
+        packet.extend([0; 6]);
+        packet.extend(target.octets());
+        packet
+    }
+
+    #[test]
+    fn the_tunnel_is_seen_by_its_inner_addresses() {
+        let inner = ipv4(CIP, VIP, 17, &[0; 8]);
+        // Whoever sent it: a VIP as outer source is a fault to be seen.
+        assert!(takes(IP, &ipv4(DIP, RIP, 4, &inner)));
+        assert!(takes(IP, &ipv4(STRANGER, RIP, 4, &inner)));
+        assert!(takes(IP, &with_options(ipv4(DIP, RIP, 4, &inner))));
+        assert!(takes(IP, &ipv4(DIP, RIP, 4, &ipv4(DIP, VIP, 17, &[]))));
+        assert!(!takes(IP, &ipv4(DIP, RIP, 4, &ipv4(VIP, CIP, 17, &[]))));
+        assert!(!takes(
+            IP,
+            &ipv4(DIP, RIP, 4, &ipv4(STRANGER, VIP, 17, &[]))
+        ));
+        assert!(!takes(IP, &ipv4(DIP, RIP, 47, &inner)));
+        let mut fragment = ipv4(DIP, RIP, 4, &inner);
+        fragment[7] = 1;
+        assert!(!takes(IP, &fragment));
+        fragment[6..8].copy_from_slice(&[0x20, 0]);
+        assert!(takes(IP, &fragment), "the first fragment has the header");
+    }
+
+    #[test]
+    fn the_paths_pairs_are_seen_both_ways_and_no_other() {
+        let all = [CIP, VIP, DIP, RIP, GATEWAY, STRANGER];
+        for source in all {
+            for destination in all {
+                let pair = [source, destination];
+                let expected = [[CIP, VIP], [DIP, VIP], [CIP, RIP]]
+                    .into_iter()
+                    .any(|[a, b]| pair == [a, b] || pair == [b, a]);
+                for protocol in [6, 17, 1, 4] {
+                    // As TCP: a SYN.
+                    let packet = ipv4(source, destination, protocol, &[2; 14]);
+                    assert_eq!(takes(IP, &packet), expected, "{pair:?} {protocol}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_agent_reached_from_the_client_does_not_see_its_own_words() {
+        for flags in 0..=0x3f {
+            let mut segment = [0; 20];
+            segment[13] = flags;
+            let is_probe = flags & 0x06 != 0;
+            for (a, b) in [(CIP, RIP), (RIP, CIP)] {
+                assert_eq!(takes(IP, &ipv4(a, b, 6, &segment)), is_probe, "{flags:#x}");
+                let long = with_options(ipv4(a, b, 6, &segment));
+                assert_eq!(takes(IP, &long), is_probe, "{flags:#x}");
+            }
+            assert!(takes(IP, &ipv4(CIP, VIP, 6, &segment)));
+        }
+    }
+
+    #[test]
+    fn icmp_errors_are_seen_wherever_they_come_from() {
+        for icmp_type in 0..=255 {
+            let expected = [3, 4, 5, 11, 12].contains(&icmp_type);
+            for to in [VIP, DIP, RIP, CIP] {
+                let packet = ipv4(STRANGER, to, 1, &[icmp_type, 0]);
+                assert_eq!(takes(IP, &packet), expected, "{icmp_type}");
+                assert_eq!(takes(IP, &with_options(packet)), expected, "{icmp_type}");
+            }
+        }
+        assert!(!takes(IP, &ipv4(STRANGER, GATEWAY, 1, &[3, 3])));
+        assert!(!takes(IP, &ipv4(STRANGER, VIP, 17, &[3, 3])));
+    }
+
+    #[test]
+    fn arp_is_seen_by_either_address() {
+        for about in [VIP, RIP, GATEWAY] {
+            assert!(takes(ARP, &arp(about, STRANGER)));
+            assert!(takes(ARP, &arp(STRANGER, about)));
+        }
+        for other in [CIP, DIP, STRANGER] {
+            assert!(!takes(ARP, &arp(other, STRANGER)));
+            assert!(!takes(ARP, &arp(STRANGER, other)));
+        }
+        for byte in [1, 3, 4, 5] {
+            let mut strange = arp(VIP, RIP);
+            strange[byte] ^= 0x10;
+            assert!(!takes(ARP, &strange), "octet {byte}");
+        }
+    }
+
+    #[test]
+    fn no_other_protocol_is_seen() {
+        for ether_type in [0x86dd, 0x8100, 0x0801] {
+            assert!(!takes(ether_type, &ipv4(CIP, VIP, 17, &[0; 8])));
+        }
+        assert!(!run(
+            &assemble(&TapSpec::default()),
+            IP,
+            &ipv4(CIP, VIP, 17, &[])
+        ));
+    }
+
+    #[test]
+    fn without_a_client_anyones_rsts_and_errors_to_the_vip_are_seen() {
+        let open = TapPath {
+            cip: Ipv4Addr::UNSPECIFIED,
+            ..path()
+        };
+        let program = assemble(&TapSpec { paths: vec![open] });
+        let mut segment = [0; 20];
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
+        segment[13] = 4;
+        assert!(run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
+        assert!(!run(&program, IP, &ipv4(VIP, STRANGER, 6, &segment)));
+        assert!(run(&program, IP, &ipv4(STRANGER, VIP, 1, &[3, 3])));
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 1, &[8, 0])));
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 17, &[0; 8])));
+    }
+
+    #[test]
+    fn hundreds_of_real_servers_fit() {
+        let rip = |n: u32| Ipv4Addr::from_bits(RIP.to_bits() + n);
+        let paths = (0..500).map(|n| TapPath {
+            rip: rip(n),
+            ..path()
+        });
+        let program = assemble(&TapSpec {
+            paths: paths.collect(),
+        });
+        assert!(program.len() < LIMIT, "{} instructions", program.len());
+        for n in [0, 199, 200, 254, 255, 256, 499] {
+            assert!(run(&program, IP, &ipv4(CIP, rip(n), 17, &[])), "{n}");
+            assert!(run(&program, IP, &ipv4(rip(n), CIP, 17, &[])), "{n}");
+            assert!(run(&program, IP, &ipv4(STRANGER, rip(n), 1, &[11, 0])));
+            assert!(run(&program, ARP, &arp(rip(n), STRANGER)), "{n}");
+            assert!(run(&program, ARP, &arp(STRANGER, rip(n))), "{n}");
+        }
+        assert!(!run(&program, IP, &ipv4(CIP, rip(500), 17, &[])));
+        assert!(!run(&program, IP, &ipv4(rip(3), rip(4), 17, &[])));
+        assert!(run(
+            &program,
+            IP,
+            &ipv4(DIP, rip(9), 4, &ipv4(CIP, VIP, 6, &[]))
+        ));
+    }
+
+    /// `TapSpec`'s doc once more, in plain words.
+    fn described(ether_type: u16, packet: &[u8]) -> bool {
+        let path = path();
+        let address = |at: usize| {
+            let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().unwrap();
+            Some(Ipv4Addr::from(octets))
+        };
+        let byte = |at: usize| packet.get(at).copied();
+        if ether_type == ARP {
+            let about = [Some(path.vip), Some(path.rip), path.gateway];
+            return packet.len() >= 18
+                && packet[..6] == [0, 1, 8, 0, 6, 4]
+                && (about.contains(&address(14))
+                    || address(24).is_some_and(|target| about.contains(&Some(target))));
+        }
+        let (Some(source), Some(destination)) = (address(12), address(16)) else {
+            return false;
+        };
+        let between = |a, b| (source, destination) == (a, b) || (source, destination) == (b, a);
+        if between(CIP, VIP) || between(DIP, VIP) {
+            return true;
+        }
+        let start = usize::from(packet[0] & 15) * 4;
+        if between(CIP, RIP) && packet[9] != 6 {
+            return true;
+        }
+        if packet[6] & 0x1f != 0 || packet[7] != 0 {
+            return false;
+        }
+        match packet[9] {
+            6 => between(CIP, RIP) && byte(start + 13).is_some_and(|flags| flags & 6 != 0),
+            4 => {
+                address(start + 16) == Some(VIP)
+                    && [Some(CIP), Some(DIP)].contains(&address(start + 12))
+            }
+            1 => {
+                byte(start).is_some_and(|t| [3, 4, 5, 11, 12].contains(&t))
+                    && [VIP, DIP, RIP, CIP].contains(&destination)
+            }
+            _ => false,
+        }
+    }
+
+    fn any_address() -> impl Strategy<Value = Ipv4Addr> {
+        prop::sample::select(vec![CIP, VIP, DIP, RIP, GATEWAY, STRANGER])
+    }
+
+    proptest! {
+        #[test]
+        fn program_and_description_agree(
+            addresses in prop::collection::vec(any_address(), 4),
+            protocol in prop::sample::select(vec![1u8, 4, 6]),
+            payload_start in prop::sample::select(vec![0u8, 3, 8, 11, 0x45]),
+            fragment in prop::sample::select(vec![0u16, 0, 0x2000, 0x4000, 1, 0x2100]),
+            flags in 0u8..32,
+            options in any::<bool>(),
+            is_arp in any::<bool>(),
+            length in 0usize..60,
+        ) {
+            let mut packet = ipv4(addresses[0], addresses[1], protocol, &ipv4(addresses[2], addresses[3], 6, &[]));
+            packet[20] = payload_start;
+            packet[33] = flags;
+            packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+            if options {
+                packet = with_options(packet);
+            }
+            if is_arp {
+                packet = arp(addresses[0], addresses[1]);
+            }
+            packet.truncate(length);
+            let ether_type = if is_arp { ARP } else { IP };
+            prop_assert_eq!(takes(ether_type, &packet), described(ether_type, &packet));
+        }
+    }
+}

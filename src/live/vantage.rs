@@ -1,0 +1,447 @@
+//! Starting an agent at a vantage, through the command that the path file names, as far as its hello.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use tokio::io::AsyncBufReadExt;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::io::BufReader;
+use tokio::process::Child;
+use tokio::process::ChildStderr;
+use tokio::process::ChildStdin;
+use tokio::process::ChildStdout;
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::codec::FramedRead;
+use tokio_util::codec::FramedWrite;
+
+use crate::agent::CodecError;
+use crate::agent::FromAgent;
+use crate::agent::Hello;
+use crate::agent::HelloError;
+use crate::agent::MessageCodec;
+use crate::agent::Scope;
+use crate::agent::ToAgent;
+use crate::live::sys;
+use crate::plan::Host;
+
+/// How much of an agent's stderr is kept, in octets.
+const STDERR_KEPT: usize = 4096;
+
+/// How long an agent whose stdout has ended may take to end itself.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The environment variable that names tunproof's program on other hosts.
+pub const AGENT_VARIABLE: &str = "TUNPROOF_AGENT";
+
+/// A host to start an agent on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vantage {
+    /// Which host of the plan.
+    pub host: Host,
+    /// The command that runs an argv there; `["local"]` is this host.
+    pub via: Vec<String>,
+}
+
+/// How to start agents and how long to wait for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartOptions {
+    /// How long an agent may take to say hello, and to open its sockets: with ssh, also to log in.
+    pub handshake: Duration,
+    /// How long an agent may be silent while it owes an answer.
+    pub silence: Duration,
+    /// Whether to pass the agents' stderr on as it comes (`-v`).
+    pub verbose: bool,
+}
+
+impl Default for StartOptions {
+    fn default() -> StartOptions {
+        StartOptions {
+            handshake: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            verbose: false,
+        }
+    }
+}
+
+/// An agent that could not be started, or did not stay to the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentFailure {
+    /// Which host.
+    pub host: Host,
+    /// The command it was started through.
+    pub via: Vec<String>,
+    /// What went wrong, and what was there instead.
+    pub reason: String,
+    /// The last that it, or the command it was started through, wrote to stderr; may be empty.
+    pub stderr: String,
+}
+
+/// The host, the command, the reason, and what stood on stderr.
+impl fmt::Display for AgentFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (via `{}`): ", self.host, self.via.join(" "))?;
+        write!(f, "{}", self.reason)?;
+        match self.stderr.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; its stderr: {}", self.stderr),
+        }
+    }
+}
+
+/// Why there is no agent, or none any more.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The command does not exist, or may not be run.
+    #[error("cannot run `{program}`: {source}")]
+    Spawn {
+        /// Its name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something else answered.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// It ended before it said hello, or without having been told to.
+    #[error("the agent ended{}", .0.map(|status| format!(" ({status})")).unwrap_or_default())]
+    Ended(Option<ExitStatus>),
+    /// No hello, or no answer, in time.
+    #[error("no {what} within {}", humantime::format_duration(*.limit))]
+    Silent {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        limit: Duration,
+    },
+    /// It is there, and cannot work.
+    #[error("the agent there cannot {operation}: {error}")]
+    CannotStart {
+        /// What it tried.
+        operation: String,
+        /// Why that failed.
+        error: String,
+    },
+    /// It said something out of turn.
+    #[error("the agent said something out of turn: {0}")]
+    OutOfTurn(String),
+    /// The pipe failed, or brought something that is no message.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// A running agent that has opened its sockets.
+#[derive(Debug)]
+pub struct AgentHandle {
+    pub(crate) vantage: Vantage,
+    pub(crate) silence: Duration,
+    pub(crate) process: Process,
+    pub(crate) to: FramedWrite<ChildStdin, MessageCodec<ToAgent>>,
+    pub(crate) from: FramedRead<BufReader<ChildStdout>, MessageCodec<FromAgent>>,
+}
+
+impl AgentHandle {
+    /// Which host it serves.
+    pub fn host(&self) -> Host {
+        self.vantage.host
+    }
+}
+
+/// Starts an agent at every vantage, side by side; those that come, and why the others do not.
+pub async fn start(
+    vantages: Vec<Vantage>,
+    scope: &Scope,
+    options: StartOptions,
+) -> (Vec<AgentHandle>, Vec<AgentFailure>) {
+    let mut agents = Vec::new();
+    let mut failures = Vec::new();
+    let started = vantages
+        .into_iter()
+        .map(|vantage| start_one(vantage, scope, options));
+    for result in join_all(started).await {
+        match result {
+            Ok(agent) => agents.push(agent),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    (agents, failures)
+}
+
+async fn start_one(
+    vantage: Vantage,
+    scope: &Scope,
+    options: StartOptions,
+) -> Result<AgentHandle, AgentFailure> {
+    let spawned = agent_argv(&vantage.via).and_then(|argv| spawn(&argv, options.verbose));
+    let (mut process, stdin, stdout) = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            return Err(AgentFailure {
+                host: vantage.host,
+                via: vantage.via,
+                reason: error.to_string(),
+                stderr: String::new(),
+            });
+        }
+    };
+    let mut stdout = BufReader::new(stdout);
+    let mut to = FramedWrite::new(stdin, MessageCodec::default());
+    let greeted = timeout(options.handshake, hello(&mut stdout)).await;
+    let mut from = FramedRead::new(stdout, MessageCodec::default());
+    let result = match greeted {
+        Ok(Ok(())) => timeout(options.handshake, open(&mut to, &mut from, scope))
+            .await
+            .unwrap_or(Err(AgentError::Silent {
+                what: "answer to the first message",
+                limit: options.handshake,
+            })),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(AgentError::Silent {
+            what: "hello of an agent",
+            limit: options.handshake,
+        }),
+    };
+    match result {
+        Ok(()) => Ok(AgentHandle {
+            vantage,
+            silence: options.silence,
+            process,
+            to,
+            from,
+        }),
+        Err(error) => {
+            drop((to, from));
+            Err(process.failure(&vantage, error).await)
+        }
+    }
+}
+
+/// Reads and checks the hello line.
+async fn hello(stdout: &mut BufReader<ChildStdout>) -> Result<(), AgentError> {
+    let mut line = Vec::new();
+    stdout
+        .take(Hello::MAX_LENGTH as u64)
+        .read_until(b'\n', &mut line)
+        .await
+        .map_err(CodecError::from)?;
+    match line.is_empty() {
+        true => Err(AgentError::Ended(None)),
+        false => Ok(Hello::read(&line).map(drop)?),
+    }
+}
+
+/// Says `Start`, and waits for `Started`.
+async fn open(
+    to: &mut FramedWrite<ChildStdin, MessageCodec<ToAgent>>,
+    from: &mut FramedRead<BufReader<ChildStdout>, MessageCodec<FromAgent>>,
+    scope: &Scope,
+) -> Result<(), AgentError> {
+    let scope = scope.clone();
+    to.send(&ToAgent::Start { scope }).await?;
+    match from.next().await {
+        Some(Ok(FromAgent::Started)) => Ok(()),
+        Some(Ok(FromAgent::CannotStart { operation, error })) => {
+            Err(AgentError::CannotStart { operation, error })
+        }
+        Some(Ok(other)) => Err(AgentError::OutOfTurn(format!("{other:?}"))),
+        Some(Err(error)) => Err(error.into()),
+        None => Err(AgentError::Ended(None)),
+    }
+}
+
+/// A started command, whatever it is.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    stderr: Arc<Mutex<VecDeque<u8>>>,
+    listener: JoinHandle<()>,
+}
+
+impl Process {
+    /// Waits for its end, `limit` at most; then kills it.
+    pub(crate) async fn end(&mut self, limit: Duration) -> Option<ExitStatus> {
+        if let Ok(status) = timeout(limit, self.child.wait()).await {
+            // The janitor, or a program that the agent started, may keep stderr open.
+            if !self.listener.is_finished() {
+                let _ = timeout(LAST_WORDS / 4, &mut self.listener).await;
+            }
+            return status.ok();
+        }
+        // It can have ended meanwhile, which is as good.
+        let _ = self.child.kill().await;
+        None
+    }
+
+    /// Ends it, and says what went wrong.
+    pub(crate) async fn failure(&mut self, vantage: &Vantage, error: AgentError) -> AgentFailure {
+        let status = self.end(LAST_WORDS).await;
+        let error = match error {
+            AgentError::Ended(None) => AgentError::Ended(status),
+            other => other,
+        };
+        let kept = self.stderr.lock().expect("no holder panics");
+        AgentFailure {
+            host: vantage.host,
+            via: vantage.via.clone(),
+            reason: error.to_string(),
+            stderr: String::from_utf8_lossy(&kept.iter().copied().collect::<Vec<_>>())
+                .trim()
+                .to_owned(),
+        }
+    }
+}
+
+fn spawn(argv: &[String], verbose: bool) -> Result<(Process, ChildStdin, ChildStdout), AgentError> {
+    let mut command = Command::new(&argv[0]);
+    command
+        .args(&argv[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    sys::without_interrupt(&mut command);
+    let mut child = command.spawn().map_err(|source| AgentError::Spawn {
+        program: argv[0].clone(),
+        source,
+    })?;
+    let stdin = child.stdin.take().expect("stdin is piped");
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let stderr = Arc::default();
+    let listener = tokio::spawn(listen(
+        child.stderr.take().expect("stderr is piped"),
+        Arc::clone(&stderr),
+        verbose,
+    ));
+    let process = Process {
+        child,
+        stderr,
+        listener,
+    };
+    Ok((process, stdin, stdout))
+}
+
+/// Keeps the last of a stderr.
+async fn listen(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<u8>>>, verbose: bool) {
+    let mut buffer = [0; 1024];
+    while let Ok(length @ 1..) = stderr.read(&mut buffer).await {
+        let bytes = &buffer[..length];
+        if verbose {
+            // Nobody reads our stderr: that is no reason to stop.
+            let _ = tokio::io::stderr().write_all(bytes).await;
+        }
+        let mut kept = kept.lock().expect("no holder panics");
+        kept.extend(bytes);
+        let surplus = kept.len().saturating_sub(STDERR_KEPT);
+        kept.drain(..surplus);
+    }
+}
+
+/// The argv that starts an agent through `via`.
+///
+/// - `local`: this same program.
+/// - A command that enters another namespace of this machine (`ip netns exec`, `nsenter`, `unshare`,
+///   `tunproof lab exec`): that command, and the path of this same program, which need not be installed.
+///   A `tunproof` that `PATH` does not have is this same program, too.
+/// - Any other command (`ssh`, `docker exec`, `kubectl exec`): that command, and `tunproof`, which the other
+///   host must have in its `PATH`; the environment variable `TUNPROOF_AGENT` names another program.
+fn agent_argv(via: &[String]) -> Result<Vec<String>, AgentError> {
+    let own = std::env::current_exe().map_err(|source| AgentError::Spawn {
+        program: "tunproof".to_owned(),
+        source,
+    })?;
+    let remote = std::env::var(AGENT_VARIABLE).unwrap_or_else(|_| "tunproof".to_owned());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_installed = std::env::split_paths(&path).any(|folder| folder.join("tunproof").is_file());
+    Ok(argv(via, &own, &remote, is_installed))
+}
+
+fn argv(via: &[String], own: &Path, remote: &str, is_installed: bool) -> Vec<String> {
+    let own_name = own.to_string_lossy().into_owned();
+    let mut words = via.to_vec();
+    match words.first_mut() {
+        Some(first) if first == "tunproof" && !is_installed => first.clone_from(&own_name),
+        Some(first) if first != "local" => {}
+        // It is there even if the file was replaced meanwhile.
+        _ => return ["/proc/self/exe", "agent"].map(str::to_owned).to_vec(),
+    }
+    words.push(match stays_on_this_machine(via, own) {
+        true => own_name,
+        false => remote.to_owned(),
+    });
+    words.push("agent".to_owned());
+    words
+}
+
+fn stays_on_this_machine(via: &[String], own: &Path) -> bool {
+    let mut words = via.iter().map(String::as_str).peekable();
+    if words.next_if_eq(&"sudo").is_some() {
+        while words.next_if(|word| word.starts_with('-')).is_some() {}
+    }
+    let Some(program) = words.next().map(PathBuf::from) else {
+        return false;
+    };
+    let name = program.file_name().unwrap_or_default();
+    let next = words.find(|word| !word.starts_with('-'));
+    match name.to_str() {
+        Some("nsenter" | "unshare") => true,
+        Some("ip") => next == Some("netns"),
+        Some("tunproof") => next == Some("lab"),
+        _ => program == own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machines_program_is_used_where_it_can_be() {
+        let own = Path::new("/build/tunproof");
+        for (via, expected) in [
+            ("local", "/proc/self/exe agent"),
+            ("ssh -T root@lb1", "ssh -T root@lb1 tunproof agent"),
+            ("docker exec -i d", "docker exec -i d tunproof agent"),
+            ("ip netns exec d", "ip netns exec d /build/tunproof agent"),
+            (
+                "sudo -n ip netns exec d",
+                "sudo -n ip netns exec d /build/tunproof agent",
+            ),
+            (
+                "/usr/bin/nsenter --net=/run/x",
+                "/usr/bin/nsenter --net=/run/x /build/tunproof agent",
+            ),
+            (
+                "tunproof lab exec d",
+                "/build/tunproof lab exec d /build/tunproof agent",
+            ),
+            (
+                "/build/tunproof lab exec d",
+                "/build/tunproof lab exec d /build/tunproof agent",
+            ),
+            (
+                "/opt/tunproof lab exec d",
+                "/opt/tunproof lab exec d /build/tunproof agent",
+            ),
+        ] {
+            let via: Vec<_> = via.split(' ').map(str::to_owned).collect();
+            assert_eq!(argv(&via, own, "tunproof", false).join(" "), expected);
+        }
+        let lab = ["tunproof", "lab", "exec", "d"].map(str::to_owned);
+        assert_eq!(argv(&lab, own, "tunproof", true)[0], "tunproof");
+        let ssh = ["ssh".to_owned(), "lb1".to_owned()];
+        assert_eq!(argv(&ssh, own, "/opt/tp", true)[2..], ["/opt/tp", "agent"]);
+    }
+}

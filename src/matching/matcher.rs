@@ -1,0 +1,671 @@
+//! What does it say: a packet that is ours, as a [`Sighting`], and in what it differs from what was sent.
+
+use std::fmt;
+
+use crate::matching::Alteration;
+use crate::matching::Outer;
+use crate::matching::Sighting;
+use crate::matching::anatomy::Anatomy;
+use crate::matching::anatomy::Core;
+use crate::matching::identify::Identified;
+use crate::matching::identify::Role;
+use crate::matching::identify::identify;
+use crate::plan::Flow;
+use crate::plan::Form;
+use crate::plan::Probe;
+use crate::plan::Protocol;
+use crate::plan::Quoting;
+use crate::plan::SessionKey;
+use crate::wire::Ipv4;
+use crate::wire::TcpStart;
+use crate::wire::UdpStart;
+
+/// Finds a session's probes, and what they caused, among packets.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    key: SessionKey,
+}
+
+impl Matcher {
+    /// A matcher for the session with this key.
+    pub fn new(key: SessionKey) -> Matcher {
+        Matcher { key }
+    }
+
+    /// Which probe's packet, or answer to which probe, `packet` is. It starts at its IPv4 header, and may
+    /// be cut off anywhere behind it.
+    ///
+    /// Allocates nothing. Addresses decide nothing, and ports little: what network address translation
+    /// changed is matched all the same where the tag, or the cookie with port or identification, is
+    /// there; [`Matcher::alterations`] tells the difference. A [`Certainty::Minimal`] sighting should
+    /// count only if its probe was sent and its outer addresses are the path's.
+    ///
+    /// [`Certainty::Minimal`]: crate::matching::Certainty::Minimal
+    pub fn recognise(&self, packet: &[u8]) -> Option<Sighting> {
+        let anatomy = Anatomy::read(packet)?;
+        let identified = identify(&self.key, anatomy.core)?;
+        let inner_ttl = match anatomy.core {
+            Core::Datagram(ip) if identified.role.is_own() => Some(ip.time_to_live()),
+            _ => None,
+        };
+        Some(Sighting {
+            probe: identified.probe,
+            form: form(&anatomy, &identified),
+            certainty: identified.certainty,
+            source: anatomy.outermost.source(),
+            destination: anatomy.outermost.destination(),
+            ttl: anatomy.outermost.time_to_live(),
+            outer: anatomy.tunnel.map(|outer| Outer {
+                source: outer.source(),
+                destination: outer.destination(),
+                ttl: outer.time_to_live(),
+                identification: outer.identification(),
+            }),
+            flow: identified.flow,
+            inner_ttl,
+            sent_ttl: identified.sent_ttl,
+            quoted: anatomy
+                .error
+                .map(|error| u16::try_from(error.octets).unwrap_or(u16::MAX)),
+        })
+    }
+
+    /// In what `packet`, recognised as `probe`'s or as an answer to it, differs from what was sent, or
+    /// from the answer to be expected. Times to live always differ and are no alteration.
+    ///
+    /// Of a probe: addresses, ports, identification, UDP checksum, TCP numbers, and those of a tunnel
+    /// header that tunproof wrote. Of an answer: addresses and ports. As far as they are there.
+    pub fn alterations(&self, probe: &Probe, packet: &[u8]) -> Vec<Alteration> {
+        let mut differences = Differences(Vec::new());
+        let Some(anatomy) = Anatomy::read(packet) else {
+            return Vec::new();
+        };
+        let Some(identified) = identify(&self.key, anatomy.core) else {
+            return Vec::new();
+        };
+        if identified.probe != probe.id {
+            return Vec::new();
+        }
+        if let Some(seen) = &identified.flow {
+            differences.flow(&expected_flow(probe, identified.role), seen);
+        }
+        if identified.role.is_own() {
+            let identification = match anatomy.core {
+                Core::Datagram(ip) => ip.identification(),
+                Core::Start(_, inner) => inner.identification,
+            };
+            let sent = self.key.identification(probe.id);
+            differences.hex16("identification", sent, identification);
+            if let Core::Datagram(ip) = anatomy.core {
+                self.transport(&mut differences, probe, identified.role, ip);
+            }
+            if let (Some(sent), Some(seen)) = (probe.tunnel, anatomy.tunnel) {
+                let identification = self.key.outer_identification(probe.id);
+                differences.text("tunnel source address", sent.source, seen.source());
+                differences.text(
+                    "tunnel destination address",
+                    sent.destination,
+                    seen.destination(),
+                );
+                differences.hex16(
+                    "tunnel identification",
+                    identification,
+                    seen.identification(),
+                );
+            }
+        }
+        differences.0
+    }
+
+    fn transport(&self, differences: &mut Differences, probe: &Probe, role: Role, ip: Ipv4<'_>) {
+        let (id, key) = (probe.id, &self.key);
+        if probe.flow.protocol == Protocol::Udp {
+            if let Ok(udp) = UdpStart::quoted(ip.payload()) {
+                differences.hex16("UDP checksum", key.udp_checksum(id), udp.checksum);
+            }
+            return;
+        }
+        let Ok(tcp) = TcpStart::quoted(ip.payload()) else {
+            return;
+        };
+        let (sequence, acknowledgment) = match (role, id.kind.sends_syn_ack()) {
+            (Role::Cleanup, _) => (key.cookie(id).wrapping_add(1), 0),
+            (_, false) => (key.cookie(id), 0),
+            (_, true) => (key.tag(id) as u32, key.cookie(id)),
+        };
+        differences.text("TCP sequence number", sequence, tcp.sequence_number);
+        if let Some((seen, _)) = tcp.rest {
+            differences.text("TCP acknowledgment number", acknowledgment, seen);
+        }
+    }
+}
+
+fn form(anatomy: &Anatomy<'_>, identified: &Identified) -> Form {
+    if let Some(error) = anatomy.error {
+        let of = match (error.quotes_error, identified.role.is_own()) {
+            (false, true) if error.quotes_tunnel => Quoting::Tunnelled,
+            (false, true) => Quoting::Plain,
+            _ => Quoting::Answer,
+        };
+        return Form::IcmpError {
+            icmp_type: error.icmp_type,
+            code: error.code,
+            of,
+        };
+    }
+    match (identified.role, anatomy.tunnel) {
+        (Role::Probe, Some(_)) => Form::Tunnelled,
+        (Role::Probe, None) => Form::Plain,
+        (Role::Cleanup, _) => Form::Cleanup,
+        (Role::SynAck, _) => Form::SynAck,
+        (Role::Refused, _) => Form::Refused,
+        (Role::Rst, _) => Form::Rst,
+    }
+}
+
+/// The flow that a datagram in this role should have.
+fn expected_flow(probe: &Probe, role: Role) -> Flow {
+    let flow = probe.flow;
+    let from_the_client = match role {
+        Role::Probe | Role::Cleanup => return flow,
+        Role::SynAck | Role::Refused => false,
+        Role::Rst => true,
+    };
+    // A SYN comes from the client's end, a SYN-ACK of ours goes to it.
+    if from_the_client != probe.id.kind.sends_syn_ack() {
+        return flow;
+    }
+    Flow {
+        source: flow.destination,
+        source_port: flow.destination_port,
+        destination: flow.source,
+        destination_port: flow.source_port,
+        ..flow
+    }
+}
+
+struct Differences(Vec<Alteration>);
+
+impl Differences {
+    fn flow(&mut self, sent: &Flow, seen: &Flow) {
+        self.text("source address", sent.source, seen.source);
+        self.text("destination address", sent.destination, seen.destination);
+        self.text("source port", sent.source_port, seen.source_port);
+        self.text(
+            "destination port",
+            sent.destination_port,
+            seen.destination_port,
+        );
+    }
+
+    fn text<T: PartialEq + fmt::Display>(&mut self, field: &str, sent: T, seen: T) {
+        if sent != seen {
+            self.0.push(Alteration {
+                field: field.to_owned(),
+                sent: sent.to_string(),
+                seen: seen.to_string(),
+            });
+        }
+    }
+
+    fn hex16(&mut self, field: &str, sent: u16, seen: u16) {
+        if sent != seen {
+            self.text(field, format!("{sent:#06x}"), format!("{seen:#06x}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::collection::vec;
+    use proptest::prelude::any;
+    use proptest::prop_assert_eq;
+    use proptest::prop_assume;
+    use proptest::proptest;
+
+    use super::*;
+    use crate::craft;
+    use crate::craft::Field;
+    use crate::craft::Icmpv4;
+    use crate::craft::Layer;
+    use crate::craft::Tcp;
+    use crate::matching::Certainty;
+    use crate::plan::Path;
+    use crate::plan::ProbeId;
+    use crate::plan::ProbeKind;
+    use crate::wire::TcpFlags;
+
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const DIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    fn key() -> SessionKey {
+        "00112233445566778899aabbccddeeff".parse().unwrap()
+    }
+
+    fn probe_of(kind: ProbeKind, index: u16, protocol: Protocol) -> Probe {
+        let path = Path {
+            realserver: "rs1".to_owned(),
+            vip: VIP,
+            port: 80,
+            protocol,
+            rip: RIP,
+            dip: Some(DIP),
+            cip: CIP,
+            gateway: None,
+            tunnel: None,
+        };
+        Probe::new(ProbeId { kind, index }, 0, &path, &key()).unwrap()
+    }
+
+    /// Every kind with both protocols of the service, a few numbers of each.
+    fn probes() -> impl Iterator<Item = Probe> {
+        ProbeKind::ALL.into_iter().flat_map(|kind| {
+            [0, 1, 77, 4095].into_iter().flat_map(move |index| {
+                [Protocol::Tcp, Protocol::Udp].map(|service| probe_of(kind, index, service))
+            })
+        })
+    }
+
+    fn recognise(packet: &[u8]) -> Option<Sighting> {
+        Matcher::new(key()).recognise(packet)
+    }
+
+    fn encapsulated(source: Ipv4Addr, destination: Ipv4Addr, datagram: Vec<u8>) -> Vec<u8> {
+        let outer = craft::Ipv4 {
+            protocol: Field::Forced(4),
+            identification: 0x4242,
+            ..craft::Ipv4::new(source, destination)
+        };
+        craft::build(&[Layer::Ipv4(outer), Layer::Raw(datagram)])
+            .unwrap()
+            .bytes
+    }
+
+    fn error(icmp_type: u8, code: u8, to: Ipv4Addr, quotation: &[u8]) -> Vec<u8> {
+        craft::build(&[
+            Layer::Ipv4(craft::Ipv4::new(ROUTER, to)),
+            Layer::Icmpv4(Icmpv4::error(icmp_type, code)),
+            Layer::Raw(quotation.to_vec()),
+        ])
+        .unwrap()
+        .bytes
+    }
+
+    fn segment(source: (Ipv4Addr, u16), to: (Ipv4Addr, u16), tcp: Tcp) -> Vec<u8> {
+        let tcp = Tcp {
+            source_port: source.1,
+            destination_port: to.1,
+            ..tcp
+        };
+        craft::build(&[
+            Layer::Ipv4(craft::Ipv4::new(source.0, to.0)),
+            Layer::Tcp(tcp),
+        ])
+        .unwrap()
+        .bytes
+    }
+
+    #[test]
+    fn every_probe_is_recognised_as_sent_and_decapsulated() {
+        for probe in probes() {
+            let packet = craft::probe(&probe, &key());
+            let seen = recognise(&packet).unwrap_or_else(|| panic!("{} not recognised", probe.id));
+            assert_eq!(seen.probe, probe.id);
+            assert_eq!(seen.flow, Some(probe.flow));
+            assert_eq!(seen.inner_ttl, Some(probe.ttl));
+            let carries_ttl = probe.flow.protocol == Protocol::Udp;
+            assert_eq!(seen.sent_ttl, carries_ttl.then_some(probe.ttl));
+            assert_eq!(Matcher::new(key()).alterations(&probe, &packet), []);
+            let Some(tunnel) = probe.tunnel else {
+                assert_eq!(seen.form, Form::Plain);
+                assert_eq!(seen.outer, None);
+                continue;
+            };
+            assert_eq!(seen.form, Form::Tunnelled);
+            let expected = Outer {
+                source: tunnel.source,
+                destination: tunnel.destination,
+                ttl: tunnel.ttl,
+                identification: key().outer_identification(probe.id),
+            };
+            assert_eq!(seen.outer, Some(expected));
+            let decapsulated = recognise(&packet[20..]).unwrap();
+            assert_eq!(decapsulated.form, Form::Plain);
+            assert_eq!(decapsulated.outer, None);
+        }
+    }
+
+    /// What a host sends back: VIP:port to the client, or the client to VIP:port.
+    fn answer(probe: &Probe, from_client: bool, tcp: Tcp) -> Vec<u8> {
+        let flow = probe.flow;
+        let ends = (
+            (flow.source, flow.source_port),
+            (flow.destination, flow.destination_port),
+        );
+        match from_client == probe.id.kind.sends_syn_ack() {
+            true => segment(ends.1, ends.0, tcp),
+            false => segment(ends.0, ends.1, tcp),
+        }
+    }
+
+    fn tcp(sequence_number: u32, acknowledgment_number: u32, flags: TcpFlags) -> Tcp {
+        Tcp {
+            sequence_number,
+            acknowledgment_number,
+            ..Tcp::new(0, 0, flags)
+        }
+    }
+
+    /// SYN-ACK, RST/ACK and the client's RST to each SYN, the client's RST to each SYN-ACK.
+    fn answers(probe: &Probe) -> Vec<(Form, Vec<u8>)> {
+        let cookie = key().cookie(probe.id);
+        let next = cookie.wrapping_add(1);
+        let rst = |sequence| {
+            (
+                Form::Rst,
+                answer(probe, true, tcp(sequence, 0, TcpFlags::RST)),
+            )
+        };
+        match (probe.flow.protocol, probe.id.kind.sends_syn_ack()) {
+            (Protocol::Udp, _) => Vec::new(),
+            (Protocol::Tcp, true) => vec![rst(cookie)],
+            (Protocol::Tcp, false) => vec![
+                (
+                    Form::SynAck,
+                    answer(probe, false, tcp(99, next, TcpFlags::SYN_ACK)),
+                ),
+                (
+                    Form::Refused,
+                    answer(probe, false, tcp(0, next, TcpFlags::RST_ACK)),
+                ),
+                rst(next),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_probe_that_the_kernel_encapsulated_is_recognised() {
+        for probe in probes().filter(|probe| probe.tunnel.is_none()) {
+            let packet = encapsulated(DIP, RIP, craft::probe(&probe, &key()));
+            let seen = recognise(&packet).unwrap();
+            assert_eq!((seen.probe, seen.form), (probe.id, Form::Tunnelled));
+            let outer = seen.outer.unwrap();
+            assert_eq!((outer.source, outer.identification), (DIP, 0x4242));
+            assert_eq!((seen.source, seen.destination), (DIP, RIP));
+            assert_eq!(Matcher::new(key()).alterations(&probe, &packet), []);
+        }
+    }
+
+    #[test]
+    fn answers_are_recognised_also_in_a_tunnel() {
+        let mut count = 0;
+        for probe in probes() {
+            for (form, packet) in answers(&probe) {
+                let seen = recognise(&packet).unwrap_or_else(|| panic!("{} {form:?}", probe.id));
+                assert_eq!((seen.probe, seen.form), (probe.id, form));
+                assert_eq!(
+                    (seen.inner_ttl, seen.outer, seen.quoted),
+                    (None, None, None)
+                );
+                assert_eq!(Matcher::new(key()).alterations(&probe, &packet), []);
+                let relayed = recognise(&encapsulated(DIP, RIP, packet)).unwrap();
+                assert_eq!((relayed.probe, relayed.form), (probe.id, form));
+                assert!(relayed.outer.is_some());
+                count += 1;
+            }
+        }
+        assert!(count > 50, "{count} answers");
+    }
+
+    #[test]
+    fn a_cleanup_is_no_clients_rst() {
+        for probe in probes() {
+            let Some(packet) = craft::cleanup(&probe, &key()) else {
+                continue;
+            };
+            let seen = recognise(&packet).unwrap();
+            assert_eq!((seen.probe, seen.form), (probe.id, Form::Cleanup));
+            assert_eq!(seen.outer.is_some(), probe.tunnel.is_some());
+            assert_eq!(Matcher::new(key()).alterations(&probe, &packet), []);
+            if probe.tunnel.is_none() {
+                let seen = recognise(&encapsulated(DIP, RIP, packet)).unwrap();
+                assert_eq!(seen.form, Form::Cleanup);
+                assert!(seen.outer.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn errors_are_recognised_however_little_they_quote() {
+        for probe in probes() {
+            let packet = craft::probe(&probe, &key());
+            let of = match probe.tunnel {
+                Some(_) => Quoting::Tunnelled,
+                None => Quoting::Plain,
+            };
+            let transport = if probe.tunnel.is_some() { 40 } else { 20 };
+            for length in 28..=packet.len() {
+                let error = error(11, 0, DIP, &packet[..length]);
+                let Some(seen) = recognise(&error) else {
+                    panic!("{} quoted to {length} octets", probe.id)
+                };
+                assert_eq!(seen.probe, probe.id);
+                let expected = Form::IcmpError {
+                    icmp_type: 11,
+                    code: 0,
+                    of,
+                };
+                assert_eq!(seen.form, expected);
+                assert_eq!((seen.source, seen.destination), (ROUTER, DIP));
+                assert_eq!(seen.quoted, Some(length as u16));
+                let certainty = match probe.flow.protocol {
+                    Protocol::Udp if length >= transport + 18 => Certainty::Tag,
+                    _ => Certainty::Fields,
+                };
+                assert_eq!(seen.certainty, certainty, "{} to {length}", probe.id);
+                let flow = (length >= transport + 8).then_some(probe.flow);
+                assert_eq!(seen.flow, flow);
+                assert_eq!(Matcher::new(key()).alterations(&probe, &error), []);
+            }
+            assert_eq!(recognise(&error(11, 0, DIP, &packet[..27])), None);
+        }
+    }
+
+    #[test]
+    fn a_minimal_quote_of_what_the_kernel_encapsulated_is_minimal() {
+        for kind in [ProbeKind::IpvsLoop, ProbeKind::Service] {
+            for service in [Protocol::Tcp, Protocol::Udp] {
+                let probe = probe_of(kind, 9, service);
+                let own = craft::probe(&probe, &key());
+                assert_eq!(
+                    own.len(),
+                    usize::from(crate::matching::identify::PROBE_LENGTH)
+                );
+                let packet = encapsulated(DIP, RIP, own);
+                let seen = recognise(&error(3, 13, DIP, &packet[..28])).unwrap();
+                assert_eq!((seen.probe, seen.certainty), (probe.id, Certainty::Minimal));
+                assert_eq!(seen.outer.unwrap().destination, RIP);
+                let longer = recognise(&error(3, 13, DIP, &packet[..48])).unwrap();
+                assert_eq!(longer.certainty, Certainty::Fields);
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_about_an_answer_says_so() {
+        let about_answer = Form::IcmpError {
+            icmp_type: 3,
+            code: 1,
+            of: Quoting::Answer,
+        };
+        for probe in probes() {
+            for (form, packet) in answers(&probe) {
+                let seen = recognise(&error(3, 1, VIP, &packet)).unwrap();
+                assert_eq!((seen.probe, seen.form), (probe.id, about_answer));
+                if form == Form::Rst {
+                    let minimal = recognise(&error(3, 1, VIP, &packet[..28])).unwrap();
+                    assert_eq!((minimal.probe, minimal.form), (probe.id, about_answer));
+                }
+            }
+        }
+        let probe = probe_of(ProbeKind::TunnelUdp, 5, Protocol::Tcp);
+        let packet = craft::probe(&probe, &key());
+        let unreachable = error(3, 3, CIP, &packet[20..]);
+        let seen = recognise(&error(3, 1, VIP, &unreachable)).unwrap();
+        assert_eq!((seen.probe, seen.form), (probe.id, about_answer));
+    }
+
+    #[test]
+    fn an_error_that_ipvs_relays_keeps_its_own_tunnel() {
+        let probe = probe_of(ProbeKind::SpoofTrace, 5, Protocol::Tcp);
+        let unreachable = error(3, 3, VIP, &craft::probe(&probe, &key()));
+        let seen = recognise(&encapsulated(DIP, RIP, unreachable)).unwrap();
+        assert_eq!(seen.form, Form::PORT_UNREACHABLE);
+        assert_eq!(seen.outer.unwrap().identification, 0x4242);
+    }
+
+    #[test]
+    fn translated_addresses_and_ports_are_alterations() {
+        for (kind, expected) in [
+            (
+                ProbeKind::SpoofTrace,
+                vec!["source address", "source port", "UDP checksum"],
+            ),
+            (
+                ProbeKind::SpoofSynack,
+                vec!["source address", "source port"],
+            ),
+            (ProbeKind::Service, vec!["source address", "source port"]),
+        ] {
+            let probe = probe_of(kind, 1, Protocol::Tcp);
+            let mut sent_otherwise = probe.clone();
+            sent_otherwise.flow.source = ROUTER;
+            sent_otherwise.flow.source_port = 1024;
+            let mut packet = craft::probe(&sent_otherwise, &key());
+            if probe.flow.protocol == Protocol::Udp {
+                // A translator adjusts the checksum; the payload still gives it to the flow as sent.
+                let original = craft::probe(&probe, &key());
+                packet[28..].copy_from_slice(&original[28..]);
+                packet[26..28].copy_from_slice(&[0x12, 0x34]);
+            }
+            assert_eq!(recognise(&packet).unwrap().probe, probe.id);
+            let alterations = Matcher::new(key()).alterations(&probe, &packet);
+            let fields: Vec<_> = alterations.iter().map(|a| a.field.as_str()).collect();
+            assert_eq!(fields, expected, "{kind}");
+            assert_eq!(
+                (alterations[0].sent.clone(), alterations[0].seen.clone()),
+                (probe.flow.source.to_string(), ROUTER.to_string())
+            );
+        }
+    }
+
+    #[test]
+    fn another_session_sees_nothing() {
+        let other = Matcher::new(SessionKey::new([9; 16]));
+        for probe in probes() {
+            let packet = craft::probe(&probe, &key());
+            assert_eq!(other.recognise(&packet), None, "{}", probe.id);
+            for (_, answer) in answers(&probe) {
+                assert_eq!(other.recognise(&answer), None, "{}", probe.id);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cookie_counts_only_in_the_segment_it_belongs_to() {
+        for probe in probes().filter(|probe| probe.flow.protocol == Protocol::Tcp) {
+            let cookie = key().cookie(probe.id);
+            for flags in 0..=0x3f {
+                let flags = TcpFlags(flags);
+                for from_client in [true, false] {
+                    let packet = answer(&probe, from_client, tcp(cookie, cookie, flags));
+                    let Some(seen) = recognise(&packet) else {
+                        continue;
+                    };
+                    let fits = match (probe.id.kind.sends_syn_ack(), flags.kind()) {
+                        (false, TcpFlags::SYN) => seen.form == Form::Plain,
+                        (true, TcpFlags::SYN_ACK) => seen.form == Form::Plain,
+                        (true, TcpFlags::RST) => seen.form == Form::Rst,
+                        _ => false,
+                    };
+                    assert!(fits, "{} as {:?} in {flags}", probe.id, seen.form);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_keyed_bit_is_no_match_or_an_alteration() {
+        for probe in probes() {
+            let packet = craft::probe(&probe, &key());
+            let own = if probe.tunnel.is_some() { 20 } else { 0 };
+            let mut keyed: Vec<usize> = vec![own + 4, own + 5];
+            keyed.extend(own + 12..own + 24);
+            keyed.extend(match probe.flow.protocol {
+                // Checksum, tag and number.
+                Protocol::Udp => own + 26..own + 38,
+                // Sequence and acknowledgment number.
+                Protocol::Tcp => own + 24..own + 32,
+            });
+            if probe.tunnel.is_some() {
+                keyed.extend([4, 5].into_iter().chain(12..20));
+            }
+            for octet in keyed {
+                for bit in 0..8 {
+                    let mut flipped = packet.clone();
+                    flipped[octet] ^= 1 << bit;
+                    let told = match recognise(&flipped) {
+                        None => true,
+                        Some(seen) if seen.probe != probe.id => false,
+                        Some(_) => !Matcher::new(key()).alterations(&probe, &flipped).is_empty(),
+                    };
+                    assert!(told, "{}: octet {octet} bit {bit}", probe.id);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_octets_neither_match_nor_panic(octets in vec(any::<u8>(), 0..120)) {
+            prop_assert_eq!(recognise(&octets), None);
+        }
+
+        #[test]
+        fn forged_segments_never_match(
+            (sequence, acknowledgment) in any::<(u32, u32)>(),
+            flags in 0..=0x3fu8,
+            which in 0..80usize,
+            from_client in any::<bool>(),
+        ) {
+            let probe = probes().nth(which).unwrap();
+            let cookie = key().cookie(probe.id);
+            prop_assume!(![cookie, cookie.wrapping_add(1)].contains(&sequence));
+            let forged = tcp(sequence, acknowledgment, TcpFlags(flags));
+            prop_assert_eq!(recognise(&answer(&probe, from_client, forged)), None);
+        }
+
+        #[test]
+        fn damaged_errors_never_panic(
+            which in 0..80usize,
+            at in 0..92usize,
+            octet in any::<u8>(),
+            length in 0..=92usize,
+        ) {
+            let probe = probes().nth(which).unwrap();
+            let mut packet = error(3, 3, VIP, &craft::probe(&probe, &key()));
+            let at = at % packet.len();
+            packet[at] = octet;
+            packet.truncate(length);
+            let _ = Matcher::new(key()).recognise(&packet);
+            let _ = Matcher::new(key()).alterations(&probe, &packet);
+            packet.fill(0xa5);
+            prop_assert_eq!(recognise(&packet), None);
+        }
+    }
+}

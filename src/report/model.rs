@@ -1,0 +1,571 @@
+//! The report, schema `tunproof.report/1`: what `--format json` prints and every other format is made of.
+//!
+//! Field names are a contract with scripts; `tests` below declares them a second time. No text in it has
+//! a control character.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::evidence::Evidence;
+use crate::evidence::EvidenceId;
+use crate::evidence::Item;
+use crate::evidence::What;
+use crate::exchange::RouteAnswer;
+use crate::exchange::SendOutcome;
+use crate::exchange::Wall;
+use crate::plan::Hop;
+use crate::plan::Host;
+use crate::plan::Path;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::plan::Station;
+use crate::report::Kind;
+use crate::report::escape::escape;
+use crate::report::wording::wording;
+use crate::verdict::Code;
+use crate::verdict::Finding;
+use crate::verdict::HopJudgement;
+use crate::verdict::HopVerdict;
+use crate::verdict::How;
+use crate::verdict::Judgement;
+use crate::verdict::Outcome;
+use crate::verdict::Severity;
+
+/// The schema's name.
+pub const SCHEMA: &str = "tunproof.report/1";
+
+/// When a proof was made and how long it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// When it began, by this host's wall clock.
+    pub started: Wall,
+    /// How long it took, by this host's monotonic clock.
+    pub elapsed: Duration,
+}
+
+/// The whole report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Over all paths.
+    pub verdict: Outcome,
+    /// One for each real server, in the order of the path file.
+    pub paths: Vec<PathReport>,
+    /// The hops of all paths.
+    pub hops: Vec<PathHop>,
+    /// The findings of all paths.
+    pub findings: Vec<FindingReport>,
+    /// Everything that is known, in the order in which it became known.
+    pub evidence: Vec<EvidenceReport>,
+    /// Everything that was to be sent.
+    pub probes: Vec<ProbeReport>,
+    /// When and how long.
+    pub timing: TimingReport,
+}
+
+/// One real server's path.
+#[derive(Clone, Debug, Serialize)]
+pub struct PathReport {
+    /// The real server's name.
+    pub realserver: String,
+    /// The virtual IP.
+    pub vip: Ipv4Addr,
+    /// The service's port.
+    pub port: u16,
+    /// The service's protocol.
+    pub protocol: Protocol,
+    /// The real server's own address.
+    pub rip: Ipv4Addr,
+    /// The director's own address.
+    pub dip: Option<Ipv4Addr>,
+    /// The client's address.
+    pub cip: Ipv4Addr,
+    /// The real server's gateway, as the user named it or its routes do.
+    pub gateway: Option<Ipv4Addr>,
+    /// Over its hops.
+    pub verdict: Outcome,
+    /// All twelve, in path order.
+    pub hops: Vec<HopReport>,
+    /// Worst first.
+    pub findings: Vec<FindingReport>,
+}
+
+/// A hop.
+#[derive(Clone, Debug, Serialize)]
+pub struct HopReport {
+    /// Its name.
+    pub id: Hop,
+    /// Its verdict.
+    pub verdict: HopVerdict,
+    /// By what it is proven.
+    pub how: Option<How>,
+    /// Names of the evidence, most telling first.
+    pub evidence: Vec<EvidenceId>,
+    /// The last station that saw a probe, and the first that should have and did not.
+    pub between: Option<(Station, Station)>,
+    /// Why it is broken, unproven or skipped.
+    pub reason: Option<String>,
+}
+
+/// A hop, with its path.
+#[derive(Clone, Debug, Serialize)]
+pub struct PathHop {
+    /// The real server's name.
+    pub realserver: String,
+    /// The hop.
+    #[serde(flatten)]
+    pub hop: HopReport,
+}
+
+/// A finding.
+#[derive(Clone, Debug, Serialize)]
+pub struct FindingReport {
+    /// Its code.
+    pub code: Code,
+    /// How bad.
+    pub severity: Severity,
+    /// The hop it is about.
+    pub hop: Hop,
+    /// The real server whose path it is about.
+    pub realserver: String,
+    /// One line.
+    pub summary: String,
+    /// More, in sentences.
+    pub detail: String,
+    /// Commands to type.
+    pub fix: Vec<String>,
+    /// Names of the evidence.
+    pub evidence: Vec<EvidenceId>,
+}
+
+/// A piece of evidence.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvidenceReport {
+    /// Its name.
+    pub id: EvidenceId,
+    /// What sort.
+    pub kind: Kind,
+    /// Where it was seen.
+    pub station: Option<Station>,
+    /// The name of the host that it comes from.
+    pub host: String,
+    /// When, by that host's wall clock, in RFC 3339.
+    pub time: String,
+    /// The probe it is about.
+    pub probe: Option<ProbeId>,
+    /// One line.
+    pub summary: String,
+    /// The packet, in hex.
+    pub bytes: Option<String>,
+    /// What it is, in a few words.
+    #[serde(skip)]
+    pub(crate) noun: String,
+}
+
+/// A probe.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProbeReport {
+    /// Its name.
+    pub id: ProbeId,
+    /// Its kind.
+    pub kind: ProbeKind,
+    /// The name of the host that sends it.
+    pub from: String,
+    /// When it was sent, in RFC 3339; null if it was not.
+    pub sent: Option<String>,
+    /// The stations that saw it or what it caused, in the order of seeing.
+    pub seen: Vec<Station>,
+}
+
+/// When and how long.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimingReport {
+    /// RFC 3339.
+    pub started: String,
+    /// Milliseconds.
+    pub elapsed_ms: u64,
+}
+
+impl Report {
+    /// The report of what was known and judged.
+    pub fn new(evidence: &Evidence, judgement: &Judgement, timing: Timing) -> Report {
+        let paths: Vec<_> = judgement
+            .paths
+            .iter()
+            .map(|judged| {
+                let path = &evidence.plan().paths[judged.path];
+                let realserver = escape(&path.realserver);
+                PathReport {
+                    vip: path.vip,
+                    port: path.port,
+                    protocol: path.protocol,
+                    rip: path.rip,
+                    dip: path.dip,
+                    cip: path.cip,
+                    gateway: gateway(evidence, judged.path, path),
+                    verdict: judged.outcome,
+                    hops: judged.hops.iter().map(hop).collect(),
+                    findings: judged
+                        .findings
+                        .iter()
+                        .map(|judged| finding(judged, &realserver))
+                        .collect(),
+                    realserver,
+                }
+            })
+            .collect();
+        Report {
+            schema: SCHEMA,
+            verdict: judgement.outcome(),
+            hops: paths.iter().flat_map(with_realserver).collect(),
+            findings: paths
+                .iter()
+                .flat_map(|path| path.findings.clone())
+                .collect(),
+            paths,
+            evidence: evidence
+                .items()
+                .iter()
+                .map(|item| piece(evidence, item))
+                .collect(),
+            probes: evidence
+                .probes()
+                .iter()
+                .map(|item| probe(evidence, item))
+                .collect(),
+            timing: TimingReport {
+                started: timing.started.to_string(),
+                elapsed_ms: timing.elapsed.as_millis() as u64,
+            },
+        }
+    }
+
+    /// One JSON object, with a newline at its end.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a report has string keys only");
+        text.push('\n');
+        text
+    }
+
+    /// How many packets were sent.
+    pub fn packets_sent(&self) -> usize {
+        self.evidence
+            .iter()
+            .filter(|piece| piece.kind == Kind::Sent)
+            .count()
+    }
+
+    /// The piece of evidence of this name.
+    pub(crate) fn piece(&self, id: EvidenceId) -> Option<&EvidenceReport> {
+        self.evidence.get(id.0.checked_sub(1)? as usize)
+    }
+}
+
+fn with_realserver(path: &PathReport) -> impl Iterator<Item = PathHop> {
+    path.hops.iter().map(|hop| PathHop {
+        realserver: path.realserver.clone(),
+        hop: hop.clone(),
+    })
+}
+
+/// The gateway that the user named, or that the real server's route to the client has.
+fn gateway(evidence: &Evidence, number: usize, path: &Path) -> Option<Ipv4Addr> {
+    let discovered = || {
+        let facts = evidence.facts(Host::Realserver(number))?;
+        let mut routes: Vec<_> = facts
+            .routes
+            .iter()
+            .filter(|(query, _)| query.to == path.cip && query.iif.is_none())
+            .collect();
+        routes.sort_by_key(|(query, _)| query.from != Some(path.vip));
+        routes.into_iter().find_map(|(_, answer)| match answer {
+            RouteAnswer::Route(route) => route.gateway,
+            RouteAnswer::Error { .. } => None,
+        })
+    };
+    path.gateway.or_else(discovered)
+}
+
+fn hop(judged: &HopJudgement) -> HopReport {
+    HopReport {
+        id: judged.hop,
+        verdict: judged.verdict,
+        how: judged.how,
+        evidence: judged.evidence.clone(),
+        between: judged.between,
+        reason: judged.reason.as_deref().map(escape),
+    }
+}
+
+fn finding(judged: &Finding, realserver: &str) -> FindingReport {
+    FindingReport {
+        code: judged.code,
+        severity: judged.severity,
+        hop: judged.hop,
+        realserver: realserver.to_owned(),
+        summary: escape(&judged.summary),
+        detail: escape(&judged.detail),
+        fix: judged.fix.iter().map(|command| escape(command)).collect(),
+        evidence: judged.evidence.clone(),
+    }
+}
+
+fn piece(evidence: &Evidence, item: &Item) -> EvidenceReport {
+    let wording = wording(evidence, item);
+    let bytes = match &item.what {
+        What::Sent { transmit, .. } => Some(&transmit.bytes),
+        What::Seen { capture, .. } | What::Arp { capture, .. } => Some(&capture.bytes),
+        What::Connect { .. } | What::Fact { .. } | What::Silence(_) => None,
+    };
+    EvidenceReport {
+        id: item.id,
+        kind: wording.kind,
+        station: item.station,
+        host: escape(&evidence.plan().host_name(item.host)),
+        time: item.time.to_string(),
+        probe: item.probe,
+        summary: wording.summary,
+        bytes: bytes.map(hex::encode),
+        noun: wording.noun,
+    }
+}
+
+fn probe(evidence: &Evidence, probe: &Probe) -> ProbeReport {
+    let mut seen = Vec::new();
+    for (item, _) in evidence.sightings(probe.id) {
+        seen.extend(item.station.filter(|station| !seen.contains(station)));
+    }
+    let sent = evidence.about(probe.id).find_map(|item| match &item.what {
+        What::Sent {
+            outcome: SendOutcome::Sent { time },
+            ..
+        } => Some(time.to_string()),
+        _ => None,
+    });
+    ProbeReport {
+        id: probe.id,
+        kind: probe.id.kind,
+        from: escape(&evidence.plan().host_name(probe.from)),
+        sent,
+        seen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::Value;
+
+    use crate::report::fixture;
+
+    /// The contract, declared a second time, as a script would read it.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Contract {
+        schema: String,
+        verdict: String,
+        paths: Vec<ContractPath>,
+        hops: Vec<ContractHop>,
+        findings: Vec<ContractFinding>,
+        evidence: Vec<ContractEvidence>,
+        probes: Vec<ContractProbe>,
+        timing: ContractTiming,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ContractPath {
+        realserver: String,
+        vip: String,
+        port: u16,
+        protocol: String,
+        rip: String,
+        dip: Option<String>,
+        cip: String,
+        gateway: Option<String>,
+        verdict: String,
+        hops: Vec<ContractHop>,
+        findings: Vec<ContractFinding>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ContractHop {
+        realserver: Option<String>,
+        id: String,
+        verdict: String,
+        how: Option<String>,
+        evidence: Vec<String>,
+        between: Option<[String; 2]>,
+        reason: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ContractFinding {
+        code: String,
+        severity: String,
+        hop: String,
+        realserver: String,
+        summary: String,
+        #[serde(rename = "detail")]
+        _detail: String,
+        fix: Vec<String>,
+        evidence: Vec<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ContractEvidence {
+        id: String,
+        kind: String,
+        station: Option<String>,
+        host: String,
+        time: String,
+        probe: Option<String>,
+        summary: String,
+        bytes: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ContractProbe {
+        id: String,
+        kind: String,
+        from: String,
+        sent: Option<String>,
+        seen: Vec<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ContractTiming {
+        started: String,
+        elapsed_ms: u64,
+    }
+
+    #[test]
+    fn json_keeps_the_contract() {
+        let report: Contract = serde_json::from_str(&fixture::report().to_json()).unwrap();
+        assert_eq!(report.schema, "tunproof.report/1");
+        assert_eq!(report.verdict, "broken");
+        assert_eq!(report.timing.started, "2026-11-22T12:00:00.000000007Z");
+        assert_eq!(report.timing.elapsed_ms, 3219);
+
+        let [first, second] = &report.paths[..] else {
+            panic!("{} paths", report.paths.len());
+        };
+        assert_eq!(
+            (first.realserver.as_str(), first.verdict.as_str()),
+            ("rs1", "broken")
+        );
+        assert_eq!((first.port, first.protocol.as_str()), (80, "tcp"));
+        assert_eq!(
+            (first.vip.as_str(), first.rip.as_str()),
+            ("192.0.2.10", "203.0.113.5")
+        );
+        assert_eq!(
+            (first.dip.as_deref(), first.cip.as_str()),
+            (Some("192.0.2.2"), "198.51.100.7")
+        );
+        assert_eq!(first.gateway.as_deref(), Some("203.0.113.1"));
+        assert_eq!(
+            (first.hops.len(), second.hops.len(), report.hops.len()),
+            (12, 12, 24)
+        );
+        assert_eq!((first.findings.len(), second.findings.len()), (2, 0));
+        assert!(first.hops.iter().all(|hop| hop.realserver.is_none()));
+        assert!(
+            report.hops[..12]
+                .iter()
+                .all(|hop| hop.realserver.as_deref() == Some("rs1"))
+        );
+
+        let accept = &report.hops[5];
+        assert_eq!(
+            (accept.id.as_str(), accept.verdict.as_str()),
+            ("realserver-accept", "broken")
+        );
+        assert_eq!(
+            accept.between.as_ref().unwrap(),
+            &["realserver.tunnel".to_owned(), "realserver.out".to_owned()]
+        );
+        assert_eq!(accept.evidence, ["e7", "e5"]);
+        assert!(accept.reason.is_some() && accept.how.is_none());
+        assert_eq!(report.hops[3].how.as_deref(), Some("seen"));
+
+        let finding = &report.findings[0];
+        assert_eq!(
+            (finding.code.as_str(), finding.severity.as_str()),
+            ("rp-filter-drops", "error")
+        );
+        assert_eq!(
+            (finding.hop.as_str(), finding.realserver.as_str()),
+            ("realserver-accept", "rs1")
+        );
+        assert_eq!(
+            (finding.fix.len(), finding.evidence.as_slice()),
+            (1, &["e8".to_owned()][..])
+        );
+        assert!(finding.summary.starts_with("rp_filter on tunl0"));
+    }
+
+    #[test]
+    fn json_lists_evidence_and_probes() {
+        let report: Contract = serde_json::from_str(&fixture::report().to_json()).unwrap();
+        let kinds: Vec<_> = report.evidence.iter().map(|e| e.kind.as_str()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "sent", "sent", "sighting", "sighting", "sighting", "sent", "silence", "fact"
+            ]
+        );
+        let arrival = &report.evidence[3];
+        assert_eq!((arrival.id.as_str(), arrival.host.as_str()), ("e4", "rs1"));
+        assert_eq!(arrival.station.as_deref(), Some("realserver.in"));
+        assert_eq!(arrival.time, "2026-11-22T12:00:00.002000007Z");
+        assert_eq!(arrival.probe.as_deref(), Some("tunnel-syn.0"));
+        assert!(
+            arrival
+                .summary
+                .starts_with("IPIP 192.0.2.2 > 203.0.113.5 { 198.51.100.7:")
+        );
+        assert!(arrival.bytes.as_ref().unwrap().starts_with("45"));
+        assert_eq!(report.evidence[6].bytes, None);
+
+        let [seen, unseen] = &report.probes[..] else {
+            panic!("{} probes", report.probes.len());
+        };
+        assert_eq!(
+            (seen.id.as_str(), seen.kind.as_str()),
+            ("tunnel-syn.0", "tunnel-syn")
+        );
+        assert_eq!(seen.from, "director");
+        assert_eq!(seen.sent.as_deref(), Some("2026-11-22T12:00:00.000001007Z"));
+        assert_eq!(
+            seen.seen,
+            ["director.out", "realserver.in", "realserver.tunnel"]
+        );
+        assert_eq!(unseen.seen, [""; 0]);
+    }
+
+    #[test]
+    fn no_text_has_a_control_character() {
+        fn walk(value: &Value) {
+            match value {
+                Value::String(text) => assert!(!text.contains(char::is_control), "{text:?}"),
+                Value::Array(values) => values.iter().for_each(walk),
+                Value::Object(fields) => fields.values().for_each(walk),
+                _ => {}
+            }
+        }
+        let json = fixture::report().to_json();
+        assert!(json.contains("rs\\\\u{1b}2"), "{json}");
+        walk(&serde_json::from_str(&json).unwrap());
+    }
+}

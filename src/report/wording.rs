@@ -1,0 +1,282 @@
+//! One piece of evidence in words.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use crate::evidence::Evidence;
+use crate::evidence::Item;
+use crate::evidence::What;
+use crate::exchange::ConnectOutcome;
+use crate::exchange::SendOutcome;
+use crate::exchange::Transmit;
+use crate::matching::Sighting;
+use crate::plan::Flow;
+use crate::plan::Form;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::plan::Quoting;
+use crate::plan::Station;
+use crate::report::escape::escape;
+
+/// What sort of evidence it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A packet was handed to the kernel, which took it.
+    Sent,
+    /// The probe itself was seen.
+    Sighting,
+    /// An answer to it was seen.
+    Reply,
+    /// An ICMP error that quotes it was seen.
+    IcmpError,
+    /// An ARP packet was seen.
+    Arp,
+    /// A host says something of itself.
+    Fact,
+    /// What should have been seen was not, and that counts.
+    Silence,
+}
+
+/// A piece of evidence in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wording {
+    pub(crate) kind: Kind,
+    /// What it is, in a few words; empty if only the summary can say.
+    pub(crate) noun: String,
+    /// In one line.
+    pub(crate) summary: String,
+}
+
+/// Says what an item is.
+pub(crate) fn wording(evidence: &Evidence, item: &Item) -> Wording {
+    let probe = item.probe.and_then(|id| evidence.probe(id));
+    let (kind, noun, summary) = match &item.what {
+        What::Sent { transmit, outcome } => sent(probe, transmit, outcome),
+        What::Seen {
+            sighting,
+            altered,
+            capture,
+        } => {
+            let (kind, noun, mut summary) = seen(probe, sighting);
+            let _ = write!(summary, ", ttl {} on {}", sighting.ttl, capture.device);
+            for alteration in altered {
+                let (field, sent, seen) = (&alteration.field, &alteration.sent, &alteration.seen);
+                let _ = write!(summary, "; {field} {seen}, sent as {sent}");
+            }
+            (kind, noun, summary)
+        }
+        What::Arp { arp, capture } => {
+            let (noun, what) = match arp.operation {
+                1 => (
+                    "ARP request",
+                    format!("ARP who-has {} tell {}", arp.target, arp.sender),
+                ),
+                _ => (
+                    "ARP reply",
+                    format!(
+                        "ARP {} is-at {}, told to {}",
+                        arp.sender,
+                        mac(&arp.sender_mac),
+                        arp.target
+                    ),
+                ),
+            };
+            let summary = format!("{what} on {}", capture.device);
+            (Kind::Arp, noun.to_owned(), summary)
+        }
+        What::Connect { to, outcome } => connect(*to, outcome),
+        What::Fact { summary, command } => (
+            Kind::Fact,
+            summary.clone(),
+            match command.is_empty() {
+                true => summary.clone(),
+                false => format!("{summary} (`{command}`)"),
+            },
+        ),
+        What::Silence(span) => (Kind::Silence, String::new(), span.summary.clone()),
+    };
+    Wording {
+        kind,
+        noun: escape(&noun),
+        summary: escape(&summary),
+    }
+}
+
+/// A packet of ours that was seen, on one line with a newline; `None` if the item is none.
+pub fn arrival(evidence: &Evidence, item: &Item) -> Option<String> {
+    let What::Seen { sighting, .. } = &item.what else {
+        return None;
+    };
+    let time = item.time.to_string();
+    let clock = time.get(11..26).unwrap_or(&time);
+    let station = item.station.map_or("", Station::id);
+    let (probe, summary) = (sighting.probe, wording(evidence, item).summary);
+    Some(format!("{clock} {station:<12} {probe:<15} {summary}\n"))
+}
+
+type Parts = (Kind, String, String);
+
+fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Parts {
+    let what = match probe {
+        Some(probe) => described(probe),
+        None => format!("a packet of {} octets", transmit.bytes.len()),
+    };
+    match outcome {
+        SendOutcome::Sent { .. } => {
+            let noun = probe.map_or("packet", |probe| payload(probe));
+            (Kind::Sent, format!("{noun} sent"), format!("sent {what}"))
+        }
+        SendOutcome::Refused { errno, error, .. } => (
+            Kind::Fact,
+            "refusal to send".to_owned(),
+            format!("the kernel refused to send {what}: {error} (errno {errno})"),
+        ),
+    }
+}
+
+/// A probe as it was meant to leave.
+pub(crate) fn described(probe: &Probe) -> String {
+    let mut text = format!("{} {}", ends(&probe.flow), payload(probe));
+    if probe.is_limited() {
+        let _ = write!(text, " ttl {}", probe.ttl);
+    }
+    match probe.tunnel {
+        None => text,
+        Some(tunnel) => format!(
+            "IPIP {} > {} {{ {text} }}",
+            tunnel.source, tunnel.destination
+        ),
+    }
+}
+
+fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
+    let flow = match &sighting.flow {
+        Some(flow) => ends(flow),
+        None => format!("{} > {}", sighting.source, sighting.destination),
+    };
+    let name = sighting.probe;
+    let what = probe.map_or("probe", |probe| payload(probe));
+    match sighting.form {
+        Form::Tunnelled => {
+            let (source, destination) = match sighting.outer {
+                Some(outer) => (outer.source, outer.destination),
+                None => (sighting.source, sighting.destination),
+            };
+            (
+                Kind::Sighting,
+                format!("{what} in IPIP"),
+                format!("IPIP {source} > {destination} {{ {flow} {what} }}"),
+            )
+        }
+        Form::Plain => (Kind::Sighting, what.to_owned(), format!("{flow} {what}")),
+        Form::Cleanup => (
+            Kind::Sighting,
+            "closing RST".to_owned(),
+            format!("{flow} RST that closes {name}"),
+        ),
+        Form::SynAck => answer("SYN-ACK", &flow, name),
+        Form::Rst => answer("RST", &flow, name),
+        Form::Refused => answer("RST/ACK", &flow, name),
+        Form::IcmpError {
+            icmp_type,
+            code,
+            of,
+        } => {
+            let error = icmp_error(icmp_type, code);
+            let (from, to) = (sighting.source, sighting.destination);
+            let quoting = match of {
+                Quoting::Plain => format!("{name}"),
+                Quoting::Tunnelled => format!("{name} in its tunnel"),
+                Quoting::Answer => format!("an answer to {name}"),
+            };
+            (
+                Kind::IcmpError,
+                format!("ICMP {error}"),
+                format!("{from} > {to} ICMP {error}, quoting {quoting}"),
+            )
+        }
+    }
+}
+
+fn answer(noun: &str, flow: &str, probe: ProbeId) -> Parts {
+    (
+        Kind::Reply,
+        noun.to_owned(),
+        format!("{flow} {noun}, answering {probe}"),
+    )
+}
+
+fn connect((address, port): (Ipv4Addr, u16), outcome: &ConnectOutcome) -> Parts {
+    let to = format!("a connection to {address}:{port}");
+    match outcome {
+        ConnectOutcome::Connected { local, micros } => (
+            Kind::Reply,
+            "connection".to_owned(),
+            format!(
+                "{to} from {}:{} was made in {}.{:03} ms",
+                local.0,
+                local.1,
+                micros / 1000,
+                micros % 1000
+            ),
+        ),
+        ConnectOutcome::Failed { errno, error } => (
+            Kind::Reply,
+            "refused connection".to_owned(),
+            format!("{to} failed: {error} (errno {errno})"),
+        ),
+        ConnectOutcome::TimedOut => (
+            Kind::Silence,
+            "connection timeout".to_owned(),
+            format!("{to} got no answer"),
+        ),
+    }
+}
+
+fn ends(flow: &Flow) -> String {
+    format!(
+        "{}:{} > {}:{}",
+        flow.source, flow.source_port, flow.destination, flow.destination_port
+    )
+}
+
+/// What a probe is to a person who reads a capture.
+pub(crate) fn payload(probe: &Probe) -> &'static str {
+    match (probe.flow.protocol, probe.id.kind) {
+        (Protocol::Udp, _) => "UDP",
+        (
+            Protocol::Tcp,
+            ProbeKind::ReturnControl | ProbeKind::SpoofSynack | ProbeKind::ControlSynack,
+        ) => "SYN-ACK",
+        (Protocol::Tcp, _) => "SYN",
+    }
+}
+
+/// An ICMP error's name, as tcpdump and the RFCs call it (RFC 792, RFC 1812 §5.2.7.1).
+fn icmp_error(icmp_type: u8, code: u8) -> String {
+    let name = match (icmp_type, code) {
+        (3, 0) => "net unreachable",
+        (3, 1) => "host unreachable",
+        (3, 2) => "protocol unreachable",
+        (3, 3) => "port unreachable",
+        (3, 4) => "fragmentation needed",
+        (3, 5) => "source route failed",
+        (3, 9 | 10 | 13) => "administratively prohibited",
+        (4, _) => "source quench",
+        (5, _) => "redirect",
+        (11, 0) => "time exceeded",
+        (11, 1) => "reassembly time exceeded",
+        (12, _) => "parameter problem",
+        _ => return format!("type {icmp_type} code {code}"),
+    };
+    name.to_owned()
+}
+
+fn mac(octets: &[u8; 6]) -> String {
+    octets.map(|octet| format!("{octet:02x}")).join(":")
+}

@@ -1,0 +1,94 @@
+//! What a captured packet adds to the evidence.
+
+use crate::evidence::Evidence;
+use crate::evidence::What;
+use crate::exchange::Capture;
+use crate::matching::Arp;
+use crate::matching::Matcher;
+use crate::matching::station;
+use crate::plan::Host;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
+use crate::plan::Station;
+
+/// What a captured packet was.
+pub(super) enum Noted {
+    /// A probe, or what it caused.
+    Probe(ProbeId),
+    /// ARP about the path.
+    Arp(Arp),
+    /// Nothing of ours.
+    Nothing,
+}
+
+/// Notes a packet that `host` saw, if it is ours.
+///
+/// A packet counts only if its probe was sent in this session; a listener, which cannot know, takes every
+/// number of the session's key.
+pub(super) fn note(
+    evidence: &mut Evidence,
+    matcher: &Matcher,
+    host: Host,
+    capture: Capture,
+    listening: bool,
+) -> Noted {
+    if capture.protocol == Capture::ARP {
+        return note_arp(evidence, host, capture).map_or(Noted::Nothing, Noted::Arp);
+    }
+    note_probe(evidence, matcher, host, capture, listening).map_or(Noted::Nothing, Noted::Probe)
+}
+
+fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<Arp> {
+    let arp = Arp::read(&capture.bytes)?;
+    let Host::Realserver(path) = host else {
+        return None;
+    };
+    let (time, station) = (capture.time, Some(Station::RealserverArp));
+    evidence.append(
+        host,
+        station,
+        time,
+        (None, Some(path)),
+        What::Arp { arp, capture },
+    );
+    Some(arp)
+}
+
+fn note_probe(
+    evidence: &mut Evidence,
+    matcher: &Matcher,
+    host: Host,
+    capture: Capture,
+    listening: bool,
+) -> Option<ProbeId> {
+    let number = match host {
+        Host::Realserver(path) => path,
+        Host::Director | Host::Client => 0,
+    };
+    let place = station(
+        host,
+        &capture,
+        &evidence.plan().paths[number],
+        evidence.facts(host),
+    );
+    let sighting = matcher.recognise(&capture.bytes)?;
+    let id = sighting.probe;
+    if evidence.probe(id).is_none() {
+        if !listening {
+            return None;
+        }
+        let plan = evidence.plan();
+        let probe = Probe::new(id, 0, &plan.paths[0], &plan.session)?;
+        let ttl = sighting.sent_ttl.unwrap_or(Probe::FULL_TTL);
+        evidence.add_probe(probe.with_ttl(ttl));
+    }
+    let altered = matcher.alterations(evidence.probe(id)?, &capture.bytes);
+    let time = capture.time;
+    let what = What::Seen {
+        sighting,
+        altered,
+        capture,
+    };
+    evidence.append(host, place, time, (Some(id), None), what);
+    Some(id)
+}

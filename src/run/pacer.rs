@@ -1,0 +1,257 @@
+//! What each host is to send next, no faster than the limit; what was handed to it; what must be closed.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::craft;
+use crate::evidence::Evidence;
+use crate::evidence::What;
+use crate::exchange::ConnectOutcome;
+use crate::exchange::Mono;
+use crate::exchange::SendOutcome;
+use crate::exchange::Transmit;
+use crate::exchange::Wall;
+use crate::exchange::Way;
+use crate::plan::Host;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
+use crate::run::Command;
+
+/// How long a real connection may take, in milliseconds.
+const CONNECT_MS: u64 = 3000;
+
+/// Something for a host to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    /// Send a probe.
+    Probe(Probe),
+    /// Send a frame that belongs to this path.
+    Frame(usize, Transmit),
+    /// Open a real connection.
+    Connect((Ipv4Addr, u16)),
+    /// Delete a neighbour entry.
+    Forget(Ipv4Addr, String),
+}
+
+/// The queues of all hosts.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    gap: Duration,
+    queues: BTreeMap<Host, Queue>,
+    handed: HashMap<u32, Handed>,
+    next_token: u32,
+    unsettled: BTreeMap<ProbeId, (Host, u32)>,
+    departed: HashMap<ProbeId, Mono>,
+    last: Mono,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Outgoing>,
+    free: Mono,
+}
+
+#[derive(Debug)]
+enum Handed {
+    Packet {
+        host: Host,
+        subject: (Option<ProbeId>, Option<usize>),
+        transmit: Transmit,
+    },
+    Connect((Ipv4Addr, u16)),
+}
+
+impl Pacer {
+    /// Nothing to send yet; each host sends at most `rate` packets a second.
+    pub(super) fn new(rate: u32, now: Mono) -> Pacer {
+        Pacer {
+            gap: Duration::from_secs(1) / rate.max(1),
+            queues: BTreeMap::new(),
+            handed: HashMap::new(),
+            next_token: 1,
+            unsettled: BTreeMap::new(),
+            departed: HashMap::new(),
+            last: now,
+        }
+    }
+
+    /// Puts `outgoing` behind what `host` is already to do.
+    pub(super) fn push(&mut self, host: Host, outgoing: Outgoing) {
+        self.queues
+            .entry(host)
+            .or_default()
+            .waiting
+            .push_back(outgoing);
+    }
+
+    /// Forgets what a host that is gone was to do.
+    pub(super) fn drop_host(&mut self, host: Host) {
+        self.queues.remove(&host);
+        self.unsettled.retain(|_, (owner, _)| *owner != host);
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.values().all(|queue| queue.waiting.is_empty())
+    }
+
+    /// When the last packet was handed out.
+    pub(super) fn last(&self) -> Mono {
+        self.last
+    }
+
+    /// When a probe was handed out.
+    pub(super) fn departed(&self, probe: ProbeId) -> Option<Mono> {
+        self.departed.get(&probe).copied()
+    }
+
+    /// When the next packet may go, if one waits.
+    pub(super) fn due(&self) -> Option<Mono> {
+        self.queues
+            .values()
+            .filter(|queue| !queue.waiting.is_empty())
+            .map(|queue| queue.free)
+            .min()
+    }
+
+    /// The next command whose time has come.
+    pub(super) fn poll_command(
+        &mut self,
+        evidence: &mut Evidence,
+        now: Mono,
+    ) -> Option<(Host, Command)> {
+        let (host, queue) = self
+            .queues
+            .iter_mut()
+            .find(|(_, queue)| !queue.waiting.is_empty() && queue.free <= now)?;
+        let host = *host;
+        let outgoing = queue.waiting.pop_front()?;
+        queue.free = now + self.gap;
+        self.last = now;
+        let token = self.next_token;
+        self.next_token += 1;
+        let command = match outgoing {
+            Outgoing::Probe(probe) => self.send(host, token, probe, evidence, now),
+            Outgoing::Frame(path, transmit) => {
+                self.handed.insert(
+                    token,
+                    Handed::Packet {
+                        host,
+                        subject: (None, Some(path)),
+                        transmit: transmit.clone(),
+                    },
+                );
+                Command::Send {
+                    token,
+                    transmit,
+                    cleanup: None,
+                }
+            }
+            Outgoing::Connect(to) => {
+                self.handed.insert(token, Handed::Connect(to));
+                Command::Connect {
+                    token,
+                    to,
+                    timeout_ms: CONNECT_MS,
+                }
+            }
+            Outgoing::Forget(address, device) => Command::ForgetNeighbour { address, device },
+        };
+        Some((host, command))
+    }
+
+    fn send(
+        &mut self,
+        host: Host,
+        token: u32,
+        probe: Probe,
+        evidence: &mut Evidence,
+        now: Mono,
+    ) -> Command {
+        let key = evidence.plan().session;
+        let raw = |bytes| Transmit {
+            way: Way::Stack,
+            bytes,
+        };
+        let transmit = raw(craft::probe(&probe, &key));
+        let cleanup = craft::cleanup(&probe, &key).map(raw);
+        if cleanup.is_some() {
+            self.unsettled.insert(probe.id, (host, token));
+        }
+        self.departed.insert(probe.id, now);
+        self.handed.insert(
+            token,
+            Handed::Packet {
+                host,
+                subject: (Some(probe.id), None),
+                transmit: transmit.clone(),
+            },
+        );
+        evidence.add_probe(probe);
+        Command::Send {
+            token,
+            transmit,
+            cleanup,
+        }
+    }
+
+    /// What became of a packet.
+    pub(super) fn handle_sent(
+        &mut self,
+        token: u32,
+        outcome: SendOutcome,
+        evidence: &mut Evidence,
+    ) {
+        let Some(Handed::Packet {
+            host,
+            subject,
+            transmit,
+        }) = self.handed.remove(&token)
+        else {
+            return;
+        };
+        let time = match &outcome {
+            SendOutcome::Sent { time } | SendOutcome::Refused { time, .. } => *time,
+        };
+        if let (SendOutcome::Refused { .. }, Some(probe)) = (&outcome, subject.0) {
+            self.unsettled.remove(&probe);
+        }
+        let what = What::Sent { transmit, outcome };
+        evidence.append(host, None, time, subject, what);
+    }
+
+    /// What became of a connection.
+    pub(super) fn handle_connected(
+        &mut self,
+        token: u32,
+        outcome: ConnectOutcome,
+        evidence: &mut Evidence,
+    ) {
+        let Some(Handed::Connect(to)) = self.handed.remove(&token) else {
+            return;
+        };
+        let time = evidence
+            .items()
+            .last()
+            .map_or(Wall::default(), |item| item.time);
+        let what = What::Connect { to, outcome };
+        evidence.append(Host::Client, None, time, (None, None), what);
+    }
+
+    /// Closes what `probe` opened.
+    pub(super) fn settle(&mut self, probe: ProbeId) -> Option<(Host, Command)> {
+        let (host, token) = self.unsettled.remove(&probe)?;
+        Some((host, Command::Settle { token }))
+    }
+
+    /// Closes everything that is still open.
+    pub(super) fn settle_all(&mut self) -> Vec<(Host, Command)> {
+        std::mem::take(&mut self.unsettled)
+            .into_values()
+            .map(|(host, token)| (host, Command::Settle { token }))
+            .collect()
+    }
+}

@@ -1,0 +1,187 @@
+//! Which facts to ask of whom, and what the engine reads out of the answers.
+
+use std::net::Ipv4Addr;
+
+use crate::exchange::FactQuery;
+use crate::exchange::HostFacts;
+use crate::exchange::Link;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteQuery;
+use crate::exchange::ServiceQuery;
+use crate::exchange::TapPath;
+use crate::exchange::TapSpec;
+use crate::plan::Host;
+use crate::plan::Path;
+use crate::plan::Plan;
+
+/// What can be asked of `host` without knowing anything of it.
+pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
+    let path = &plan.paths[path_of(host)];
+    let routes = match host {
+        Host::Director => {
+            let mut routes: Vec<_> = plan.paths.iter().map(|path| to(path.rip)).collect();
+            routes.extend([to(path.vip), to(path.cip)]);
+            routes
+        }
+        Host::Realserver(_) => realserver_routes(path),
+        Host::Client => vec![to(path.vip)],
+    };
+    FactQuery {
+        routes,
+        neighbours: Vec::new(),
+        service: Some(ServiceQuery {
+            vip: path.vip,
+            port: path.port,
+            cip: path.cip,
+        }),
+    }
+}
+
+/// The same and what the first answer makes worth asking: input routes by device, the gateway's neighbour
+/// entry.
+pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
+    let mut query = first(plan, host);
+    let path = &plan.paths[path_of(host)];
+    match host {
+        Host::Director => {
+            let ingress = plan.ingress.clone().or_else(|| {
+                let answer = known.route(&to(path.cip))?;
+                match answer {
+                    RouteAnswer::Route(route) => route.device.clone(),
+                    RouteAnswer::Error { .. } => None,
+                }
+            });
+            query.routes.extend(ingress.map(|device| RouteQuery {
+                to: path.vip,
+                from: Some(path.cip),
+                iif: Some(device),
+            }));
+        }
+        Host::Realserver(_) => {
+            for link in tunnels(known, path) {
+                query.routes.push(RouteQuery {
+                    to: path.vip,
+                    from: Some(path.cip),
+                    iif: Some(link.name.clone()),
+                });
+            }
+            query
+                .neighbours
+                .extend(egress(known, path).map(|e| e.next_hop));
+        }
+        Host::Client => {}
+    }
+    query
+}
+
+/// What the tap of every host shall see.
+pub(super) fn tap(plan: &Plan, host: Host, known: Option<&HostFacts>) -> TapSpec {
+    let one = |path: &Path| TapPath {
+        vip: path.vip,
+        cip: path.cip,
+        dip: path.dip,
+        rip: path.rip,
+        gateway: known
+            .and_then(|facts| egress(facts, path))
+            .map(|egress| egress.next_hop)
+            .or(path.gateway),
+    };
+    TapSpec {
+        paths: match host {
+            Host::Realserver(number) => vec![one(&plan.paths[number])],
+            Host::Director | Host::Client => plan.paths.iter().map(one).collect(),
+        },
+    }
+}
+
+/// How the real server reaches the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Egress {
+    /// The device.
+    pub(super) device: String,
+    /// The gateway, or the client itself where it is on-link.
+    pub(super) next_hop: Ipv4Addr,
+    /// The real server's own address there.
+    pub(super) address: Ipv4Addr,
+    /// Its hardware address there.
+    pub(super) mac: [u8; 6],
+    /// Whether the VIP is on-link there, so that an ARP request from it would hijack it.
+    pub(super) vip_on_link: bool,
+    /// Whether the kernel may use the VIP as the sender of its ARP requests there.
+    pub(super) tells_vip: bool,
+}
+
+/// How the real server reaches the client, if it has a route over a device with ARP.
+pub(super) fn egress(facts: &HostFacts, path: &Path) -> Option<Egress> {
+    let route = realserver_routes(path)
+        .iter()
+        .find_map(|query| match facts.route(query) {
+            Some(RouteAnswer::Route(route)) if route.device.is_some() => Some(route.clone()),
+            _ => None,
+        })?;
+    let link = facts.link(route.device.as_deref()?)?;
+    let mac = link.mac.filter(|_| !link.noarp && !link.loopback)?;
+    let next_hop = path.gateway.or(route.gateway).unwrap_or(path.cip);
+    let address = link
+        .addresses
+        .iter()
+        .find(|address| address.ip != path.vip && contains(address.ip, address.prefix, next_hop))
+        .or_else(|| link.addresses.iter().find(|address| address.ip != path.vip))
+        .map_or(path.rip, |address| address.ip);
+    Some(Egress {
+        next_hop,
+        address,
+        mac,
+        vip_on_link: link
+            .addresses
+            .iter()
+            .any(|a| a.prefix < 32 && contains(a.ip, a.prefix, path.vip)),
+        tells_vip: facts.arp_announce_in_force(&link.name) == Some(0)
+            && !facts
+                .holds(path.vip)
+                .is_some_and(|holder| facts.hidden(&holder.name)),
+        device: link.name.clone(),
+    })
+}
+
+/// The devices that may take the path's packets out of the tunnel.
+pub(super) fn tunnels<'a>(
+    facts: &'a HostFacts,
+    path: &'a Path,
+) -> impl Iterator<Item = &'a Link> + 'a {
+    facts.links.iter().filter(|link| match &path.tunnel {
+        Some(named) => link.name == *named,
+        None => link.kind.as_deref() == Some("ipip") || link.name == "tunl0",
+    })
+}
+
+fn realserver_routes(path: &Path) -> Vec<RouteQuery> {
+    let from = |source| RouteQuery {
+        from: Some(source),
+        ..to(path.cip)
+    };
+    let mut routes = vec![from(path.vip), from(path.rip), to(path.cip)];
+    routes.extend(path.dip.map(to));
+    routes
+}
+
+fn to(address: Ipv4Addr) -> RouteQuery {
+    RouteQuery {
+        to: address,
+        from: None,
+        iif: None,
+    }
+}
+
+fn path_of(host: Host) -> usize {
+    match host {
+        Host::Realserver(path) => path,
+        Host::Director | Host::Client => 0,
+    }
+}
+
+fn contains(network: Ipv4Addr, prefix: u8, address: Ipv4Addr) -> bool {
+    let shift = 32 - u32::from(prefix.min(32));
+    let bits = |ip: Ipv4Addr| u32::from(ip).checked_shr(shift).unwrap_or(0);
+    bits(network) == bits(address)
+}

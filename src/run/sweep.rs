@@ -1,0 +1,131 @@
+//! Time-to-live sweeps, spoofed and control, that find the router after which the VIP's packets die.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::exchange::Mono;
+use crate::plan::Form;
+use crate::plan::ProbeKind;
+
+/// How many times to live are tried at once.
+const BATCH: u8 = 8;
+/// The greatest time to live tried, traceroute's default.
+const FARTHEST: u8 = 30;
+/// How long a batch may take before the next.
+const BATCH_WAIT: Duration = Duration::from_millis(350);
+/// How long to wait before silent times to live are tried again: one ICMP error a second is what a Linux
+/// router sends to one address when its burst is spent.
+const AGAIN: Duration = Duration::from_millis(1100);
+/// How often silent times to live are tried again.
+const REPEATS: u8 = 2;
+
+/// Both sweeps of one path.
+#[derive(Clone, Debug)]
+pub(super) struct Sweep {
+    path: usize,
+    begin: Mono,
+    reached: u8,
+    repeats: u8,
+    done: bool,
+}
+
+impl Sweep {
+    /// Sweeps for `path` that begin at `begin`.
+    pub(super) fn new(path: usize, begin: Mono) -> Sweep {
+        Sweep {
+            path,
+            begin,
+            reached: 0,
+            repeats: 0,
+            done: false,
+        }
+    }
+
+    /// The path that it is for.
+    pub(super) fn path(&self) -> usize {
+        self.path
+    }
+
+    /// Whether nothing of it was sent yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.reached == 0
+    }
+
+    /// It is not needed.
+    pub(super) fn cancel(&mut self) {
+        self.done = true;
+    }
+
+    /// When it wants to be asked again.
+    pub(super) fn due(&self) -> Option<Mono> {
+        (!self.done).then_some(self.begin)
+    }
+
+    /// Which kinds and times to live to send now.
+    pub(super) fn poll(&mut self, evidence: &Evidence, now: Mono) -> Vec<(ProbeKind, u8)> {
+        if self.done || now < self.begin {
+            return Vec::new();
+        }
+        let control = answered(evidence, self.path, ProbeKind::ControlTrace);
+        let distance = distance(evidence, self.path);
+        let recent = control.iter().any(|ttl| *ttl + BATCH > self.reached);
+        let wider = self.reached == 0 || distance.is_none() && recent && self.reached < FARTHEST;
+        if wider && self.repeats == 0 {
+            let batch = self.reached + 1..=(self.reached + BATCH).min(FARTHEST);
+            self.reached = *batch.end();
+            self.begin = now + BATCH_WAIT;
+            return batch
+                .flat_map(|ttl| [(ProbeKind::SpoofTrace, ttl), (ProbeKind::ControlTrace, ttl)])
+                .collect();
+        }
+        if self.repeats == REPEATS {
+            self.done = true;
+            return Vec::new();
+        }
+        self.repeats += 1;
+        self.begin = now + AGAIN;
+        let spoofed = answered(evidence, self.path, ProbeKind::SpoofTrace);
+        (1..=distance.unwrap_or(self.reached))
+            .flat_map(|ttl| {
+                [
+                    (!spoofed.contains(&ttl)).then_some((ProbeKind::SpoofTrace, ttl)),
+                    (!control.contains(&ttl)).then_some((ProbeKind::ControlTrace, ttl)),
+                ]
+            })
+            .flatten()
+            .collect()
+    }
+}
+
+/// The times to live of `kind` that something answered.
+fn answered(evidence: &Evidence, path: usize, kind: ProbeKind) -> BTreeSet<u8> {
+    evidence
+        .probes()
+        .iter()
+        .filter(|probe| probe.id.kind == kind && probe.path == path && probe.is_limited())
+        .filter(|probe| {
+            evidence
+                .sightings(probe.id)
+                .any(|(_, sighting)| matches!(sighting.form, Form::IcmpError { .. }))
+        })
+        .map(|probe| probe.ttl)
+        .collect()
+}
+
+/// The least time to live with which the control reached the client.
+fn distance(evidence: &Evidence, path: usize) -> Option<u8> {
+    let cip = evidence.plan().paths[path].cip;
+    evidence
+        .probes()
+        .iter()
+        .filter(|probe| probe.id.kind == ProbeKind::ControlTrace && probe.path == path)
+        .filter(|probe| probe.is_limited())
+        .filter(|probe| {
+            evidence.sightings(probe.id).any(|(_, sighting)| {
+                sighting.form == Form::PORT_UNREACHABLE && sighting.source == cip
+            })
+        })
+        .map(|probe| probe.ttl)
+        .min()
+}

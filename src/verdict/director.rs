@@ -1,0 +1,501 @@
+//! The director's hops: from the client's packet to the tunnel's far end.
+
+use crate::evidence::EvidenceId;
+use crate::exchange::Ipvs;
+use crate::exchange::IpvsDestination;
+use crate::exchange::IpvsKey;
+use crate::exchange::IpvsMethod;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteKind;
+use crate::plan::Form;
+use crate::plan::Hop;
+use crate::plan::Host;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::plan::Quoting;
+use crate::plan::Station;
+use crate::verdict::Code;
+use crate::verdict::case::Break;
+use crate::verdict::case::Case;
+
+/// Probes that the director's own IPVS encapsulates.
+const SCHEDULED: [ProbeKind; 2] = [ProbeKind::IpvsLoop, ProbeKind::Service];
+/// Probes that tunproof encapsulates.
+const CRAFTED: [ProbeKind; 3] = [
+    ProbeKind::TunnelUdp,
+    ProbeKind::TunnelSyn,
+    ProbeKind::Reflect,
+];
+const DIRECTOR: Host = Host::Director;
+
+/// Judges `client-to-director` to `director-to-realserver`.
+pub(super) fn judge(case: &mut Case<'_>) {
+    client_to_director(case);
+    source(case);
+    forward(case);
+    to_realserver(case);
+}
+
+fn client_to_director(case: &mut Case<'_>) {
+    if case.is_proven(Hop::ClientToDirector) {
+        return;
+    }
+    let silence = case.silence(
+        Some(Station::ClientOut),
+        Station::DirectorIn,
+        &[ProbeKind::Service],
+    );
+    if let Some(silence) = silence {
+        let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+        let (vip, cip) = (case.path.vip, case.path.cip);
+        case.broken(Break {
+            code: Code::ClientPacketsLost,
+            hop: Hop::ClientToDirector,
+            between: Some((Station::ClientOut, Station::DirectorIn)),
+            summary: format!("what {cip} sends to {vip} does not reach the director"),
+            detail: format!(
+                "{} packets left the client for the VIP and none was seen at the director. The network \
+                 between routes {vip} elsewhere, or drops it.",
+                silence.probes.len()
+            ),
+            fix: vec![
+                case.on(Host::Client, format!("traceroute -n {vip}")),
+                case.on(DIRECTOR, format!("tcpdump -ln -i any host {cip}")),
+            ],
+            evidence,
+        });
+    }
+}
+
+/// Q1: the outer source of what the kernel itself encapsulates.
+fn source(case: &mut Case<'_>) {
+    if let Some(RouteAnswer::Error { error, .. }) = case.route(DIRECTOR, case.path.rip, None, None)
+        && !case.is_proven(Hop::DirectorToRealserver)
+    {
+        let rip = case.path.rip;
+        let command = format!("ip route get {rip}");
+        let mut evidence = case.unsendable(&CRAFTED, |_| true);
+        evidence.truncate(1);
+        evidence.push(case.cite_fact(DIRECTOR, format!("{command}: {error}"), &command));
+        case.broken(Break {
+            code: Code::NoRouteToRealserver,
+            hop: Hop::DirectorSource,
+            between: None,
+            summary: format!("the director has no route to the real server {rip}"),
+            detail: format!("`{command}` says: {error}. Nothing can be tunnelled there."),
+            fix: vec![
+                case.on(DIRECTOR, format!("ip route add {rip} via GATEWAY")),
+                case.on(DIRECTOR, &command),
+            ],
+            evidence,
+        });
+        return;
+    }
+    let encapsulated = case.sightings(&SCHEDULED, |item, sighting| {
+        item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
+    });
+    let observed = encapsulated
+        .first()
+        .and_then(|id| Some((*id, case.sighting(*id)?.outer?.source)));
+    if case.is_proven(Hop::DirectorSource) {
+        return;
+    }
+    // Without a packet that the kernel encapsulated, the source that it would choose.
+    let chosen = match case.route(DIRECTOR, case.path.rip, None, None) {
+        Some(RouteAnswer::Route(route)) => route.source,
+        _ => None,
+    };
+    let Some(source) = observed.map(|(_, source)| source).or(chosen) else {
+        return;
+    };
+    let on_realserver = case
+        .facts(case.realserver())
+        .and_then(|facts| facts.holds(source))
+        .map(|link| link.name.clone());
+    let (vip, rip, dip) = (case.path.vip, case.path.rip, case.path.dip);
+    let own = dip.map_or_else(|| "DIP".to_owned(), |dip| dip.to_string());
+    let command = format!("ip route get {rip}");
+    let (code, summary, detail, fix) = if source == vip {
+        (
+            Code::SourceIsVip,
+            format!(
+                "the director's IPIP packets to {rip} have the VIP {vip} as their outer source"
+            ),
+            format!(
+                "The real server has {vip} too, and drops packets that claim to come from an address \
+                 of its own. The director must use an address that no real server has."
+            ),
+            vec![
+                case.on(
+                    DIRECTOR,
+                    format!("ip route replace {rip} via GATEWAY src {own}"),
+                ),
+                case.on(DIRECTOR, &command),
+            ],
+        )
+    } else if let Some(device) = &on_realserver {
+        let server = case.realserver();
+        (
+            Code::SourceOnRealserver,
+            format!("the outer source {source} is also an address of the real server ({device})"),
+            format!(
+                "The real server drops packets that claim to come from {source}, which it has itself \
+                 on {device}."
+            ),
+            vec![
+                case.on(server, format!("ip addr del {source} dev {device}")),
+                case.on(
+                    DIRECTOR,
+                    format!("ip route replace {rip} via GATEWAY src ANOTHER_DIP"),
+                ),
+            ],
+        )
+    } else {
+        return;
+    };
+    let mut evidence: Vec<EvidenceId> = observed.into_iter().map(|(id, _)| id).collect();
+    let said = chosen.map_or_else(String::new, |chosen| format!("{command}: src {chosen}"));
+    if !said.is_empty() {
+        evidence.push(case.cite_fact(DIRECTOR, said, &command));
+    }
+    if let Some(device) = on_realserver {
+        let server = case.realserver();
+        let summary = format!("{source} is an address of {device}");
+        evidence.push(case.cite_fact(server, summary, format!("ip addr show to {source}")));
+    }
+    let silent = [Station::RealserverTunnel, Station::DirectorIn]
+        .into_iter()
+        .find_map(|at| {
+            let parts = case
+                .silences
+                .iter()
+                .find(|s| s.at == at && SCHEDULED.contains(&s.kind) && s.after.is_some())?;
+            case.silence(parts.after, at, &[])
+        });
+    let between = silent.as_ref().and_then(|s| Some((s.after?, s.at)));
+    if let Some(silence) = silent {
+        evidence.push(case.cite_silence(&silence));
+    }
+    case.broken(Break {
+        code,
+        hop: Hop::DirectorSource,
+        between,
+        summary,
+        detail,
+        fix,
+        evidence,
+    });
+}
+
+/// IPVS: service, destination, method, weight.
+fn forward(case: &mut Case<'_>) {
+    let fault = ipvs_fault(case);
+    let client_forwarded = case
+        .evidence
+        .passages(case.number)
+        .any(|p| p.probe.id.kind == ProbeKind::Service && p.proves(Hop::DirectorForward).is_some());
+    if !client_forwarded && vip_is_missing(case) {
+        vip_not_on_director(case);
+        return;
+    }
+    if case.is_proven(Hop::DirectorForward) {
+        return;
+    }
+    let silence = case
+        .silence(
+            Some(Station::DirectorIn),
+            Station::DirectorOut,
+            &[ProbeKind::Service],
+        )
+        .or_else(|| case.silence(None, Station::DirectorOut, &[ProbeKind::IpvsLoop]));
+    let crafted_leave = !case
+        .sightings(&CRAFTED, |item, sighting| {
+            item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
+        })
+        .is_empty();
+    let tried = silence.is_some() || !case.forbidden(&[ProbeKind::IpvsLoop]).is_empty();
+    if !tried {
+        return;
+    }
+    match fault {
+        Some((code, summary, fix)) => {
+            let mut evidence = Vec::new();
+            if let Some(silence) = &silence {
+                evidence.push(case.cite_silence(silence));
+            }
+            evidence.push(case.cite_fact(DIRECTOR, &summary, "ipvsadm -Ln"));
+            let between = silence.as_ref().and_then(|s| Some((s.after?, s.at)));
+            case.broken(Break {
+                code,
+                hop: Hop::DirectorForward,
+                between,
+                detail: format!(
+                    "Packets for {}:{} are not tunnelled to {}, and IPVS says why: {summary}.",
+                    case.path.vip, case.path.port, case.path.rip
+                ),
+                summary,
+                fix,
+                evidence,
+            });
+        }
+        None if crafted_leave => {
+            let Some(silence) = silence else { return };
+            let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+            let between = silence.after.map(|after| (after, silence.at));
+            case.broken(Break {
+                code: Code::DirectorNotForwarding,
+                hop: Hop::DirectorForward,
+                between,
+                summary: format!(
+                    "the director does not tunnel packets for {}:{} to {}",
+                    case.path.vip, case.path.port, case.path.rip
+                ),
+                detail: "IPVS has the service, the real server, method Tunnel and a weight, and packets \
+                         that tunproof encapsulates itself do leave the director."
+                    .to_owned(),
+                fix: vec![
+                    case.on(DIRECTOR, "ipvsadm -Ln --stats"),
+                    case.on(DIRECTOR, "nft list ruleset"),
+                ],
+                evidence,
+            });
+        }
+        // Nothing of protocol 4 leaves: `director-to-realserver` is to blame, if IPVS says that it is set up.
+        None => {
+            if matches!(
+                case.facts(DIRECTOR).map(|f| &f.ipvs),
+                Some(Ipvs::Services(_))
+            ) {
+                let summary = format!(
+                    "IPVS has {}:{} with {} by Tunnel",
+                    case.path.vip, case.path.port, case.path.rip
+                );
+                let cited = case.cite_fact(DIRECTOR, &summary, "ipvsadm -Ln");
+                case.proven_by_fact(Hop::DirectorForward, &summary, vec![cited]);
+            }
+        }
+    }
+}
+
+fn vip_is_missing(case: &Case<'_>) -> bool {
+    let Some(facts) = case.facts(DIRECTOR) else {
+        return false;
+    };
+    let routed = match case.route(DIRECTOR, case.path.vip, None, None) {
+        Some(RouteAnswer::Route(route)) => route.kind == RouteKind::Local,
+        _ => false,
+    };
+    !routed && !facts.is_local(case.path.vip)
+}
+
+fn vip_not_on_director(case: &mut Case<'_>) {
+    let vip = case.path.vip;
+    let command = format!("ip route get {vip}");
+    let summary = format!("{vip} is not a local address of the director");
+    let mut evidence = vec![case.cite_fact(DIRECTOR, &summary, &command)];
+    let silence = case.silence(
+        Some(Station::DirectorIn),
+        Station::DirectorOut,
+        &[ProbeKind::Service],
+    );
+    let between = silence
+        .as_ref()
+        .map(|_| (Station::DirectorIn, Station::DirectorOut));
+    if let Some(silence) = silence {
+        evidence.push(case.cite_silence(&silence));
+    }
+    case.broken(Break {
+        code: Code::VipNotOnDirector,
+        hop: Hop::DirectorForward,
+        between,
+        summary: format!("the VIP {vip} is not an address of the director"),
+        detail: "IPVS takes packets that are delivered to the director itself; without the VIP they are \
+                 routed on or dropped."
+            .to_owned(),
+        fix: vec![
+            case.on(DIRECTOR, format!("ip addr add {vip}/32 dev lo")),
+            case.on(DIRECTOR, &command),
+        ],
+        evidence,
+    });
+}
+
+/// What IPVS's table lacks for this path: code, one line, commands.
+fn ipvs_fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
+    let facts = case.facts(DIRECTOR)?;
+    let (vip, port, rip) = (case.path.vip, case.path.port, case.path.rip);
+    let (number, flag) = match case.path.protocol {
+        Protocol::Tcp => (6, "-t"),
+        Protocol::Udp => (17, "-u"),
+    };
+    let service = format!("{flag} {vip}:{port}");
+    let add_service = case.on(DIRECTOR, format!("ipvsadm -A {service} -s wlc"));
+    let add_server = case.on(DIRECTOR, format!("ipvsadm -a {service} -r {rip} -i"));
+    let services = match &facts.ipvs {
+        Ipvs::Unknown => return None,
+        Ipvs::Absent => {
+            let summary = "IPVS is not loaded on the director".to_owned();
+            let load = case.on(DIRECTOR, "modprobe ip_vs");
+            return Some((
+                Code::IpvsServiceMissing,
+                summary,
+                vec![load, add_service, add_server],
+            ));
+        }
+        Ipvs::Services(services) => services,
+    };
+    let takes = |key: &IpvsKey| match key {
+        IpvsKey::Fwmark(_) => true,
+        IpvsKey::Address {
+            protocol,
+            address,
+            port: taken,
+        } => *protocol == number && *address == vip && (*taken == port || *taken == 0),
+    };
+    let mut taking = services
+        .iter()
+        .filter(|service| takes(&service.key))
+        .peekable();
+    if taking.peek().is_none() {
+        let summary = format!("IPVS has no service {vip}:{port}");
+        return Some((
+            Code::IpvsServiceMissing,
+            summary,
+            vec![add_service, add_server],
+        ));
+    }
+    let destination: Option<&IpvsDestination> = taking
+        .flat_map(|service| &service.destinations)
+        .find(|destination| destination.address == rip);
+    let edit =
+        |what: &str| vec![case.on(DIRECTOR, format!("ipvsadm -e {service} -r {rip} {what}"))];
+    match destination {
+        None => Some((
+            Code::IpvsDestinationMissing,
+            format!("IPVS's service {vip}:{port} has no real server {rip}"),
+            vec![add_server],
+        )),
+        Some(d) if d.method != IpvsMethod::Tunnel => Some((
+            Code::IpvsNotTunnel,
+            format!(
+                "IPVS forwards to {rip} by {}, not by Tunnel",
+                method(d.method)
+            ),
+            edit("-i"),
+        )),
+        Some(d) if d.weight <= 0 => Some((
+            Code::IpvsWeightZero,
+            format!(
+                "the weight of {rip} is {}: it takes no new connections",
+                d.weight
+            ),
+            edit("-i -w 1"),
+        )),
+        Some(_) => None,
+    }
+}
+
+fn method(method: IpvsMethod) -> String {
+    match method {
+        IpvsMethod::Masq => "Masq".to_owned(),
+        IpvsMethod::Local => "Local".to_owned(),
+        IpvsMethod::Tunnel => "Tunnel".to_owned(),
+        IpvsMethod::Route => "Route".to_owned(),
+        IpvsMethod::Other(number) => format!("method {number}"),
+    }
+}
+
+/// Does protocol 4 leave, and does it arrive?
+fn to_realserver(case: &mut Case<'_>) {
+    if case.is_proven(Hop::DirectorToRealserver) || case.is_broken(Hop::DirectorSource) {
+        return;
+    }
+    let rip = case.path.rip;
+    let forbidden = case.forbidden(&CRAFTED);
+    let silent = case.silence(None, Station::DirectorOut, &CRAFTED);
+    if forbidden.len() >= 3 || silent.is_some() {
+        let mut evidence: Vec<_> = forbidden.into_iter().take(1).collect();
+        if let Some(silence) = silent {
+            evidence.push(case.cite_silence(&silence));
+        }
+        case.broken(Break {
+            code: Code::DirectorFirewallEgress,
+            hop: Hop::DirectorToRealserver,
+            between: None,
+            summary: format!("the director's own firewall drops IPIP packets to {rip}"),
+            detail:
+                "The packets were handed to the kernel and none left: something on the director's \
+                     OUTPUT or POSTROUTING path drops protocol 4."
+                    .to_owned(),
+            fix: vec![
+                case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
+                case.on(
+                    DIRECTOR,
+                    format!("iptables -I OUTPUT -p 4 -d {rip} -j ACCEPT"),
+                ),
+            ],
+            evidence,
+        });
+        return;
+    }
+    let rejected = rejection(case);
+    if let Some(id) = rejected {
+        let Some(sighting) = case.sighting(id).cloned() else {
+            return;
+        };
+        let Form::IcmpError {
+            icmp_type, code, ..
+        } = sighting.form
+        else {
+            return;
+        };
+        case.broken(Break {
+            code: Code::TunnelRejected,
+            hop: Hop::DirectorToRealserver,
+            between: None,
+            summary: format!("{} refuses the IPIP packets to {rip}", sighting.source),
+            detail: format!(
+                "It answered the director with ICMP type {icmp_type} code {code}, quoting the tunnel \
+                 header: it is the router or host that drops them."
+            ),
+            fix: vec![case.on(DIRECTOR, format!("traceroute -n {rip}"))],
+            evidence: vec![id],
+        });
+        return;
+    }
+    if let Some(silence) = case.silence(Some(Station::DirectorOut), Station::RealserverIn, &[]) {
+        let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+        case.broken(Break {
+            code: Code::TunnelLostInTransit,
+            hop: Hop::DirectorToRealserver,
+            between: Some((Station::DirectorOut, Station::RealserverIn)),
+            summary: format!("IPIP packets leave the director and do not reach {rip}"),
+            detail: format!(
+                "{} of them left the director and none arrived. A router or firewall between drops \
+                 IP protocol 4 (or everything) on the way to {rip}.",
+                silence.probes.len()
+            ),
+            fix: vec![
+                case.on(DIRECTOR, format!("traceroute -n {rip}")),
+                case.on(
+                    case.realserver(),
+                    "tcpdump -ln -i any 'ip proto 4'".to_owned(),
+                ),
+            ],
+            evidence,
+        });
+    }
+}
+
+/// An ICMP error from anyone but the real server that quotes the tunnel.
+fn rejection(case: &Case<'_>) -> Option<EvidenceId> {
+    let rip = case.path.rip;
+    case.sightings(&[], |item, sighting| {
+        item.station == Some(Station::DirectorIn)
+            && sighting.source != rip
+            && matches!(sighting.form, Form::IcmpError { of: Quoting::Tunnelled, icmp_type: 3, code }
+                if code != 4)
+    })
+    .first()
+    .copied()
+}

@@ -1,0 +1,816 @@
+//! The real server's hops: out of the tunnel, to the service, back out of the host.
+
+use crate::evidence::EvidenceId;
+use crate::evidence::Proof;
+use crate::evidence::Silence;
+use crate::evidence::What;
+use crate::exchange::HostFacts;
+use crate::exchange::Link;
+use crate::exchange::Listener;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteKind;
+use crate::matching::Arp;
+use crate::plan::Form;
+use crate::plan::Hop;
+use crate::plan::Host;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::plan::Quoting;
+use crate::plan::Station;
+use crate::verdict::Code;
+use crate::verdict::case::Break;
+use crate::verdict::case::Case;
+
+/// Probes that ask for the service itself.
+const ASKING: [ProbeKind; 3] = [
+    ProbeKind::TunnelSyn,
+    ProbeKind::IpvsLoop,
+    ProbeKind::Service,
+];
+/// Probes that come out of the tunnel.
+const TUNNELLED: [ProbeKind; 5] = [
+    ProbeKind::TunnelUdp,
+    ProbeKind::TunnelSyn,
+    ProbeKind::IpvsLoop,
+    ProbeKind::Reflect,
+    ProbeKind::Service,
+];
+/// How many of our own ARP requests must stay unanswered.
+const ARP_TRIES: usize = 3;
+
+/// Judges `decapsulation` to `gateway-arp`.
+pub(super) fn judge(case: &mut Case<'_>) {
+    decapsulation(case);
+    gateway_arp(case);
+    rewritten(case);
+    accept(case);
+    service(case);
+}
+
+fn decapsulation(case: &mut Case<'_>) {
+    if case.is_proven(Hop::Decapsulation) {
+        return;
+    }
+    let silence = case.silence(Some(Station::RealserverIn), Station::RealserverTunnel, &[]);
+    let refusals = refusals(case);
+    let alone = case.evidence.host(Host::Director).is_none();
+    let facts = case.facts(case.realserver()).cloned();
+    let arrived = silence.is_some() || !refusals.is_empty();
+    if !arrived && !(alone && facts.is_some()) || case.is_broken(Hop::DirectorSource) {
+        return;
+    }
+    let Some((code, summary, fix)) = decapsulation_fault(case, facts.as_ref(), &refusals, arrived)
+    else {
+        return;
+    };
+    let mut evidence: Vec<EvidenceId> = refusals.first().copied().into_iter().collect();
+    if let Some(silence) = &silence {
+        evidence.push(case.cite_silence(silence));
+    }
+    if facts.is_some() {
+        let server = case.realserver();
+        evidence.push(case.cite_fact(server, &summary, "ip -d addr show type ipip"));
+    }
+    let between = silence.map(|_| (Station::RealserverIn, Station::RealserverTunnel));
+    case.broken(Break {
+        code,
+        hop: Hop::Decapsulation,
+        between,
+        detail: match arrived {
+            true => format!("IPIP packets arrive at the real server and nothing comes out of a tunnel: {summary}."),
+            false => format!("No packet was tunnelled, but none could come out: {summary}."),
+        },
+        summary,
+        fix,
+        evidence,
+    });
+}
+
+/// ICMP errors with which the real server itself refuses protocol 4.
+fn refusals(case: &Case<'_>) -> Vec<EvidenceId> {
+    let rip = case.path.rip;
+    case.sightings(&TUNNELLED, |_, sighting| {
+        sighting.source == rip
+            && matches!(
+                sighting.form,
+                Form::IcmpError {
+                    icmp_type: 3,
+                    code: 2 | 3,
+                    of: Quoting::Tunnelled
+                }
+            )
+    })
+}
+
+fn decapsulation_fault(
+    case: &Case<'_>,
+    facts: Option<&HostFacts>,
+    refusals: &[EvidenceId],
+    arrived: bool,
+) -> Option<(Code, String, Vec<String>)> {
+    let server = case.realserver();
+    let (rip, dip, vip) = (case.path.rip, case.path.dip, case.path.vip);
+    let on = |command: String| case.on(server, command);
+    let form = refusals
+        .first()
+        .and_then(|id| Some(case.sighting(*id)?.form));
+    if let Some(Form::IcmpError { code: 2, .. }) = form {
+        return Some((
+            Code::IpipNotSupported,
+            format!("{rip} answers protocol unreachable: its kernel does not take protocol 4"),
+            vec![
+                on("modprobe ipip".to_owned()),
+                on("ip link set tunl0 up".to_owned()),
+                on(format!("ip addr add {vip}/32 dev tunl0")),
+            ],
+        ));
+    }
+    let Some(facts) = facts else {
+        return form.map(|_| {
+            (
+                Code::TunnelMissing,
+                format!(
+                    "{rip} has ipip, but no tunnel device that is up takes the director's packets"
+                ),
+                vec![
+                    on("ip -d link show type ipip".to_owned()),
+                    on("ip link set tunl0 up".to_owned()),
+                ],
+            )
+        });
+    };
+    let devices: Vec<&Link> = facts
+        .links
+        .iter()
+        .filter(|link| is_tunnel(case, link))
+        .collect();
+    let up: Vec<&Link> = devices.iter().copied().filter(|link| link.up).collect();
+    let takes = |link: &&Link| match &link.tunnel {
+        None => true,
+        Some(ends) => {
+            ends.local.is_none_or(|local| local == rip)
+                && (ends.remote.is_none() || dip.is_none() || ends.remote == dip)
+        }
+    };
+    if devices.is_empty() {
+        return Some((
+            Code::TunnelMissing,
+            "the real server has no ipip tunnel device".to_owned(),
+            vec![
+                on("modprobe ipip".to_owned()),
+                on("ip link set tunl0 up".to_owned()),
+                on(format!("ip addr add {vip}/32 dev tunl0")),
+            ],
+        ));
+    }
+    if up.is_empty() {
+        let name = &devices[0].name;
+        return Some((
+            Code::TunnelDown,
+            format!("{name} is down"),
+            vec![on(format!("ip link set {name} up"))],
+        ));
+    }
+    if !up.iter().any(takes) {
+        let link = up[0];
+        let ends = link.tunnel.as_ref()?;
+        let end = |end: Option<std::net::Ipv4Addr>| {
+            end.map_or_else(|| "any".to_owned(), |address| address.to_string())
+        };
+        let wanted = dip.map_or_else(|| "any".to_owned(), |dip| dip.to_string());
+        return Some((
+            Code::TunnelEndpointMismatch,
+            format!(
+                "{} takes packets from {} to {} only, not from {wanted} to {rip}",
+                link.name,
+                end(ends.remote),
+                end(ends.local)
+            ),
+            vec![on(format!(
+                "ip link set {} type ipip local {rip} remote {wanted}",
+                link.name
+            ))],
+        ));
+    }
+    if !arrived {
+        return None;
+    }
+    let incoming = up[0];
+    Some((
+        Code::RealserverFirewallIpip,
+        format!(
+            "{} is up and takes them, so the real server's firewall drops protocol 4",
+            incoming.name
+        ),
+        vec![
+            on("nft list ruleset; iptables-save -c".to_owned()),
+            on(format!(
+                "iptables -I INPUT -p 4 -s {} -j ACCEPT",
+                dip.map_or_else(|| "DIP".to_owned(), |dip| dip.to_string())
+            )),
+        ],
+    ))
+}
+
+fn is_tunnel(case: &Case<'_>, link: &Link) -> bool {
+    link.kind.as_deref() == Some("ipip")
+        || match &case.path.tunnel {
+            Some(named) => link.name == *named,
+            None => link.name == "tunl0",
+        }
+}
+
+/// The probes came out of the tunnel, and nothing left.
+fn unanswered(case: &Case<'_>) -> Option<Silence> {
+    case.silence(Some(Station::RealserverTunnel), Station::RealserverOut, &[])
+}
+
+fn accept(case: &mut Case<'_>) {
+    if case.is_proven(Hop::RealserverAccept) && !asks_in_vain(case) {
+        return;
+    }
+    let server = case.realserver();
+    let Some(facts) = case.facts(server).cloned() else {
+        forwarded_back(case);
+        return;
+    };
+    let alone = case.evidence.host(Host::Director).is_none();
+    let silence = unanswered(case);
+    if silence.is_none() && !alone {
+        return;
+    }
+    let mut found = routing_faults(case, &facts);
+    if found.is_empty() {
+        if case.is_broken(Hop::GatewayArp) || case.is_broken(Hop::RealserverEgress) {
+            return;
+        }
+        match (&silence, no_route_to_client(case)) {
+            (_, Some(fault)) => found.push(fault),
+            (Some(_), None) if !case.is_proven(Hop::RealserverAccept) => {
+                found.push(firewall(case));
+            }
+            _ => return,
+        }
+    }
+    let cited = silence.as_ref().map(|silence| case.cite_silence(silence));
+    for (mut fault, facts) in found {
+        fault.between = silence
+            .as_ref()
+            .map(|_| (Station::RealserverTunnel, Station::RealserverOut));
+        fault.evidence.extend(cited);
+        for (summary, command) in facts {
+            let id = case.cite_fact(server, summary, command);
+            fault.evidence.push(id);
+        }
+        case.broken(fault);
+    }
+}
+
+/// Facts to cite: what and the command that shows it.
+type Facts = Vec<(String, String)>;
+
+/// HOWTO Q2: the routing that a decapsulated packet meets.
+fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
+    let server = case.realserver();
+    let (vip, cip) = (case.path.vip, case.path.cip);
+    let device = facts
+        .links
+        .iter()
+        .filter(|link| is_tunnel(case, link))
+        .max_by_key(|link| link.up);
+    let Some(device) = device.filter(|link| link.up) else {
+        return Vec::new();
+    };
+    let name = &device.name;
+    let on = |command: String| case.on(server, command);
+    let question = format!("ip route get from {cip} to {vip} iif {name}");
+    let answer = case.route(server, vip, Some(cip), Some(name));
+    let plain = case.route(server, vip, None, None);
+    let local = facts.is_local(vip)
+        || matches!(plain, Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local);
+    let mut found = Vec::new();
+    if !local {
+        found.push((
+            Break {
+                code: Code::VipNotLocal,
+                hop: Hop::RealserverAccept,
+                between: None,
+                summary: format!("the VIP {vip} is not an address of the real server"),
+                detail:
+                    "What comes out of the tunnel is for the VIP, so the real server must have it, \
+                         hidden from ARP, on the tunnel device or on lo."
+                        .to_owned(),
+                fix: vec![on(format!("ip addr add {vip}/32 dev {name}"))],
+                evidence: Vec::new(),
+            },
+            vec![(
+                format!("{vip} is on no device"),
+                format!("ip addr show to {vip}"),
+            )],
+        ));
+    }
+    let Some(RouteAnswer::Error { error, .. }) = answer else {
+        return found;
+    };
+    if !local {
+        return found;
+    }
+    let force = facts.rp_filter_in_force(name).unwrap_or(0);
+    if force == 0 {
+        found.push((
+            Break {
+                code: Code::RouteRejects,
+                hop: Hop::RealserverAccept,
+                between: None,
+                summary: format!("the real server's routing refuses packets from {cip} to {vip} on {name}"),
+                detail: format!(
+                    "`{question}` says: {error}, and rp_filter is 0 there: look for a policy rule or a \
+                     blackhole, prohibit or unreachable route."
+                ),
+                fix: vec![on("ip rule; ip route show table all".to_owned()), on(question.clone())],
+                evidence: Vec::new(),
+            },
+            vec![(format!("{question}: {error}"), question)],
+        ));
+        return found;
+    }
+    let of = |who: &str| {
+        facts
+            .sysctls
+            .get(&format!("net.ipv4.conf.{who}.rp_filter"))
+            .copied()
+    };
+    let (all, own) = (of("all").unwrap_or(0), of(name).unwrap_or(0));
+    let mut fix = Vec::new();
+    if all > 0 {
+        fix.push(on("sysctl -w net.ipv4.conf.all.rp_filter=0".to_owned()));
+    }
+    if own > 0 {
+        fix.push(on(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=0")));
+    }
+    if all > 0 {
+        fix.push(on(
+            "# rp_filter of the other devices was the larger of `all` and their own: set \
+                     theirs where you want it kept"
+                .to_owned(),
+        ));
+    }
+    let mode = if force == 2 { "loose" } else { "strict" };
+    let mut cited = vec![
+        (
+            format!(
+                "rp_filter: all {all}, {name} {own}; the larger, {force} ({mode}), is in force"
+            ),
+            format!("sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.{name}.rp_filter"),
+        ),
+        (format!("{question}: {error}"), question.clone()),
+    ];
+    let counter = "TcpExtIPReversePathFilter";
+    let after = case
+        .evidence
+        .host(server)
+        .and_then(|record| record.after.as_ref());
+    if let (Some(before), Some(after)) = (
+        facts.counter(counter),
+        after.and_then(|a| a.counter(counter)),
+    ) && after > before
+    {
+        cited.push((
+            format!("{counter} rose by {} while we probed", after - before),
+            format!("nstat -az {counter}"),
+        ));
+    }
+    found.push((
+        Break {
+            code: Code::RpFilterDrops,
+            hop: Hop::RealserverAccept,
+            between: None,
+            summary: format!("rp_filter {force} ({mode}) on {name} drops the decapsulated packets"),
+            detail: format!(
+                "The route back to {cip} does not go out by {name}, so reverse path filtering takes the \
+                 client's packets for spoofed. It must be 0 on {name} and on `all`, whose larger value \
+                 counts; without it the firewall must see to it that only the director's tunnel is taken."
+            ),
+            fix,
+            evidence: Vec::new(),
+        },
+        cited,
+    ));
+    found
+}
+
+fn no_route_to_client(case: &Case<'_>) -> Option<(Break, Facts)> {
+    let server = case.realserver();
+    let (vip, cip) = (case.path.vip, case.path.cip);
+    let Some(RouteAnswer::Error { error, .. }) = case.route(server, cip, Some(vip), None) else {
+        return None;
+    };
+    let command = format!("ip route get {cip} from {vip}");
+    Some((
+        Break {
+            code: Code::NoRouteToClient,
+            hop: Hop::RealserverEgress,
+            between: None,
+            summary: format!("the real server has no route from {vip} to the client {cip}"),
+            detail: format!("`{command}` says: {error}. Answers cannot leave."),
+            fix: vec![
+                case.on(server, "ip route add default via GATEWAY"),
+                case.on(server, "ip rule; ip route show table all"),
+            ],
+            evidence: Vec::new(),
+        },
+        vec![(format!("{command}: {error}"), command)],
+    ))
+}
+
+fn firewall(case: &Case<'_>) -> (Break, Facts) {
+    let server = case.realserver();
+    let (vip, cip) = (case.path.vip, case.path.cip);
+    let forbidden = case.forbidden(&[ProbeKind::SpoofSynack, ProbeKind::SpoofTrace]);
+    let rules = case.on(server, "nft list ruleset; iptables-save -c");
+    if forbidden.len() >= 3 {
+        return (
+            Break {
+                code: Code::RealserverFirewallEgress,
+                hop: Hop::RealserverEgress,
+                between: None,
+                summary: format!("the real server's firewall drops what leaves from {vip}"),
+                detail: "Its kernel refuses even our own packets from the VIP: OUTPUT drops them."
+                    .to_owned(),
+                fix: vec![
+                    rules,
+                    case.on(server, format!("iptables -I OUTPUT -s {vip} -j ACCEPT")),
+                ],
+                evidence: forbidden[..1].to_vec(),
+            },
+            Vec::new(),
+        );
+    }
+    (
+        Break {
+            code: Code::RealserverFirewallDecapsulated,
+            hop: Hop::RealserverAccept,
+            between: None,
+            summary: format!("the real server's firewall drops packets from {cip} to {vip} after decapsulation"),
+            detail: "They come out of the tunnel, routing would deliver them to the VIP, and no answer of \
+                     any kind leaves."
+                .to_owned(),
+            fix: vec![
+                rules,
+                case.on(
+                    server,
+                    format!("iptables -I INPUT -d {vip} -p tcp --dport {} -j ACCEPT", case.path.port),
+                ),
+            ],
+            evidence: Vec::new(),
+        },
+        Vec::new(),
+    )
+}
+
+/// From the director alone: an inner packet that comes back with a lower time to live was forwarded.
+fn forwarded_back(case: &mut Case<'_>) {
+    let back = case.sightings(
+        &[
+            ProbeKind::TunnelUdp,
+            ProbeKind::TunnelSyn,
+            ProbeKind::Reflect,
+        ],
+        |item, sighting| item.station == Some(Station::DirectorIn) && sighting.form == Form::Plain,
+    );
+    let Some(id) = back.first().copied() else {
+        return;
+    };
+    let (server, vip) = (case.realserver(), case.path.vip);
+    case.broken(Break {
+        code: Code::VipNotLocal,
+        hop: Hop::RealserverAccept,
+        between: None,
+        summary: format!(
+            "the real server forwards packets for the VIP {vip} instead of taking them"
+        ),
+        detail:
+            "The inner packet came back to the director: the real server decapsulated it, does not \
+                 have the VIP, and routed it on."
+                .to_owned(),
+        fix: vec![case.on(server, format!("ip addr add {vip}/32 dev tunl0"))],
+        evidence: vec![id],
+    });
+}
+
+/// Whether the real server answers closed ports, but the service's port not at all.
+fn asks_in_vain(case: &Case<'_>) -> bool {
+    !case.is_proven(Hop::Service)
+        && case
+            .silence(
+                Some(Station::RealserverTunnel),
+                Station::RealserverOut,
+                &ASKING,
+            )
+            .is_some()
+}
+
+fn service(case: &mut Case<'_>) {
+    if case.is_proven(Hop::Service) || case.is_broken(Hop::RealserverAccept) {
+        return;
+    }
+    let server = case.realserver();
+    let (vip, port) = (case.path.vip, case.path.port);
+    let (number, name) = match case.path.protocol {
+        Protocol::Tcp => (6, "tcp"),
+        Protocol::Udp => (17, "udp"),
+    };
+    let listening = case.facts(server).map(|facts| {
+        facts.listeners.iter().any(|listener: &Listener| {
+            listener.protocol == number
+                && listener.port == port
+                && listener.address.is_none_or(|address| address == vip)
+        })
+    });
+    let refused = case.sightings(&ASKING, |item, sighting| {
+        let here = matches!(
+            item.station,
+            Some(Station::RealserverOut | Station::ClientIn)
+        );
+        here && (sighting.form == Form::Refused
+            || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
+    });
+    let command = format!("ss -Hln{} sport = :{port}", &name[..1]);
+    let alone = case.evidence.host(Host::Director).is_none();
+    if !refused.is_empty() || alone && listening == Some(false) {
+        let mut evidence: Vec<_> = refused.into_iter().take(1).collect();
+        if listening == Some(false) {
+            let summary = format!("no {name} socket listens on {vip}:{port}");
+            evidence.push(case.cite_fact(server, summary, &command));
+        }
+        case.broken(Break {
+            code: Code::ServiceNotListening,
+            hop: Hop::Service,
+            between: None,
+            summary: format!("nothing listens on {vip}:{port} of the real server"),
+            detail: "The packet reaches the VIP and the kernel refuses it. The service must be bound to \
+                     the VIP or to any address."
+                .to_owned(),
+            fix: vec![case.on(server, command)],
+            evidence,
+        });
+        return;
+    }
+    if case.path.protocol == Protocol::Udp
+        && listening == Some(true)
+        && case.is_proven(Hop::RealserverAccept)
+    {
+        let summary =
+            format!("a udp socket is bound to {vip}:{port}, and closed ports are refused");
+        let cited = case.cite_fact(server, &summary, &command);
+        case.proven_by_fact(Hop::Service, &summary, vec![cited]);
+        return;
+    }
+    if !asks_in_vain(case)
+        || case.is_broken(Hop::GatewayArp)
+        || case.is_broken(Hop::RealserverEgress)
+    {
+        return;
+    }
+    let Some(silence) = case.silence(
+        Some(Station::RealserverTunnel),
+        Station::RealserverOut,
+        &ASKING,
+    ) else {
+        return;
+    };
+    let drops = |facts: Option<&HostFacts>| facts.and_then(|f| f.counter("TcpExtListenDrops"));
+    let record = case.evidence.host(server);
+    let before = drops(record.and_then(|record| record.before.as_ref()));
+    let overflows =
+        drops(record.and_then(|record| record.after.as_ref())) > before && before.is_some();
+    let cited = case.cite_silence(&silence);
+    let between = Some((Station::RealserverTunnel, Station::RealserverOut));
+    if overflows {
+        let fact = case.cite_fact(
+            server,
+            "TcpExtListenDrops rose",
+            "nstat -az TcpExtListenDrops",
+        );
+        case.broken(Break {
+            code: Code::ServiceSilent,
+            hop: Hop::Service,
+            between,
+            summary: format!("the service on {vip}:{port} takes no more connections"),
+            detail: "Its accept queue is full: the kernel drops new connections.".to_owned(),
+            fix: vec![case.on(server, command)],
+            evidence: vec![cited, fact],
+        });
+    } else {
+        case.broken(Break {
+            code: Code::RealserverFirewallDecapsulated,
+            hop: Hop::RealserverAccept,
+            between,
+            summary: format!("the real server's firewall drops {name} to {vip}:{port} after decapsulation"),
+            detail: "Probes to a closed port of the VIP are answered; those to the service are not, not \
+                     even refused."
+                .to_owned(),
+            fix: vec![
+                case.on(server, "nft list ruleset; iptables-save -c"),
+                case.on(server, format!("iptables -I INPUT -d {vip} -p {name} --dport {port} -j ACCEPT")),
+            ],
+            evidence: vec![cited],
+        });
+    }
+}
+
+/// Answers that leave with another source than the VIP.
+fn rewritten(case: &mut Case<'_>) {
+    let (vip, cip) = (case.path.vip, case.path.cip);
+    let other = |answers: bool| {
+        case.sightings(&[], |item, sighting| {
+            let spoofed = matches!(
+                sighting.probe.kind,
+                ProbeKind::SpoofTrace | ProbeKind::SpoofSynack
+            );
+            let answer = matches!(
+                sighting.form,
+                Form::SynAck | Form::Refused | Form::PORT_UNREACHABLE
+            ) && !spoofed;
+            let probe = spoofed && sighting.form == Form::Plain;
+            item.station == Some(Station::RealserverOut)
+                && sighting.source != vip
+                && sighting.destination == cip
+                && if answers { answer } else { probe }
+        })
+    };
+    let (answers, probes) = (other(true), other(false));
+    let server = case.realserver();
+    if let (Some(first), false) = (
+        answers.first().copied(),
+        case.is_proven(Hop::RealserverEgress),
+    ) {
+        let source = case.sighting(first).map_or(vip, |sighting| sighting.source);
+        for hop in [Hop::RealserverAccept, Hop::Service] {
+            let proof = Proof {
+                seen: false,
+                evidence: vec![first],
+            };
+            case.proofs.entry(hop).or_insert(proof);
+        }
+        case.broken(Break {
+            code: Code::EgressSourceRewritten,
+            hop: Hop::RealserverEgress,
+            between: Some((Station::RealserverTunnel, Station::RealserverOut)),
+            summary: format!(
+                "answers leave the real server from {source} instead of the VIP {vip}"
+            ),
+            detail:
+                "The client asked the VIP and takes answers from no other address. A source NAT or \
+                     masquerade rule on the real server rewrites them."
+                    .to_owned(),
+            fix: vec![
+                case.on(server, "nft list ruleset; iptables-save -t nat -c"),
+                case.on(
+                    server,
+                    format!("iptables -t nat -I POSTROUTING -s {vip} -j ACCEPT"),
+                ),
+            ],
+            evidence: vec![first],
+        });
+    } else if let Some(first) = probes.first().copied() {
+        let source = case.sighting(first).map_or(vip, |sighting| sighting.source);
+        case.note(
+            Code::OwnFlowsRewritten,
+            Hop::RealserverEgress,
+            format!("packets that the real server itself starts from {vip} leave from {source}"),
+            "A source NAT rewrites flows that the real server starts, but not its answers to tunnelled \
+             packets, which are what matters."
+                .to_owned(),
+            vec![first],
+        );
+    }
+}
+
+/// HOWTO Q4: the gateway must answer whichever sender address the kernel uses.
+fn gateway_arp(case: &mut Case<'_>) {
+    let server = case.realserver();
+    if case.evidence.host(server).is_none() || case.evidence.hears(server).is_err() {
+        return;
+    }
+    let (vip, gateway) = (case.path.vip, asked_gateway(case));
+    let Some(gateway) = gateway else { return };
+    let requests = |sender_is_vip: bool, ours: bool| {
+        arps(case, |arp| {
+            arp.operation == Arp::REQUEST
+                && arp.target == gateway
+                && (arp.sender == vip) == sender_is_vip
+                && arp.is_ours() == ours
+        })
+    };
+    let replies = |to_vip: bool| {
+        arps(case, |arp| {
+            arp.operation == Arp::REPLY && arp.sender == gateway && (arp.target == vip) == to_vip
+        })
+    };
+    let (kernel_vip, kernel_own) = (requests(true, false), requests(false, false));
+    let (ours_vip, ours_own) = (requests(true, true), requests(false, true));
+    let (to_vip, to_own) = (replies(true), replies(false));
+    let kernel_uses_vip = !kernel_vip.is_empty();
+    if kernel_uses_vip && to_vip.is_empty() && ours_vip.len() >= ARP_TRIES && !to_own.is_empty() {
+        let device = arp_device(case, kernel_vip[0]);
+        let evidence = vec![kernel_vip[0], ours_vip[0], to_own[0]];
+        imply_answer(case, kernel_vip[0]);
+        case.broken(Break {
+            code: Code::GatewayDropsVipArp,
+            hop: Hop::GatewayArp,
+            between: None,
+            summary: format!("the gateway {gateway} does not answer `who-has {gateway} tell {vip}`"),
+            detail: format!(
+                "It answers the same question told to the real server's own address. The kernel asks with \
+                 the VIP as the sender whenever a packet from the VIP finds no neighbour entry \
+                 (arp_announce 0 on {device}); {} requests of the kernel and {} of ours were not answered.",
+                kernel_vip.len(),
+                ours_vip.len()
+            ),
+            fix: vec![
+                case.on(server, format!("sysctl -w net.ipv4.conf.{device}.arp_announce=2")),
+                case.on(server, "# or hide the VIP: sysctl -w net.ipv4.conf.all.hidden=1 \
+                                 net.ipv4.conf.tunl0.hidden=1 (patched kernels)"),
+            ],
+            evidence,
+        });
+        return;
+    }
+    let nothing = to_vip.is_empty() && to_own.is_empty();
+    let emitted = case.evidence.passages(case.number).any(|p| {
+        p.waypoints
+            .iter()
+            .zip(&p.seen)
+            .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
+    });
+    if nothing && !emitted && ours_own.len() >= ARP_TRIES {
+        let device = arp_device(case, ours_own[0]);
+        if let Some(first) = kernel_vip.first() {
+            imply_answer(case, *first);
+        }
+        let evidence = ours_own
+            .iter()
+            .take(1)
+            .chain(kernel_own.iter().take(1))
+            .copied()
+            .collect();
+        case.broken(Break {
+            code: Code::GatewayUnreachable,
+            hop: Hop::GatewayArp,
+            between: None,
+            summary: format!("the gateway {gateway} answers no ARP request"),
+            detail: format!("{} requests on {device} were not answered.", ours_own.len()),
+            fix: vec![
+                case.on(server, format!("arping -c 3 -I {device} {gateway}")),
+                case.on(server, format!("ip link show {device}; ip route")),
+            ],
+            evidence,
+        });
+    }
+}
+
+/// The address that our own ARP requests asked for.
+fn asked_gateway(case: &Case<'_>) -> Option<std::net::Ipv4Addr> {
+    let (server, vip) = (case.realserver(), case.path.vip);
+    case.evidence
+        .items()
+        .iter()
+        .find_map(|item| match &item.what {
+            What::Arp { arp, .. } if item.host == server && arp.is_ours() && arp.target != vip => {
+                Some(arp.target)
+            }
+            _ => None,
+        })
+}
+
+fn arps(case: &Case<'_>, wanted: impl Fn(&Arp) -> bool) -> Vec<EvidenceId> {
+    let server = case.realserver();
+    case.evidence
+        .items()
+        .iter()
+        .filter(|item| {
+            item.host == server && matches!(&item.what, What::Arp { arp, .. } if wanted(arp))
+        })
+        .map(|item| item.id)
+        .collect()
+}
+
+fn arp_device(case: &Case<'_>, id: EvidenceId) -> String {
+    match case.evidence.item(id).map(|item| &item.what) {
+        Some(What::Arp { capture, .. }) => capture.device.clone(),
+        _ => "DEV".to_owned(),
+    }
+}
+
+/// A kernel that asks for the gateway with the VIP as the sender has a packet from the VIP to send: if
+/// packets came out of the tunnel, it accepted them.
+fn imply_answer(case: &mut Case<'_>, request: EvidenceId) {
+    if case.is_proven(Hop::Decapsulation) {
+        let proof = Proof {
+            seen: false,
+            evidence: vec![request],
+        };
+        case.proofs.entry(Hop::RealserverAccept).or_insert(proof);
+    }
+}
