@@ -56,7 +56,8 @@ fn decapsulation(case: &mut Case<'_>) {
     let alone = case.evidence.host(Host::Director).is_none();
     let facts = case.facts(case.realserver()).cloned();
     let arrived = silence.is_some() || !refusals.is_empty();
-    if !arrived && !(alone && facts.is_some()) || case.is_broken(Hop::DirectorSource) {
+    let by_fact = alone && facts.is_some();
+    if !(arrived || by_fact) || case.is_broken(Hop::DirectorSource) {
         return;
     }
     let Some((code, summary, fix)) = decapsulation_fault(case, facts.as_ref(), &refusals, arrived)

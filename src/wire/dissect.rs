@@ -14,6 +14,7 @@ use crate::wire::Icmpv4;
 use crate::wire::InnerStart;
 use crate::wire::IpProtocol;
 use crate::wire::Ipv4;
+use crate::wire::Mac;
 use crate::wire::Octets;
 use crate::wire::Tcp;
 use crate::wire::TcpStart;
@@ -202,7 +203,13 @@ impl Dissector {
         );
         let (sender, target) = (arp.sender_ip, arp.target_ip);
         self.say(&match arp.operation {
-            Arp::REQUEST => format!("ARP, Request who-has {target} tell {sender}"),
+            Arp::REQUEST if arp.target_mac == Mac([0; 6]) => {
+                format!("ARP, Request who-has {target} tell {sender}")
+            }
+            Arp::REQUEST => {
+                let mac = arp.target_mac;
+                format!("ARP, Request who-has {target} ({mac}) tell {sender}")
+            }
             Arp::REPLY => format!("ARP, Reply {sender} is-at {}", arp.sender_mac),
             other => format!("ARP, operation {other}, {sender} to {target}"),
         });

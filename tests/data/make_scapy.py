@@ -104,9 +104,9 @@ def layers():
     yield "forced", IP(src=a, dst=b, id=6, version=7, ihl=15, len=9, proto=99, chksum=0xdead) / UDP(
         sport=1, dport=2, len=3, chksum=0xbeef) / Raw(b"x")
     yield "arp", Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / ARP(
-        op=1, hwsrc="02:00:00:00:00:01", psrc=a, hwdst="00:00:00:00:00:00", pdst=b)
+        op=1, hwsrc="02:00:00:00:00:01", psrc=a, hwdst="ff:ff:ff:ff:ff:ff", pdst=b)
     yield "arp-announces-nobody", Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / ARP(
-        op=1, hwsrc="02:00:00:00:00:01", psrc="0.0.0.0", hwdst="00:00:00:00:00:00", pdst=b)
+        op=1, hwsrc="02:00:00:00:00:01", psrc="0.0.0.0", hwdst="ff:ff:ff:ff:ff:ff", pdst=b)
     yield "ethernet-ip", Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / ip / ICMP(type=8)
 
 
