@@ -2,19 +2,34 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 mod agent;
+mod lab;
+
+/// What was typed.
+#[derive(Parser)]
+#[command(name = "tunproof", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommand,
+}
+
+#[derive(clap::Subcommand)]
+enum Subcommand {
+    /// The whole path on one machine, in network namespaces
+    Lab(lab::LabArgs),
+    /// Serve one controller over stdin and stdout
+    Agent {
+        #[arg(long, hide = true)]
+        janitor: bool,
+    },
+}
 
 /// The whole command, from the process's arguments to its exit status.
 pub fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    match arguments
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
-        ["agent"] => agent::main(false),
-        ["agent", "--janitor"] => agent::main(true),
-        _ => ExitCode::from(2),
+    match Arguments::parse().command {
+        Subcommand::Lab(arguments) => lab::run(arguments),
+        Subcommand::Agent { janitor } => agent::main(janitor),
     }
 }
