@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("agent", &["plan", "exchange", "run"]),
     ("live", &["plan", "exchange", "run", "agent"]),
-    ("lab", &["live", "plan"]),
+    ("lab", &["plan", "exchange", "live"]),
     (
         "cli",
         &[

@@ -12,6 +12,7 @@ mod director;
 mod dry_run;
 mod explain;
 mod failure;
+mod lab;
 mod listen;
 mod output;
 mod progress;
@@ -61,6 +62,8 @@ enum Command {
     Listen(listen::Arguments),
     /// Say what a finding means, how it is shown, and how to mend it
     Explain(explain::Arguments),
+    /// Build the whole path on this machine, in network namespaces, and break it
+    Lab(lab::LabArgs),
     /// Serve one controller over stdin and stdout; `tunproof verify` starts it
     Agent(agent::Arguments),
 }
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Realserver(arguments) => realserver::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
         Command::Explain(arguments) => explain::main(&arguments),
+        Command::Lab(arguments) => return lab::run(arguments),
         Command::Agent(arguments) => return agent::main(&arguments),
     };
     if let Err(failure) = &result {

@@ -25,7 +25,7 @@ use crate::exchange::IpvsService;
 pub(super) const CONTROLLER: u16 = 16;
 pub(super) const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
-const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+pub(super) const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 pub(super) const CMD_NEW_SERVICE: u8 = 1;
 pub(super) const CMD_DEL_SERVICE: u8 = 3;

@@ -29,6 +29,7 @@ use crate::live::ipvs::message::CMD_NEW_DEST;
 use crate::live::ipvs::message::CMD_NEW_SERVICE;
 use crate::live::ipvs::message::CMD_SET_DEST;
 use crate::live::ipvs::message::CONTROLLER;
+use crate::live::ipvs::message::CTRL_ATTR_FAMILY_NAME;
 use crate::live::ipvs::message::CTRL_CMD_GETFAMILY;
 use crate::live::ipvs::message::decode_destination;
 use crate::live::ipvs::message::decode_family;
@@ -52,6 +53,24 @@ pub fn read() -> Result<Ipvs, NetlinkError> {
     match Control::open()? {
         Some(mut control) => Ok(Ipvs::Services(control.services()?)),
         None => Ok(Ipvs::Absent),
+    }
+}
+
+/// Has the kernel load its IPVS, if it can; `modprobe ip_vs`. Whether it did, [`Control::open`] says.
+///
+/// # Errors
+///
+/// If the kernel could not be asked.
+pub fn load() -> Result<(), NetlinkError> {
+    let name = format!("{}\0", Body::family_name()).into_bytes();
+    let ask = message(
+        CONTROLLER,
+        CTRL_CMD_GETFAMILY,
+        vec![DefaultNla::new(CTRL_ATTR_FAMILY_NAME, name)],
+    );
+    match Netlink::open(NETLINK_GENERIC)?.request(ask, 0) {
+        Err(error) if error.refusal().is_none() => Err(error),
+        _ => Ok(()),
     }
 }
 

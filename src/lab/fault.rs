@@ -1,0 +1,275 @@
+//! What can be broken, and how it is broken and mended on a running lab.
+
+use std::io;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::lab::LabError;
+use crate::lab::Maker;
+use crate::lab::Node;
+use crate::lab::director;
+use crate::lab::service;
+use crate::lab::standin;
+use crate::lab::standin::TUNNEL;
+use crate::lab::state::State;
+use crate::lab::topology::VIP;
+use crate::lab::topology::set;
+use crate::live::netns::Namespace;
+use crate::live::network::Network;
+use crate::live::network::Route;
+use crate::live::network::Rule;
+use crate::plan::Hop;
+
+/// A fault of the catalogue.
+#[derive(Debug)]
+pub struct Fault {
+    /// Its name.
+    pub name: &'static str,
+    /// The finding it should lead to.
+    pub finding: &'static str,
+    /// The hop it breaks.
+    pub hop: Hop,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// What it takes.
+    pub needs: Needs,
+    /// What is changed, in this order.
+    pub(super) changes: &'static [Change],
+}
+
+/// What a fault takes of the lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing that a lab could lack.
+    Nothing,
+    /// The kernel's own `ipip`.
+    KernelTunnel,
+    /// The stand-in for `ipip`: the kernel's cannot be taken away.
+    StandInTunnel,
+}
+
+impl Fault {
+    /// Whether it takes the program `nft`.
+    pub fn needs_nft(&self) -> bool {
+        self.changes
+            .iter()
+            .any(|change| matches!(change, Change::Filter { .. }))
+    }
+}
+
+/// One change to the lab. What it says is done; undone is what a healthy lab has.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// A route is added, in place of `healthy` if there is one.
+    Route {
+        on: Node,
+        route: Route,
+        healthy: Option<Route>,
+    },
+    /// A policy rule is added.
+    Rule { on: Node, rule: Rule },
+    /// The rule for the host's own addresses comes behind others.
+    LocalBehind { on: Node },
+    /// A setting under `/proc/sys` changes.
+    Setting {
+        on: Node,
+        name: &'static str,
+        value: &'static str,
+        healthy: &'static str,
+    },
+    /// An address of prefix length 32 is added.
+    Address {
+        on: Node,
+        device: &'static str,
+        ip: Ipv4Addr,
+    },
+    /// An address of prefix length 32 is deleted.
+    AddressGone {
+        on: Node,
+        device: &'static str,
+        ip: Ipv4Addr,
+    },
+    /// A device is switched off.
+    Down { on: Node, device: &'static str },
+    /// The tunnel's device is deleted.
+    TunnelGone,
+    /// The VIP moves to an `ipip` device with these ends.
+    Ends {
+        device: &'static str,
+        local: Ipv4Addr,
+        remote: Ipv4Addr,
+    },
+    /// A chain of nftables is added.
+    Filter { on: Node, chain: &'static str },
+    /// A neighbour entry is deleted, so that ARP is asked again.
+    Forgotten {
+        on: Node,
+        device: &'static str,
+        ip: Ipv4Addr,
+    },
+    /// The director forwards otherwise.
+    Director(director::Broken),
+    /// The service stops.
+    ServiceStopped,
+    /// The stand-in for `ipip` acts otherwise, by the fault's name.
+    ByName,
+}
+
+impl Change {
+    /// Does it.
+    pub(super) fn apply(&self, state: &State) -> Result<(), LabError> {
+        match *self {
+            Change::Route { on, ref route, .. } => Ok(network(state, on)?.add_route(route)?),
+            Change::Rule { on, ref rule } => Ok(network(state, on)?.add_rule(rule)?),
+            Change::LocalBehind { on } => director::move_local(&mut network(state, on)?, true),
+            Change::Setting {
+                on, name, value, ..
+            } => set(&enter(state, on)?, on, name, value),
+            Change::Address { on, device, ip } => {
+                Ok(network(state, on)?.add_address(device, ip, 32)?)
+            }
+            Change::AddressGone { on, device, ip } => {
+                Ok(network(state, on)?.delete_address(device, ip, 32)?)
+            }
+            Change::Down { on, device } => Ok(network(state, on)?.set_up(device, false)?),
+            Change::TunnelGone => Ok(network(state, Node::S)?.delete_link(TUNNEL)?),
+            Change::Ends {
+                device,
+                local,
+                remote,
+            } => {
+                let mut network = network(state, Node::S)?;
+                network.set_up(TUNNEL, false)?;
+                network.add_ipip(device, Some((local, remote)))?;
+                network.add_address(device, VIP, 32)?;
+                Ok(network.set_up(device, true)?)
+            }
+            Change::Filter { on, chain } => nft(
+                &enter(state, on)?,
+                format!("table ip {TABLE} {{\n{chain}\n}}\n"),
+            ),
+            Change::Forgotten { on, device, ip } => {
+                Ok(network(state, on)?.delete_neighbour(device, ip)?)
+            }
+            Change::Director(broken) => broken.apply(state.director, &enter(state, Node::D)?),
+            Change::ServiceStopped => service_is(state, false),
+            Change::ByName => Ok(()),
+        }
+    }
+
+    /// Undoes it, also where it is done in part or not at all.
+    pub(super) fn undo(&self, state: &State) -> Result<(), LabError> {
+        match *self {
+            Change::Route {
+                on,
+                healthy: Some(ref route),
+                ..
+            } => Ok(network(state, on)?.add_route(route)?),
+            Change::Route { on, ref route, .. } => Ok(network(state, on)?.delete_route(route)?),
+            Change::Rule { on, ref rule } => Ok(network(state, on)?.delete_rule(rule)?),
+            Change::LocalBehind { on } => director::move_local(&mut network(state, on)?, false),
+            Change::Setting {
+                on, name, healthy, ..
+            } => set(&enter(state, on)?, on, name, healthy),
+            Change::Address { on, device, ip } => {
+                Ok(network(state, on)?.delete_address(device, ip, 32)?)
+            }
+            Change::AddressGone { on, device, ip } => {
+                Ok(network(state, on)?.add_address(device, ip, 32)?)
+            }
+            Change::Down { on, device } => Ok(network(state, on)?.set_up(device, true)?),
+            Change::TunnelGone => {
+                let mut server = network(state, Node::S)?;
+                if server.link(TUNNEL)?.is_some() {
+                    return Ok(());
+                }
+                let backstage = Namespace::enter(state.keeper.number, state.backstage)?;
+                let mut far_end = backstage.run(Network::open)?;
+                standin::add_device(
+                    (&enter(state, Node::S)?, &mut server),
+                    (&backstage, &mut far_end),
+                )
+            }
+            Change::Ends { device, .. } => {
+                let mut network = network(state, Node::S)?;
+                network.delete_link(device)?;
+                Ok(network.set_up(TUNNEL, true)?)
+            }
+            Change::Filter { on, .. } => nft(
+                &enter(state, on)?,
+                format!("add table ip {TABLE}\ndelete table ip {TABLE}\n"),
+            ),
+            Change::Forgotten { on, device, ip } => {
+                Ok(network(state, on)?.delete_neighbour(device, ip)?)
+            }
+            Change::Director(broken) => broken.undo(state.director, &enter(state, Node::D)?),
+            Change::ServiceStopped => service_is(state, true),
+            Change::ByName => Ok(()),
+        }
+    }
+}
+
+/// Why `fault` cannot be had in this lab.
+pub(super) fn check(fault: &Fault, state: &State) -> Result<(), LabError> {
+    let (needs, has) = match (fault.needs, state.tunnel) {
+        (Needs::KernelTunnel, Maker::StandIn) => ("the kernel's own ipip", "the stand-in for it"),
+        (Needs::StandInTunnel, Maker::Kernel) => ("the stand-in for ipip", "the kernel's own"),
+        _ => return Ok(()),
+    };
+    Err(LabError::Needs {
+        fault: fault.name,
+        needs,
+        has,
+    })
+}
+
+/// The table of nftables that all faults' chains are in.
+const TABLE: &str = "tunproof_lab";
+
+fn enter(state: &State, node: Node) -> Result<Namespace, LabError> {
+    Ok(Namespace::enter(state.keeper.number, state.threads[&node])?)
+}
+
+fn network(state: &State, node: Node) -> Result<Network, LabError> {
+    Ok(enter(state, node)?.run(Network::open)?)
+}
+
+fn nft(namespace: &Namespace, text: String) -> Result<(), LabError> {
+    let run = move || -> io::Result<_> {
+        let mut nft = Command::new("nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut input = nft.stdin.take().expect("it is piped");
+        // If it ends early, its own words say why.
+        let _ = input.write_all(text.as_bytes());
+        drop(input);
+        nft.wait_with_output()
+    };
+    let output = namespace.run(run).map_err(LabError::NoNft)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(LabError::Nft(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )),
+    }
+}
+
+/// Waits until the service on the real server runs, or does not.
+fn service_is(state: &State, listening: bool) -> Result<(), LabError> {
+    let until = Instant::now() + Duration::from_secs(5);
+    while service::is_listening(state.keeper.number, state.threads[&Node::S]) != listening {
+        if Instant::now() > until {
+            return Err(LabError::Service(if listening { "start" } else { "stop" }));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}

@@ -1,0 +1,552 @@
+//! Devices, addresses, routes and rules of a network namespace, as `ip` sets them up.
+//!
+//! Each call leaves things as it says, whatever they were before: what is to be added may be there already,
+//! what is to be deleted may be gone.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_core::NLM_F_EXCL;
+use netlink_packet_core::NLM_F_REPLACE;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::IpProtocol;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::InfoData;
+use netlink_packet_route::link::InfoVeth;
+use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::NeighbourAddress;
+use netlink_packet_route::neighbour::NeighbourAttribute;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::RouteScope;
+use netlink_packet_route::route::RouteType;
+use netlink_packet_route::rule::RuleAction;
+use netlink_packet_route::rule::RuleAttribute;
+use netlink_packet_route::rule::RuleMessage;
+use netlink_packet_route::rule::RulePortRange;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::libc;
+use rtnetlink::AddressMessageBuilder;
+use rtnetlink::LinkIpIp;
+use rtnetlink::LinkMessageBuilder;
+use rtnetlink::LinkUnspec;
+use rtnetlink::LinkVeth;
+use rtnetlink::RouteMessageBuilder;
+
+use crate::exchange::Link;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteQuery;
+use crate::live::links;
+use crate::live::netlink::Netlink;
+use crate::live::netlink::NetlinkError;
+use crate::live::routes;
+
+/// Why the network could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}")]
+pub struct NetworkError {
+    /// What was tried, as in `add route default via 192.0.2.1`.
+    pub operation: String,
+    /// Why it failed.
+    pub source: NetlinkError,
+}
+
+/// A route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination and prefix length.
+    pub to: (Ipv4Addr, u8),
+    /// What becomes of packets.
+    pub hop: NextHop,
+    /// Preferred source address.
+    pub source: Option<Ipv4Addr>,
+    /// Routing table.
+    pub table: u32,
+}
+
+/// What becomes of a route's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// They go to a gateway.
+    Via(Ipv4Addr),
+    /// They go to a device.
+    Device(&'static str),
+    /// They vanish.
+    Blackhole,
+    /// They are refused.
+    Unreachable,
+}
+
+impl Route {
+    /// The main routing table.
+    pub const MAIN: u32 = 254;
+
+    /// `to/prefix via gateway`.
+    pub const fn via(to: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Route {
+        Route::new(to, prefix, NextHop::Via(gateway))
+    }
+
+    /// `default via gateway`.
+    pub const fn default_via(gateway: Ipv4Addr) -> Route {
+        Route::via(Ipv4Addr::UNSPECIFIED, 0, gateway)
+    }
+
+    /// A route of the main table, without a preferred source.
+    pub const fn new(to: Ipv4Addr, prefix: u8, hop: NextHop) -> Route {
+        Route {
+            to: (to, prefix),
+            hop,
+            source: None,
+            table: Route::MAIN,
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (to, prefix) = self.to;
+        match self.hop {
+            NextHop::Via(gateway) => write!(f, "{to}/{prefix} via {gateway}")?,
+            NextHop::Device(name) => write!(f, "{to}/{prefix} dev {name}")?,
+            NextHop::Blackhole => write!(f, "blackhole {to}/{prefix}")?,
+            NextHop::Unreachable => write!(f, "unreachable {to}/{prefix}")?,
+        }
+        if let Some(source) = self.source {
+            write!(f, " src {source}")?;
+        }
+        match self.table {
+            Route::MAIN => Ok(()),
+            table => write!(f, " table {table}"),
+        }
+    }
+}
+
+/// A policy rule; what is `None` matches anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Rules are tried in the order of their priorities.
+    pub priority: u32,
+    /// Source.
+    pub from: Option<Ipv4Addr>,
+    /// Destination.
+    pub to: Option<Ipv4Addr>,
+    /// Input device; `lo` for packets of the host's own.
+    pub iif: Option<&'static str>,
+    /// IP protocol.
+    pub protocol: Option<u8>,
+    /// Destination port.
+    pub port: Option<u16>,
+    /// The table to look the packet up in; without one it vanishes.
+    pub table: Option<u32>,
+}
+
+impl Rule {
+    /// A rule that has every packet vanish.
+    pub const fn blackhole(priority: u32) -> Rule {
+        Rule {
+            priority,
+            from: None,
+            to: None,
+            iif: None,
+            protocol: None,
+            port: None,
+            table: None,
+        }
+    }
+
+    /// A rule that looks every packet up in `table`.
+    pub const fn lookup(priority: u32, table: u32) -> Rule {
+        Rule {
+            table: Some(table),
+            ..Rule::blackhole(priority)
+        }
+    }
+}
+
+/// One end of a veth pair.
+pub struct VethEnd<'a> {
+    /// The device's name.
+    pub name: &'a str,
+    /// The namespace it is in.
+    pub namespace: &'a File,
+}
+
+/// A conversation with the kernel about one namespace's network.
+pub struct Network {
+    netlink: Netlink,
+}
+
+impl Network {
+    /// Opens one in the calling thread's network namespace; it may be used from any thread.
+    ///
+    /// # Errors
+    ///
+    /// If there is no netlink.
+    pub fn open() -> Result<Network, NetlinkError> {
+        Ok(Network {
+            netlink: Netlink::open(NETLINK_ROUTE)?,
+        })
+    }
+
+    /// The devices and their addresses; `ip -d address`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel could not be asked.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        Ok(links::list(&mut self.netlink)?.0)
+    }
+
+    /// The device `name`, if there is one; `ip -d address show dev NAME`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel could not be asked.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        Ok(self.links()?.into_iter().find(|link| link.name == name))
+    }
+
+    /// The source address the kernel chooses toward `to`, if there is a route; `ip route get TO`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel could not be asked.
+    pub fn source_toward(&mut self, to: Ipv4Addr) -> Result<Option<Ipv4Addr>, NetlinkError> {
+        let query = RouteQuery {
+            to,
+            from: None,
+            iif: None,
+        };
+        match routes::look_up(&mut self.netlink, &query)? {
+            RouteAnswer::Route(route) => Ok(route.source),
+            RouteAnswer::Error { .. } => Ok(None),
+        }
+    }
+
+    /// Adds a veth pair, both ends down.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refused.
+    pub fn add_veth(&mut self, one: &VethEnd<'_>, other: &VethEnd<'_>) -> Result<(), NetworkError> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(other.name)
+            .setns_by_fd(other.namespace.as_raw_fd())
+            .build();
+        let message = LinkVeth::new(one.name, other.name)
+            .setns_by_fd(one.namespace.as_raw_fd())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        self.request(
+            || format!("add devices {} and {}", one.name, other.name),
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &[],
+        )
+    }
+
+    /// Adds an `ipip` device; without ends it takes every packet that no other one takes. A kernel that makes
+    /// `tunl0` by itself has it already.
+    ///
+    /// # Errors
+    ///
+    /// EOPNOTSUPP if the kernel has no `ipip`.
+    pub fn add_ipip(
+        &mut self,
+        name: &str,
+        ends: Option<(Ipv4Addr, Ipv4Addr)>,
+    ) -> Result<(), NetworkError> {
+        let mut builder = LinkIpIp::new(name);
+        if let Some((local, remote)) = ends {
+            builder = builder.local(local).remote(remote);
+        }
+        self.request(
+            || format!("add ipip device {name}"),
+            RouteNetlinkMessage::NewLink(builder.build()),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &[libc::EEXIST],
+        )
+    }
+
+    /// Deletes a device, a veth with its other end.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refused.
+    pub fn delete_link(&mut self, name: &str) -> Result<(), NetworkError> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new().name(name).build();
+        self.request(
+            || format!("delete device {name}"),
+            RouteNetlinkMessage::DelLink(message),
+            0,
+            &[libc::ENODEV],
+        )
+    }
+
+    /// Switches a device on or off.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn set_up(&mut self, name: &str, up: bool) -> Result<(), NetworkError> {
+        let builder = LinkMessageBuilder::<LinkUnspec>::new().name(name);
+        let message = if up { builder.up() } else { builder.down() };
+        let state = if up { "up" } else { "down" };
+        self.change_link(|| format!("set device {name} {state}"), message.build())
+    }
+
+    /// Makes a device look like a tunnel's: no ARP, this MTU, and no segmentation left to it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn set_tunnel_like(&mut self, name: &str, mtu: u32) -> Result<(), NetworkError> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(name)
+            .mtu(mtu)
+            .arp(false)
+            .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+            .build();
+        self.change_link(|| format!("set device {name} noarp mtu {mtu}"), message)
+    }
+
+    fn change_link(
+        &mut self,
+        operation: impl FnOnce() -> String,
+        message: LinkMessage,
+    ) -> Result<(), NetworkError> {
+        self.request(operation, RouteNetlinkMessage::SetLink(message), 0, &[])
+    }
+
+    /// Gives a device an address.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn add_address(
+        &mut self,
+        name: &str,
+        ip: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetworkError> {
+        let operation = || format!("add address {ip}/{prefix} to {name}");
+        let message = self.address(operation, name, ip, prefix)?;
+        self.request(
+            operation,
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &[],
+        )
+    }
+
+    /// Takes an address from a device.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn delete_address(
+        &mut self,
+        name: &str,
+        ip: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetworkError> {
+        let operation = || format!("delete address {ip}/{prefix} from {name}");
+        let message = self.address(operation, name, ip, prefix)?;
+        self.request(
+            operation,
+            RouteNetlinkMessage::DelAddress(message),
+            0,
+            &[libc::EADDRNOTAVAIL],
+        )
+    }
+
+    fn address(
+        &mut self,
+        operation: impl Fn() -> String,
+        name: &str,
+        ip: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<AddressMessage, NetworkError> {
+        Ok(AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(self.index(operation, name)?)
+            .address(ip, prefix)
+            .build())
+    }
+
+    fn index(&mut self, operation: impl Fn() -> String, name: &str) -> Result<u32, NetworkError> {
+        self.link(name)
+            .and_then(|link| match link {
+                Some(link) => Ok(link.index),
+                None => Err(NetlinkError::Refused(io::Error::from_raw_os_error(
+                    libc::ENODEV,
+                ))),
+            })
+            .map_err(|source| NetworkError {
+                operation: operation(),
+                source,
+            })
+    }
+
+    /// Adds a route, in place of one to the same destination in the same table.
+    ///
+    /// # Errors
+    ///
+    /// ENETUNREACH where its gateway cannot be reached.
+    pub fn add_route(&mut self, route: &Route) -> Result<(), NetworkError> {
+        let operation = || format!("add route {route}");
+        let message = self.route(operation, route)?;
+        self.request(
+            operation,
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &[],
+        )
+    }
+
+    /// Deletes a route.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refused.
+    pub fn delete_route(&mut self, route: &Route) -> Result<(), NetworkError> {
+        let operation = || format!("delete route {route}");
+        let message = self.route(operation, route)?;
+        self.request(
+            operation,
+            RouteNetlinkMessage::DelRoute(message),
+            0,
+            &[libc::ESRCH],
+        )
+    }
+
+    fn route(
+        &mut self,
+        operation: impl Fn() -> String,
+        route: &Route,
+    ) -> Result<RouteMessage, NetworkError> {
+        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(route.to.0, route.to.1)
+            .table_id(route.table);
+        if let Some(source) = route.source {
+            builder = builder.pref_source(source);
+        }
+        builder = match route.hop {
+            NextHop::Via(gateway) => builder.gateway(gateway),
+            NextHop::Device(name) => builder
+                .scope(RouteScope::Link)
+                .output_interface(self.index(operation, name)?),
+            NextHop::Blackhole => builder.kind(RouteType::BlackHole),
+            NextHop::Unreachable => builder.kind(RouteType::Unreachable),
+        };
+        Ok(builder.build())
+    }
+
+    /// Adds a policy rule.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refused.
+    pub fn add_rule(&mut self, rule: &Rule) -> Result<(), NetworkError> {
+        self.request(
+            || format!("add rule {rule:?}"),
+            RouteNetlinkMessage::NewRule(rule_message(rule)),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &[libc::EEXIST],
+        )
+    }
+
+    /// Deletes a policy rule.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refused.
+    pub fn delete_rule(&mut self, rule: &Rule) -> Result<(), NetworkError> {
+        self.request(
+            || format!("delete rule {rule:?}"),
+            RouteNetlinkMessage::DelRule(rule_message(rule)),
+            0,
+            &[libc::ENOENT],
+        )
+    }
+
+    /// Deletes a neighbour entry; `ip neigh del IP dev NAME`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn delete_neighbour(&mut self, name: &str, ip: Ipv4Addr) -> Result<(), NetworkError> {
+        let operation = || format!("delete neighbour {ip} of {name}");
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = self.index(operation, name)?;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        self.request(
+            operation,
+            RouteNetlinkMessage::DelNeighbour(message),
+            0,
+            &[libc::ENOENT],
+        )
+    }
+
+    /// Has one thing done; the error numbers in `done` say that it is so already.
+    fn request(
+        &mut self,
+        operation: impl FnOnce() -> String,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        done: &[i32],
+    ) -> Result<(), NetworkError> {
+        match self.netlink.request(message, flags) {
+            Ok(_) => Ok(()),
+            Err(error) if error.refusal().is_some_and(|errno| done.contains(&errno)) => Ok(()),
+            Err(source) => Err(NetworkError {
+                operation: operation(),
+                source,
+            }),
+        }
+    }
+}
+
+fn rule_message(rule: &Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    let attributes = &mut message.attributes;
+    message.header.family = AddressFamily::Inet;
+    message.header.action = match rule.table {
+        Some(table) => {
+            attributes.push(RuleAttribute::Table(table));
+            RuleAction::ToTable
+        }
+        None => RuleAction::Blackhole,
+    };
+    attributes.push(RuleAttribute::Priority(rule.priority));
+    if let Some(from) = rule.from {
+        message.header.src_len = 32;
+        attributes.push(RuleAttribute::Source(from.into()));
+    }
+    if let Some(to) = rule.to {
+        message.header.dst_len = 32;
+        attributes.push(RuleAttribute::Destination(to.into()));
+    }
+    if let Some(iif) = rule.iif {
+        attributes.push(RuleAttribute::Iifname(iif.to_owned()));
+    }
+    if let Some(protocol) = rule.protocol {
+        attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(protocol)));
+    }
+    if let Some(port) = rule.port {
+        let range = RulePortRange {
+            start: port,
+            end: port,
+        };
+        attributes.push(RuleAttribute::DestinationPortRange(range));
+    }
+    message
+}
