@@ -230,10 +230,12 @@ impl Evidence {
     fn prove_arp(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
         let host = Host::Realserver(path);
         let arps = || {
-            self.items().iter().filter_map(move |item| match &item.what {
-                What::Arp { arp, .. } if item.host == host => Some((item.id, arp)),
-                _ => None,
-            })
+            self.items()
+                .iter()
+                .filter_map(move |item| match &item.what {
+                    What::Arp { arp, .. } if item.host == host => Some((item.id, arp)),
+                    _ => None,
+                })
         };
         let Some(gateway) = self.asked_gateway(path) else {
             return;
