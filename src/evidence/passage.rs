@@ -1,12 +1,12 @@
 //! How far a probe came on its itinerary, and which hops that proves.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
-use crate::exchange::Direction;
 use crate::exchange::SendOutcome;
 use crate::matching::Arp;
 use crate::matching::Sighting;
@@ -59,6 +59,22 @@ impl Passage<'_> {
         self.seen.last().is_some_and(Option::is_some)
     }
 
+    /// Whether a real server must have got it, if anything answered: tunproof encapsulated it itself, or it
+    /// was seen in the tunnel or at the real server. What the director's own stack answers is no proof of
+    /// anything behind the director.
+    pub fn is_tunnelled(&self) -> bool {
+        let behind = |waypoint: &Waypoint| {
+            matches!(Host::of(waypoint.station, self.path), Host::Realserver(_))
+                || waypoint.form == Form::Tunnelled
+        };
+        self.probe.tunnel.is_some()
+            || self
+                .waypoints
+                .iter()
+                .zip(&self.seen)
+                .any(|(waypoint, seen)| seen.is_some() && behind(waypoint))
+    }
+
     /// Whether `hop` lies behind it: it was seen at or beyond the last waypoint that carries the hop.
     pub fn proves(&self, hop: Hop) -> Option<Proof> {
         if self.refused && hop == Hop::Service {
@@ -107,8 +123,6 @@ impl Evidence {
                     SendOutcome::Sent { .. } => passage.sent = Some(item.id),
                     SendOutcome::Refused { .. } => passage.unsendable = Some(item.id),
                 },
-                What::Seen { sighting, .. }
-                    if sighting.form == Form::Refused && !self.refused_there(probe, path) => {}
                 What::Seen { sighting, .. } => {
                     for (number, waypoint) in waypoints.iter().enumerate() {
                         let here = item.host == Host::of(waypoint.station, path);
@@ -124,20 +138,16 @@ impl Evidence {
                 _ => {}
             }
         }
-        passage
-    }
-
-    /// Whether the RST/ACK that answered a probe is the real server's: seen to leave it, or, without a tap
-    /// there, not seen to leave the director, whose own kernel refuses what its IPVS does not take.
-    fn refused_there(&self, probe: &Probe, path: usize) -> bool {
-        let seen_at = |station| {
-            self.sightings(probe.id)
-                .any(|(item, s)| s.form == Form::Refused && item.station == Some(station))
-        };
-        match self.host(Host::Realserver(path)) {
-            Some(_) => seen_at(Station::RealserverOut),
-            None => self.host(Host::Director).is_some() && !seen_at(Station::DirectorOut),
+        let forwarded = waypoints
+            .iter()
+            .position(|w| w.hops.contains(&Hop::DirectorForward));
+        if let Some(forwarded) = forwarded
+            && !passage.is_tunnelled()
+        {
+            passage.seen[forwarded..].fill(None);
+            passage.refused = false;
         }
+        passage
     }
 
     /// The passages of every probe with a full time to live that took `path`, in the order of sending.
@@ -215,39 +225,68 @@ impl Evidence {
         }
     }
 
-    /// The gateway must answer every sender address that the kernel was seen to ask with: its answer is the
-    /// best proof, and one address that it does not answer undoes what packets that found an entry prove.
+    /// The gateway's answer to the kernel's own request is the best proof, and a sender address that the
+    /// kernel used and that nothing answered forbids any other: packets that left all the same had found
+    /// an entry that was made otherwise, and the next one will not.
     fn prove_arp(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
         let host = Host::Realserver(path);
-        let heard: Vec<(EvidenceId, &Arp, Direction)> = self
-            .items()
-            .iter()
-            .filter(|item| item.host == host)
-            .filter_map(|item| match &item.what {
-                What::Arp { arp, capture } => Some((item.id, arp, capture.direction)),
-                _ => None,
-            })
-            .collect();
-        let asked = heard.iter().filter(|(_, arp, direction)| {
-            let request = arp.operation == Arp::REQUEST && !arp.is_ours();
-            request && *direction == Direction::Out
-        });
-        for (request, question, _) in asked {
-            let answer = heard.iter().find(|(id, arp, _)| {
-                id > request
+        let arps = || {
+            self.items()
+                .iter()
+                .filter_map(move |item| match &item.what {
+                    What::Arp { arp, .. } if item.host == host => Some((item.id, arp)),
+                    _ => None,
+                })
+        };
+        let Some(gateway) = self.asked_gateway(path) else {
+            return;
+        };
+        let mut best = None;
+        for (request, question) in arps() {
+            let kernels = question.operation == Arp::REQUEST && !question.is_ours();
+            if !kernels || question.target != gateway {
+                continue;
+            }
+            let answer = arps().find(|(id, arp)| {
+                *id > request
                     && arp.operation == Arp::REPLY
-                    && (arp.sender, arp.target) == (question.target, question.sender)
+                    && arp.sender == question.target
+                    && arp.target == question.sender
             });
-            let Some((answer, ..)) = answer else {
-                proofs.remove(&Hop::GatewayArp);
-                return;
-            };
+            match answer {
+                Some((answer, _)) => {
+                    best.get_or_insert((answer, request));
+                }
+                None => {
+                    proofs.remove(&Hop::GatewayArp);
+                    return;
+                }
+            }
+        }
+        if let Some((answer, request)) = best {
+            let evidence = vec![answer, request];
             let proof = Proof {
                 seen: true,
-                evidence: vec![*answer, *request],
+                evidence,
             };
             proofs.insert(Hop::GatewayArp, proof);
         }
+    }
+
+    /// The next hop of the real server's answers: the one whose entry was deleted, or that our own ARP
+    /// requests asked for.
+    pub fn asked_gateway(&self, path: usize) -> Option<Ipv4Addr> {
+        let host = Host::Realserver(path);
+        let forgotten = self.host(host)?.forgotten.first().map(|entry| entry.ip);
+        let vip = self.plan().paths[path].vip;
+        forgotten.or_else(|| {
+            self.items().iter().find_map(|item| match &item.what {
+                What::Arp { arp, .. } if item.host == host && arp.is_ours() => {
+                    (arp.target != vip).then_some(arp.target)
+                }
+                _ => None,
+            })
+        })
     }
 }
 

@@ -101,6 +101,7 @@ fn source(case: &mut Case<'_>) {
     if case.is_proven(Hop::DirectorSource) {
         return;
     }
+    source_by_fact(case, observed.is_some());
     // Without a packet that the kernel encapsulated, the source that it would choose.
     let chosen = match case.route(DIRECTOR, case.path.rip, None, None) {
         Some(RouteAnswer::Route(route)) => route.source,
@@ -152,6 +153,16 @@ fn source(case: &mut Case<'_>) {
             ],
         )
     } else {
+        if let (Some((_, source)), Some(dip)) = (observed, dip.filter(|dip| *dip != source))
+            && case.is_proven(Hop::Decapsulation)
+        {
+            let reason = format!(
+                "the kernel's own IPIP packets to {rip} have the outer source {source}, and nothing shows that \
+                 the real server takes them; those from {dip} it does take: does it have {source} itself \
+                 (`ip addr show to {source}`), or a tunnel or firewall that takes {dip} only?"
+            );
+            case.unproven(Hop::DirectorSource, reason);
+        }
         return;
     };
     let mut evidence: Vec<EvidenceId> = observed.into_iter().map(|(id, _)| id).collect();
@@ -188,6 +199,75 @@ fn source(case: &mut Case<'_>) {
     });
 }
 
+/// Where the scheduler never picked this real server: the kernel would choose the DIP, and packets from the
+/// DIP came out of its tunnel.
+fn source_by_fact(case: &mut Case<'_>, observed: bool) {
+    let rip = case.path.rip;
+    let Some(RouteAnswer::Route(route)) = case.route(DIRECTOR, rip, None, None) else {
+        return;
+    };
+    let Some(dip) = case.path.dip.filter(|dip| route.source == Some(*dip)) else {
+        return;
+    };
+    if observed || elsewhere(case).is_empty() || dip == case.path.vip {
+        return;
+    }
+    let Some(taken) = case.proofs.get(&Hop::Decapsulation).cloned() else {
+        return;
+    };
+    let command = format!("ip route get {rip}");
+    let summary = format!("{command}: src {dip}, and packets from {dip} come out of the tunnel");
+    let mut evidence = vec![case.cite_fact(DIRECTOR, &summary, &command)];
+    evidence.extend(taken.evidence);
+    case.proven_by_fact(Hop::DirectorSource, &summary, evidence);
+}
+
+/// Packets for the service, sent for this path, that IPVS gave to another real server.
+fn elsewhere(case: &Case<'_>) -> Vec<EvidenceId> {
+    let evidence = &case.evidence;
+    evidence
+        .probes()
+        .iter()
+        .filter(|probe| SCHEDULED.contains(&probe.id.kind) && probe.path == case.number)
+        .filter(|probe| evidence.path_of(probe) != case.number)
+        .filter_map(|probe| evidence.passage(probe).seen.into_iter().flatten().next())
+        .collect()
+}
+
+/// The scheduler gave every packet to other real servers: IPVS's table must tell why.
+fn forward_by_fact(
+    case: &mut Case<'_>,
+    elsewhere: &[EvidenceId],
+    fault: Option<(Code, String, Vec<String>)>,
+) {
+    let (vip, port, rip) = (case.path.vip, case.path.port, case.path.rip);
+    if let Some((code, summary, fix)) = fault {
+        let cited = case.cite_fact(DIRECTOR, &summary, "ipvsadm -Ln");
+        case.broken(Break {
+            code,
+            hop: Hop::DirectorForward,
+            between: None,
+            detail: format!(
+                "IPVS tunnelled {} packets for {vip}:{port} to other real servers and none to {rip}, and says \
+                 why: {summary}.",
+                elsewhere.len()
+            ),
+            summary,
+            fix,
+            evidence: vec![cited, elsewhere[0]],
+        });
+    } else if matches!(
+        case.facts(DIRECTOR).map(|f| &f.ipvs),
+        Some(Ipvs::Services(_))
+    ) {
+        let summary = format!(
+            "IPVS tunnels {vip}:{port}, and has {rip} by Tunnel with a weight; its scheduler chose others"
+        );
+        let cited = case.cite_fact(DIRECTOR, &summary, "ipvsadm -Ln");
+        case.proven_by_fact(Hop::DirectorForward, &summary, vec![cited, elsewhere[0]]);
+    }
+}
+
 /// IPVS: service, destination, method, weight.
 fn forward(case: &mut Case<'_>) {
     let fault = ipvs_fault(case);
@@ -217,6 +297,10 @@ fn forward(case: &mut Case<'_>) {
         .is_empty();
     let tried = silence.is_some() || !case.forbidden(&[ProbeKind::IpvsLoop]).is_empty();
     if !tried {
+        let elsewhere = elsewhere(case);
+        if !elsewhere.is_empty() {
+            forward_by_fact(case, &elsewhere, fault);
+        }
         return;
     }
     match fault {

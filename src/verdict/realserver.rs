@@ -698,7 +698,7 @@ fn gateway_arp(case: &mut Case<'_>) {
     if case.evidence.host(server).is_none() || case.evidence.hears(server).is_err() {
         return;
     }
-    let (vip, gateway) = (case.path.vip, asked_gateway(case));
+    let (vip, gateway) = (case.path.vip, case.evidence.asked_gateway(case.number));
     let Some(gateway) = gateway else { return };
     let requests = |sender_is_vip: bool, ours: bool| {
         arps(case, |arp| {
@@ -773,20 +773,6 @@ fn gateway_arp(case: &mut Case<'_>) {
             evidence,
         });
     }
-}
-
-/// The address that our own ARP requests asked for.
-fn asked_gateway(case: &Case<'_>) -> Option<std::net::Ipv4Addr> {
-    let (server, vip) = (case.realserver(), case.path.vip);
-    case.evidence
-        .items()
-        .iter()
-        .find_map(|item| match &item.what {
-            What::Arp { arp, .. } if item.host == server && arp.is_ours() && arp.target != vip => {
-                Some(arp.target)
-            }
-            _ => None,
-        })
 }
 
 fn arps(case: &Case<'_>, wanted: impl Fn(&Arp) -> bool) -> Vec<EvidenceId> {
