@@ -16,7 +16,6 @@ use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
-use crate::plan::Station;
 use crate::plan::Waypoint;
 use crate::plan::itinerary;
 
