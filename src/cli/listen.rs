@@ -22,14 +22,14 @@ use crate::plan::Protocol;
 use crate::plan::SessionKey;
 use crate::report;
 use crate::run::Task;
-use crate::verdict::Outcome;
 
 const EXAMPLES: &str = "\
 Examples:
   tunproof listen --session 0123456789abcdef0123456789abcdef --vip 192.0.2.10 --cip 198.51.100.7
       typed on the director or on the client; `tunproof realserver` prints it with its key
 
-It sends nothing. It ends on Ctrl-C, or after `--for`. Exit status: 0 if anything arrived, else 3.";
+It sends nothing. It ends on Ctrl-C, or after `--for`, with the report of what the arrivals prove: of the
+HOWTO's Q3 everything, of the rest nothing, so that its exit status is 3 where all is well.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -92,14 +92,12 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
 
     let is_live = settings.format == Format::Text && settings.output.is_none();
     let mut told = 0;
-    let mut arrived = 0;
     let mut failure = None;
     let vias = [(host, prove::local())].into();
     let task = Task::Listen(arguments.duration);
     let (known, started_all) = prove::run(plan, vias, task, &settings, &mut |evidence| {
         for item in &evidence.items()[told..] {
             if let Some(line) = report::arrival(evidence, item) {
-                arrived += 1;
                 if is_live {
                     failure = output::print(&line).err().or(failure.take());
                 }
@@ -110,17 +108,10 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     if let Some(failure) = failure {
         return Err(failure);
     }
-    if !is_live || settings.pcap.is_some() {
-        let quiet = is_live;
-        prove::report(known, &settings, quiet)?;
-    }
-    if is_live {
-        output::print(&format!("{arrived} arrived\n"))?;
-    }
-    Ok(match (started_all, arrived) {
-        (false, _) => Ended::WithoutAnAgent,
-        (true, 0) => Ended::Judged(Outcome::Unproven),
-        (true, _) => Ended::Said,
+    let outcome = prove::report(known, &settings)?;
+    Ok(match started_all {
+        false => Ended::WithoutAnAgent,
+        true => Ended::Judged(outcome),
     })
 }
 

@@ -53,7 +53,7 @@ pub(super) fn prove(plan: Plan, vias: Vias, settings: &Settings) -> Result<Ended
         return Ok(Ended::Said);
     }
     let (known, started_all) = run(plan, vias, Task::Prove, settings, &mut |_| {})?;
-    Ok(match (report(known, settings, false)?, started_all) {
+    Ok(match (report(known, settings)?, started_all) {
         (outcome, true) => Ended::Judged(outcome),
         (_, false) => Ended::WithoutAnAgent,
     })
@@ -114,17 +114,15 @@ pub(super) fn run(
     Ok((Known { evidence, timing }, started_all))
 }
 
-/// Judges what is known and writes the report, or, if the report is not wanted, the packets alone.
-pub(super) fn report(known: Known, settings: &Settings, quiet: bool) -> Result<Outcome, Failure> {
+/// Judges what is known and writes the report and the packets.
+pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failure> {
     let Known {
         mut evidence,
         timing,
     } = known;
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
-    if !quiet {
-        output::write_report(&report, settings)?;
-    }
+    output::write_report(&report, settings)?;
     output::write_packets(&evidence, &judgement, settings)?;
     Ok(judgement.outcome())
 }

@@ -15,7 +15,6 @@ use crate::matching::Sighting;
 use crate::plan::Flow;
 use crate::plan::Form;
 use crate::plan::Probe;
-use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
@@ -165,7 +164,10 @@ fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
         Some(flow) => ends(flow),
         None => format!("{} > {}", sighting.source, sighting.destination),
     };
-    let name = sighting.probe;
+    let name = match probe {
+        Some(probe) if probe.is_limited() => format!("{} (TTL {})", probe.id, probe.ttl),
+        _ => sighting.probe.to_string(),
+    };
     let what = probe.map_or("probe", |probe| payload(probe));
     match sighting.form {
         Form::Tunnelled => {
@@ -209,7 +211,7 @@ fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
     }
 }
 
-fn answer(noun: &str, flow: &str, probe: ProbeId) -> Parts {
+fn answer(noun: &str, flow: &str, probe: String) -> Parts {
     (
         Kind::Reply,
         noun.to_owned(),

@@ -130,8 +130,16 @@ fn what_would_decide(case: &Case<'_>, hop: Hop) -> String {
         .filter(|host| case.evidence.host(**host).is_none())
         .map(|host| format!("`{}`", vantage(*host)))
         .collect();
+    let beyond = hop >= Hop::SpoofedSourceTransit;
+    let listens = beyond && case.evidence.host(Host::Director).is_none();
     match missing.is_empty() {
         true => "no probe got far enough to decide, and too few were silent to count".to_owned(),
+        false if listens => {
+            format!(
+                "`tunproof listen` at the director, or a vantage at {}, would decide",
+                missing.join(" and ")
+            )
+        }
         false => format!("a vantage at {} would decide", missing.join(" and ")),
     }
 }

@@ -271,12 +271,9 @@ fn filtered(
         detail: format!(
             "Packets from {vip} to {cip} leave the real server and do not arrive; the same packets from \
              its own address {rip} do. The network of the router named, or the one before it, drops \
-             sources that it does not route back (BCP 38)."
+             sources that it does not route back (BCP 38): ask its operator to allow {vip} from {rip}."
         ),
-        fix: vec![
-            format!("# ask that network's operator to allow {vip} as a source from {rip}, or tunnel the answers"),
-            case.on(server, format!("traceroute -n -s {vip} {cip}")),
-        ],
+        fix: vec![case.on(server, format!("traceroute -n -s {vip} {cip}"))],
         evidence,
     });
 }

@@ -4,9 +4,9 @@ use crate::evidence::EvidenceId;
 use crate::evidence::Proof;
 use crate::evidence::Silence;
 use crate::evidence::What;
+use crate::exchange::Direction;
 use crate::exchange::HostFacts;
 use crate::exchange::Link;
-use crate::exchange::Listener;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteKind;
 use crate::matching::Arp;
@@ -18,6 +18,8 @@ use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::Station;
 use crate::verdict::Code;
+use crate::verdict::Finding;
+use crate::verdict::Severity;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 
@@ -45,6 +47,64 @@ pub(super) fn judge(case: &mut Case<'_>) {
     rewritten(case);
     accept(case);
     service(case);
+    facts_alone(case);
+}
+
+/// Without a director nothing comes out of the tunnel: what the real server says of itself then goes into
+/// the reason, and proves nothing.
+fn facts_alone(case: &mut Case<'_>) {
+    let server = case.realserver();
+    let alone = case.evidence.host(Host::Director).is_none();
+    let Some(facts) = case.facts(server).cloned().filter(|_| alone) else {
+        return;
+    };
+    let (vip, cip, port) = (case.path.vip, case.path.cip, case.path.port);
+    let tunnel = facts
+        .links
+        .iter()
+        .filter(|link| is_tunnel(case, link))
+        .max_by_key(|link| link.up)
+        .map(|link| link.name.clone());
+    let Some(tunnel) = tunnel else { return };
+    let decides = "only a packet of the director decides: a vantage at `director`";
+    let question = format!("ip route get from {cip} to {vip} iif {tunnel}");
+    let routed = match case.route(server, vip, Some(cip), Some(&tunnel)) {
+        Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local => "local".to_owned(),
+        Some(RouteAnswer::Route(_)) => "not local".to_owned(),
+        Some(RouteAnswer::Error { error, .. }) => error,
+        None => "not answered".to_owned(),
+    };
+    let said = [
+        (Hop::Decapsulation, format!("{tunnel} is up")),
+        (Hop::RealserverAccept, format!("`{question}` says {routed}")),
+        (
+            Hop::Service,
+            match listens(case, &facts) {
+                true => format!("a socket listens on port {port}"),
+                false => format!("no socket listens on {vip}:{port}"),
+            },
+        ),
+    ];
+    for (hop, fact) in said {
+        if !case.is_proven(hop) && !case.is_broken(hop) {
+            case.unproven(hop, format!("{fact}; {decides}"));
+        }
+    }
+}
+
+/// Whether a socket takes what is for the service.
+fn listens(case: &Case<'_>, facts: &HostFacts) -> bool {
+    let number = match case.path.protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    facts.listeners.iter().any(|listener| {
+        listener.protocol == number
+            && listener.port == case.path.port
+            && listener
+                .address
+                .is_none_or(|address| address == case.path.vip)
+    })
 }
 
 fn decapsulation(case: &mut Case<'_>) {
@@ -349,13 +409,6 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
     if own > 0 {
         fix.push(on(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=0")));
     }
-    if all > 0 {
-        fix.push(on(
-            "# rp_filter of the other devices was the larger of `all` and their own: set \
-                     theirs where you want it kept"
-                .to_owned(),
-        ));
-    }
     let mode = if force == 2 { "loose" } else { "strict" };
     let mut cited = vec![
         (
@@ -517,17 +570,11 @@ fn service(case: &mut Case<'_>) {
     }
     let server = case.realserver();
     let (vip, port) = (case.path.vip, case.path.port);
-    let (number, name) = match case.path.protocol {
-        Protocol::Tcp => (6, "tcp"),
-        Protocol::Udp => (17, "udp"),
+    let name = match case.path.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     };
-    let listening = case.facts(server).map(|facts| {
-        facts.listeners.iter().any(|listener: &Listener| {
-            listener.protocol == number
-                && listener.port == port
-                && listener.address.is_none_or(|address| address == vip)
-        })
-    });
+    let listening = case.facts(server).map(|facts| listens(case, facts));
     let refused_there: Vec<_> = case
         .evidence
         .passages(case.number)
@@ -698,6 +745,7 @@ fn gateway_arp(case: &mut Case<'_>) {
     if case.evidence.host(server).is_none() || case.evidence.hears(server).is_err() {
         return;
     }
+    vip_advertised(case);
     let (vip, gateway) = (case.path.vip, case.evidence.asked_gateway(case.number));
     let Some(gateway) = gateway else { return };
     let requests = |sender_is_vip: bool, ours: bool| {
@@ -729,14 +777,13 @@ fn gateway_arp(case: &mut Case<'_>) {
             detail: format!(
                 "It answers the same question told to the real server's own address. The kernel asks with \
                  the VIP as the sender whenever a packet from the VIP finds no neighbour entry \
-                 (arp_announce 0 on {device}); {} requests of the kernel and {} of ours were not answered.",
+                 (arp_announce 0 on {device}); {} requests of the kernel and {} of ours were not answered. Where \
+                 the kernel has the patch, `hidden` does the same.",
                 kernel_vip.len(),
                 ours_vip.len()
             ),
             fix: vec![
                 case.on(server, format!("sysctl -w net.ipv4.conf.{device}.arp_announce=2")),
-                case.on(server, "# or hide the VIP: sysctl -w net.ipv4.conf.all.hidden=1 \
-                                 net.ipv4.conf.tunl0.hidden=1 (patched kernels)"),
             ],
             evidence,
         });
@@ -785,6 +832,88 @@ fn arps(case: &Case<'_>, wanted: impl Fn(&Arp) -> bool) -> Vec<EvidenceId> {
         })
         .map(|item| item.id)
         .collect()
+}
+
+/// The real server says by ARP that the VIP is its own, on a link where others believe it.
+fn vip_advertised(case: &mut Case<'_>) {
+    let (server, vip) = (case.realserver(), case.path.vip);
+    let Some(facts) = case.facts(server) else {
+        return;
+    };
+    let bits = |ip: std::net::Ipv4Addr, prefix: u8| u32::from(ip) >> (32 - u32::from(prefix));
+    let on_link = |link: &&Link| {
+        !link.loopback
+            && !link.noarp
+            && link.addresses.iter().any(|address| {
+                (1..32).contains(&address.prefix)
+                    && bits(address.ip, address.prefix) == bits(vip, address.prefix)
+            })
+    };
+    let Some(device) = facts
+        .links
+        .iter()
+        .find(on_link)
+        .map(|link| link.name.clone())
+    else {
+        return;
+    };
+    let told: Vec<EvidenceId> = case
+        .evidence
+        .items()
+        .iter()
+        .filter(|item| item.host == server)
+        .filter(|item| {
+            matches!(&item.what, What::Arp { arp, capture } if arp.sender == vip && !arp.is_ours()
+                && capture.direction == Direction::Out)
+        })
+        .map(|item| item.id)
+        .collect();
+    let Some(first) = told.first().copied() else {
+        return;
+    };
+    let stolen = case.sightings(&[], |item, sighting| {
+        item.station == Some(Station::RealserverIn)
+            && sighting.destination == vip
+            && matches!(sighting.form, Form::Plain | Form::Rst)
+    });
+    let summary = format!("the real server advertises the VIP {vip} by ARP on {device}");
+    let fix = vec![
+        case.on(
+            server,
+            format!("sysctl -w net.ipv4.conf.{device}.arp_announce=2"),
+        ),
+        case.on(
+            server,
+            format!("sysctl -w net.ipv4.conf.{device}.arp_ignore=1"),
+        ),
+    ];
+    match stolen.first() {
+        Some(packet) => {
+            let evidence = vec![first, *packet];
+            case.broken(Break {
+                code: Code::VipAdvertised,
+                hop: Hop::GatewayArp,
+                between: None,
+                summary,
+                detail: "The network believes it: packets for the VIP come to the real server without a \
+                         tunnel, past the director."
+                    .to_owned(),
+                fix,
+                evidence,
+            });
+        }
+        None => case.findings.push(Finding {
+            code: Code::VipAdvertised,
+            severity: Severity::Warning,
+            hop: Hop::GatewayArp,
+            summary,
+            detail: "The VIP is on-link there: whoever believes it sends the director's packets to the real \
+                     server."
+                .to_owned(),
+            fix,
+            evidence: told,
+        }),
+    }
 }
 
 fn arp_device(case: &Case<'_>, id: EvidenceId) -> String {
