@@ -189,9 +189,20 @@ fn transit_without_client(case: &mut Case<'_>, control: &Control) {
     }
     let sweeps = Sweeps::of(case);
     let returns = case.is_proven(Hop::ReturnToDirector);
-    let stops_early = sweeps.last_spoofed() > 0 && sweeps.last_spoofed() < sweeps.last_control();
-    if returns || stops_early {
+    if returns {
         filtered(case, control, between, cited);
+        return;
+    }
+    // What routers and client send to the VIP may be lost on its way, as well as what they answer to.
+    if sweeps.last_spoofed() < sweeps.last_control() {
+        let place = sweeps.place().unwrap_or_default();
+        case.unproven(
+            Hop::SpoofedSourceTransit,
+            format!(
+                "the sweep from the VIP ends early ({place}), but the way back to the VIP is not proven: a filter \
+                 of the source, or lost answers; a vantage at `client` would decide"
+            ),
+        );
         return;
     }
     if sweeps.last_spoofed() > 0 && sweeps.last_spoofed() >= sweeps.last_control() {

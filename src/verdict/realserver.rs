@@ -1,6 +1,9 @@
 //! The real server's hops: out of the tunnel, to the service, back out of the host.
 
+use std::collections::BTreeSet;
+
 use crate::evidence::EvidenceId;
+use crate::evidence::Passage;
 use crate::evidence::Proof;
 use crate::evidence::Silence;
 use crate::evidence::What;
@@ -13,6 +16,7 @@ use crate::matching::Arp;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
+use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
@@ -95,7 +99,7 @@ fn refusals(case: &Case<'_>) -> Vec<EvidenceId> {
                 sighting.form,
                 Form::IcmpError {
                     icmp_type: 3,
-                    code: 2 | 3,
+                    code: 2 | 3 | 9 | 10 | 13,
                     of: Quoting::Tunnelled
                 }
             )
@@ -126,6 +130,19 @@ fn decapsulation_fault(
         ));
     }
     let Some(facts) = facts else {
+        if let Some(Form::IcmpError {
+            code: code @ (9 | 10 | 13),
+            ..
+        }) = form
+        {
+            return Some((
+                Code::RealserverFirewallIpip,
+                format!(
+                    "{rip} refuses the IPIP packets with ICMP type 3 code {code}, as a firewall does"
+                ),
+                vec![on("nft list ruleset; iptables-save -c".to_owned())],
+            ));
+        }
         return form.map(|_| {
             (
                 Code::TunnelMissing,
@@ -227,6 +244,12 @@ fn unanswered(case: &Case<'_>) -> Option<Silence> {
 
 fn accept(case: &mut Case<'_>) {
     if case.is_proven(Hop::RealserverAccept) && !asks_in_vain(case) {
+        if !case.is_proven(Hop::Service) && asks(case) {
+            case.proofs.remove(&Hop::RealserverAccept);
+            let reason = "packets to a closed port are delivered, and those to the service's port were not answered, \
+                          too few of them to count";
+            case.unproven(Hop::RealserverAccept, reason);
+        }
         return;
     }
     let server = case.realserver();
@@ -246,9 +269,10 @@ fn accept(case: &mut Case<'_>) {
         }
         match (&silence, no_route_to_client(case)) {
             (_, Some(fault)) => found.push(fault),
-            (Some(_), None) if !case.is_proven(Hop::RealserverAccept) => {
-                found.push(firewall(case));
-            }
+            (Some(_), None) if !case.is_proven(Hop::RealserverAccept) => match firewall(case) {
+                Some(fault) => found.push(fault),
+                None => return,
+            },
             _ => return,
         }
     }
@@ -286,8 +310,9 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
     let question = format!("ip route get from {cip} to {vip} iif {name}");
     let answer = case.route(server, vip, Some(cip), Some(name));
     let plain = case.route(server, vip, None, None);
-    let local = facts.is_local(vip)
-        || matches!(plain, Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local);
+    // A `local` route makes addresses the host's that no device has.
+    let to_itself = |answer: &Option<RouteAnswer>| matches!(answer, Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local);
+    let local = facts.is_local(vip) || to_itself(&plain) || to_itself(&answer);
     let mut found = Vec::new();
     if !local {
         found.push((
@@ -423,13 +448,21 @@ fn no_route_to_client(case: &Case<'_>) -> Option<(Break, Facts)> {
     ))
 }
 
-fn firewall(case: &Case<'_>) -> (Break, Facts) {
+/// No routing fault: a firewall, unless the answers may be waiting for the gateway's hardware address.
+fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
     let forbidden = case.forbidden(&[ProbeKind::SpoofSynack, ProbeKind::SpoofTrace]);
     let rules = case.on(server, "nft list ruleset; iptables-save -c");
+    let (port, protocol) = (case.path.port, protocol_name(case));
+    let waiting = arps(case, |arp| arp.operation == Arp::REQUEST && !arp.is_ours());
+    let answered = arps(case, |arp| arp.operation == Arp::REPLY);
+    let unresolved = !waiting.is_empty() && answered.is_empty();
+    if unresolved || (1..3).contains(&forbidden.len()) {
+        return None;
+    }
     if forbidden.len() >= 3 {
-        return (
+        return Some((
             Break {
                 code: Code::RealserverFirewallEgress,
                 hop: Hop::RealserverEgress,
@@ -444,9 +477,9 @@ fn firewall(case: &Case<'_>) -> (Break, Facts) {
                 evidence: forbidden[..1].to_vec(),
             },
             Vec::new(),
-        );
+        ));
     }
-    (
+    Some((
         Break {
             code: Code::RealserverFirewallDecapsulated,
             hop: Hop::RealserverAccept,
@@ -459,13 +492,13 @@ fn firewall(case: &Case<'_>) -> (Break, Facts) {
                 rules,
                 case.on(
                     server,
-                    format!("iptables -I INPUT -d {vip} -p tcp --dport {} -j ACCEPT", case.path.port),
+                    format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT"),
                 ),
             ],
             evidence: Vec::new(),
         },
         Vec::new(),
-    )
+    ))
 }
 
 /// From the director alone: an inner packet that comes back with a lower time to live was forwarded.
@@ -498,6 +531,15 @@ fn forwarded_back(case: &mut Case<'_>) {
     });
 }
 
+/// Whether a packet for the service came out of the tunnel and was not answered.
+fn asks(case: &Case<'_>) -> bool {
+    case.silences.iter().any(|s| {
+        ASKING.contains(&s.kind)
+            && case.path.protocol == Protocol::Tcp
+            && (s.after, s.at) == (Some(Station::RealserverTunnel), Station::RealserverOut)
+    })
+}
+
 /// Whether the real server answers closed ports, but the service's port not at all.
 fn asks_in_vain(case: &Case<'_>) -> bool {
     !case.is_proven(Hop::Service)
@@ -510,15 +552,24 @@ fn asks_in_vain(case: &Case<'_>) -> bool {
             .is_some()
 }
 
+fn protocol_name(case: &Case<'_>) -> &'static str {
+    match case.path.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
 fn service(case: &mut Case<'_>) {
     if case.is_proven(Hop::Service) || case.is_broken(Hop::RealserverAccept) {
         return;
     }
     let server = case.realserver();
     let (vip, port) = (case.path.vip, case.path.port);
-    let (number, name) = match case.path.protocol {
-        Protocol::Tcp => (6, "tcp"),
-        Protocol::Udp => (17, "udp"),
+    let name = protocol_name(case);
+    let number = if case.path.protocol == Protocol::Tcp {
+        6
+    } else {
+        17
     };
     let listening = case.facts(server).map(|facts| {
         facts.listeners.iter().any(|listener: &Listener| {
@@ -527,13 +578,21 @@ fn service(case: &mut Case<'_>) {
                 && listener.address.is_none_or(|address| address == vip)
         })
     });
+    // What the director's own stack refuses is another matter.
+    let tunnelled: BTreeSet<ProbeId> = case
+        .evidence
+        .passages(case.number)
+        .filter(Passage::is_tunnelled)
+        .map(|passage| passage.probe.id)
+        .collect();
     let refused = case.sightings(&ASKING, |item, sighting| {
         let here = matches!(
             item.station,
             Some(Station::RealserverOut | Station::ClientIn)
         );
-        here && (sighting.form == Form::Refused
-            || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
+        here && tunnelled.contains(&sighting.probe)
+            && (sighting.form == Form::Refused
+                || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
     });
     let command = format!("ss -Hln{} sport = :{port}", &name[..1]);
     let alone = case.evidence.host(Host::Director).is_none();
