@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
@@ -47,6 +48,7 @@ pub struct Evidence {
     hosts: BTreeMap<Host, HostRecord>,
     by_probe: HashMap<ProbeId, Vec<usize>>,
     scheduled: HashMap<ProbeId, usize>,
+    young: HashSet<ProbeId>,
 }
 
 impl Evidence {
@@ -64,6 +66,7 @@ impl Evidence {
             hosts,
             by_probe: HashMap::new(),
             scheduled: HashMap::new(),
+            young: HashSet::new(),
         }
     }
 
@@ -159,6 +162,16 @@ impl Evidence {
     /// Notes that a probe is to be sent.
     pub fn add_probe(&mut self, probe: Probe) {
         self.probes.push(probe);
+    }
+
+    /// Notes that a probe was sent so shortly before the end that its silence says nothing.
+    pub fn excuse(&mut self, probe: ProbeId) {
+        self.young.insert(probe);
+    }
+
+    /// Whether a probe's silence says nothing, because it was sent too shortly before the end.
+    pub fn is_excused(&self, probe: ProbeId) -> bool {
+        self.young.contains(&probe)
     }
 
     /// Appends an item.

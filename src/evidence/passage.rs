@@ -16,6 +16,7 @@ use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
+use crate::plan::Station;
 use crate::plan::Waypoint;
 use crate::plan::itinerary;
 
@@ -146,7 +147,37 @@ impl Evidence {
             passage.seen[forwarded..].fill(None);
             passage.refused = false;
         }
+        let accepted = waypoints
+            .iter()
+            .position(|w| w.hops.contains(&Hop::RealserverAccept));
+        if let Some(accepted) = accepted
+            && self.came_back(&passage)
+        {
+            passage.seen[accepted..].fill(None);
+            passage.refused = false;
+        }
         passage
+    }
+
+    /// Whether a real server forwarded the probe back to the director: whatever answers it then is the
+    /// director's own stack, or another real server.
+    fn came_back(&self, passage: &Passage<'_>) -> bool {
+        let kind = passage.probe.id.kind;
+        let at_director = |station, form| {
+            self.sightings(passage.probe.id)
+                .filter(move |(item, seen)| item.station == Some(station) && seen.form == form)
+                .filter_map(|(_, seen)| seen.inner_ttl)
+                .min()
+        };
+        let Some(back) = at_director(Station::DirectorIn, Form::Plain) else {
+            return false;
+        };
+        match kind {
+            ProbeKind::Service => {
+                at_director(Station::DirectorOut, Form::Tunnelled).is_some_and(|sent| back < sent)
+            }
+            _ => passage.is_tunnelled(),
+        }
     }
 
     /// The passages of every probe with a full time to live that took `path`, in the order of sending.

@@ -93,6 +93,9 @@ impl Evidence {
 
     /// The waypoint at which a probe should have been seen next, and the last that is known of it.
     fn falls_silent(&self, passage: &Passage<'_>) -> Option<(usize, EvidenceId)> {
+        if self.is_excused(passage.probe.id) {
+            return None;
+        }
         let from = passage.furthest().map_or(0, |n| n + 1);
         // A refused connection ends with the RST/ACK's arrival: nobody answers that.
         let end = match passage.refused {

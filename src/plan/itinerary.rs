@@ -180,11 +180,12 @@ const SERVICE_UDP: &[Waypoint] = &[
     TUNNEL_IN,
     DECAPSULATED,
 ];
+/// Routing, rp_filter and firewall may treat the client's packets otherwise than the director's.
 const REFLECT: &[Waypoint] = &[
     PROBE_LEAVES,
     TUNNEL_IN,
     DECAPSULATED,
-    UNREACHABLE_LEAVES,
+    at(Station::RealserverOut, Form::PORT_UNREACHABLE, &[]),
     at(Station::DirectorIn, Form::PORT_UNREACHABLE, &[]),
 ];
 const RETURN_CONTROL: &[Waypoint] = &[

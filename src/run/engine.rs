@@ -94,7 +94,9 @@ enum Phase {
 enum HostState {
     /// Its first facts are on their way.
     Asked,
-    /// Its second facts are on their way, then its tap.
+    /// Its second facts are on their way, and after them its tap.
+    Completing,
+    /// Its tap is on its way.
     Opening,
     /// It can send and see.
     Ready,
@@ -173,9 +175,12 @@ impl Engine {
                     self.outbox.push_back((host, Command::Facts(query)));
                     self.outbox.push_back((host, Command::OpenTap(tap)));
                     self.evidence.host_mut(host).before = Some(*facts);
+                    self.hosts.insert(host, HostState::Completing);
+                }
+                Some(HostState::Completing) => {
+                    self.evidence.host_mut(host).before = Some(*facts);
                     self.hosts.insert(host, HostState::Opening);
                 }
-                Some(HostState::Opening) => self.evidence.host_mut(host).before = Some(*facts),
                 Some(HostState::Closing { .. }) => {
                     self.evidence.host_mut(host).after = Some(*facts);
                     self.said_its_last(host);
@@ -190,6 +195,15 @@ impl Engine {
                 let text = format!("{operation}: {error}");
                 self.evidence.host_mut(host).failures.push(text);
                 match self.hosts.get(&host) {
+                    // Without facts a tap is good for much all the same.
+                    Some(HostState::Asked) => {
+                        let tap = queries::tap(self.evidence.plan(), host, None);
+                        self.outbox.push_back((host, Command::OpenTap(tap)));
+                        self.hosts.insert(host, HostState::Opening);
+                    }
+                    Some(HostState::Completing) => {
+                        self.hosts.insert(host, HostState::Opening);
+                    }
                     Some(HostState::Opening) => {
                         self.hosts.insert(host, HostState::Ready);
                     }
@@ -331,6 +345,9 @@ impl Engine {
     fn close(&mut self, now: Mono) {
         let mut everything_proven = false;
         if let Phase::Probing(probing) = &mut self.phase {
+            for probe in probing.young(now) {
+                self.evidence.excuse(probe);
+            }
             self.outbox.extend(probing.settle());
             everything_proven = probing.everything_is_proven();
         }

@@ -103,6 +103,14 @@ impl Pacer {
         self.last
     }
 
+    /// The probes that were handed out less than `age` ago.
+    pub(super) fn younger_than(&self, age: Duration, now: Mono) -> impl Iterator<Item = ProbeId> {
+        self.departed
+            .iter()
+            .filter(move |(_, departed)| now.since(**departed) < age)
+            .map(|(probe, _)| *probe)
+    }
+
     /// When a probe was handed out.
     pub(super) fn departed(&self, probe: ProbeId) -> Option<Mono> {
         self.departed.get(&probe).copied()

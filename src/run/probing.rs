@@ -373,6 +373,11 @@ impl Probing {
         self.proven.iter().all(|proven| *proven)
     }
 
+    /// The probes whose answers may still be on their way.
+    pub(super) fn young(&self, now: Mono) -> Vec<ProbeId> {
+        self.pacer.younger_than(self.last_wait(), now).collect()
+    }
+
     /// Closes everything that is still open.
     pub(super) fn settle(&mut self) -> Vec<(Host, Command)> {
         let mut commands = std::mem::take(&mut self.settled);
@@ -442,8 +447,12 @@ impl Probing {
                 .into_iter()
                 .flatten()
                 .any(|connection| connection.client == (plan.paths[path].cip, port));
-            if !taken || kind.is_trace() {
+            if !taken {
                 return Some(probe);
+            }
+            // The flow of a trace is constant: the next number has the same.
+            if kind.is_trace() {
+                return None;
             }
         }
     }

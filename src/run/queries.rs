@@ -133,18 +133,24 @@ pub(super) fn egress(facts: &HostFacts, path: &Path) -> Option<Egress> {
         .find(|address| address.ip != path.vip && contains(address.ip, address.prefix, next_hop))
         .or_else(|| link.addresses.iter().find(|address| address.ip != path.vip))
         .map_or(path.rip, |address| address.ip);
+    let vip_on_link = link
+        .addresses
+        .iter()
+        .any(|a| a.prefix < 32 && contains(a.ip, a.prefix, path.vip));
     Some(Egress {
         next_hop,
         address,
         mac,
-        vip_on_link: link
-            .addresses
-            .iter()
-            .any(|a| a.prefix < 32 && contains(a.ip, a.prefix, path.vip)),
-        tells_vip: facts.arp_announce_in_force(&link.name) == Some(0)
-            && !facts
-                .holds(path.vip)
-                .is_some_and(|holder| facts.hidden(&holder.name)),
+        // 1 keeps to addresses of the target's own subnet, which an on-link VIP is; what is unknown may
+        // be 0.
+        tells_vip: match facts.arp_announce_in_force(&link.name) {
+            Some(2..) => false,
+            Some(1) => vip_on_link,
+            Some(_) | None => true,
+        } && !facts
+            .holds(path.vip)
+            .is_some_and(|holder| facts.hidden(&holder.name)),
+        vip_on_link,
         device: link.name.clone(),
     })
 }

@@ -185,14 +185,17 @@ impl<'a> Case<'a> {
             fix,
             evidence,
         } = found;
-        self.hops.entry(hop).or_insert_with(|| HopJudgement {
-            hop,
-            verdict: HopVerdict::Broken,
-            how: None,
-            evidence: evidence.clone(),
-            between,
-            reason: Some(summary.clone()),
-        });
+        if !self.is_broken(hop) {
+            let judged = HopJudgement {
+                hop,
+                verdict: HopVerdict::Broken,
+                how: None,
+                evidence: evidence.clone(),
+                between,
+                reason: Some(summary.clone()),
+            };
+            self.hops.insert(hop, judged);
+        }
         self.findings.push(Finding {
             code,
             severity: Severity::Error,

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use crate::evidence::EvidenceId;
-use crate::evidence::Proof;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
@@ -189,22 +188,37 @@ fn transit_without_client(case: &mut Case<'_>, control: &Control) {
     }
     let sweeps = Sweeps::of(case);
     let returns = case.is_proven(Hop::ReturnToDirector);
-    let stops_early = sweeps.last_spoofed() > 0 && sweeps.last_spoofed() < sweeps.last_control();
-    if returns || stops_early {
+    if returns {
         filtered(case, control, between, cited);
         return;
     }
-    if sweeps.last_spoofed() > 0 && sweeps.last_spoofed() >= sweeps.last_control() {
-        let evidence = sweeps.spoofed[&sweeps.last_spoofed()].1;
-        let proof = Proof {
-            seen: false,
-            evidence: vec![evidence],
-        };
-        case.proofs
-            .entry(Hop::SpoofedSourceTransit)
-            .or_insert(proof);
+    // What routers and client send to the VIP may be lost on its way, as well as what they answer to.
+    if sweeps.last_spoofed() < sweeps.last_control() {
+        let place = sweeps.place().unwrap_or_default();
+        case.unproven(
+            Hop::SpoofedSourceTransit,
+            format!(
+                "the sweep from the VIP ends early ({place}), but the way back to the VIP is not proven: a filter \
+                 of the source, or lost answers; a vantage at `client` would decide"
+            ),
+        );
+        return;
     }
+    as_far_as_control(case, &sweeps);
     // `return_path` judges the rest: the client answers the real server, and never the VIP.
+}
+
+/// Routers that answer say nothing of the network behind the last of them.
+fn as_far_as_control(case: &mut Case<'_>, sweeps: &Sweeps) {
+    let last = sweeps.last_spoofed();
+    if last > 0 && last >= sweeps.last_control() && !case.is_proven(Hop::SpoofedSourceTransit) {
+        let router = sweeps.spoofed[&last].0;
+        let reason = format!(
+            "the VIP's packets get as far as those from {}: to {router} (TTL {last}), the last router that answers",
+            case.path.rip
+        );
+        case.unproven(Hop::SpoofedSourceTransit, reason);
+    }
 }
 
 /// An ICMP "administratively prohibited" (or any unreachable but port) that a router sent for these probes.
@@ -288,16 +302,7 @@ fn client_unreachable(
     let sweeps = Sweeps::of(case);
     let told = rejecting(case, &CONTROL).or_else(|| rejecting(case, &SPOOFED));
     let has_tap = case.evidence.hears(Host::Client).is_ok();
-    if sweeps.last_control() > 0 && sweeps.last_spoofed() >= sweeps.last_control() {
-        let id = sweeps.spoofed[&sweeps.last_spoofed()].1;
-        let proof = Proof {
-            seen: false,
-            evidence: vec![id],
-        };
-        case.proofs
-            .entry(Hop::SpoofedSourceTransit)
-            .or_insert(proof);
-    }
+    as_far_as_control(case, &sweeps);
     let last = match sweeps.control.iter().next_back() {
         Some((ttl, (router, id))) => {
             evidence.push(*id);

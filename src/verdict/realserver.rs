@@ -1,6 +1,9 @@
 //! The real server's hops: out of the tunnel, to the service, back out of the host.
 
+use std::collections::BTreeSet;
+
 use crate::evidence::EvidenceId;
+use crate::evidence::Passage;
 use crate::evidence::Proof;
 use crate::evidence::Silence;
 use crate::evidence::What;
@@ -13,6 +16,7 @@ use crate::matching::Arp;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
+use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
@@ -156,7 +160,7 @@ fn refusals(case: &Case<'_>) -> Vec<EvidenceId> {
                 sighting.form,
                 Form::IcmpError {
                     icmp_type: 3,
-                    code: 2 | 3,
+                    code: 2 | 3 | 9 | 10 | 13,
                     of: Quoting::Tunnelled
                 }
             )
@@ -187,6 +191,19 @@ fn decapsulation_fault(
         ));
     }
     let Some(facts) = facts else {
+        if let Some(Form::IcmpError {
+            code: code @ (9 | 10 | 13),
+            ..
+        }) = form
+        {
+            return Some((
+                Code::RealserverFirewallIpip,
+                format!(
+                    "{rip} refuses the IPIP packets with ICMP type 3 code {code}, as a firewall does"
+                ),
+                vec![on("nft list ruleset; iptables-save -c".to_owned())],
+            ));
+        }
         return form.map(|_| {
             (
                 Code::TunnelMissing,
@@ -288,6 +305,12 @@ fn unanswered(case: &Case<'_>) -> Option<Silence> {
 
 fn accept(case: &mut Case<'_>) {
     if case.is_proven(Hop::RealserverAccept) && !asks_in_vain(case) {
+        if !case.is_proven(Hop::Service) && asks(case) {
+            case.proofs.remove(&Hop::RealserverAccept);
+            let reason = "packets to a closed port are delivered, and those to the service's port were not answered, \
+                          too few of them to count";
+            case.unproven(Hop::RealserverAccept, reason);
+        }
         return;
     }
     let server = case.realserver();
@@ -307,9 +330,10 @@ fn accept(case: &mut Case<'_>) {
         }
         match (&silence, no_route_to_client(case)) {
             (_, Some(fault)) => found.push(fault),
-            (Some(_), None) if !case.is_proven(Hop::RealserverAccept) => {
-                found.push(firewall(case));
-            }
+            (Some(_), None) if !case.is_proven(Hop::RealserverAccept) => match firewall(case) {
+                Some(fault) => found.push(fault),
+                None => return,
+            },
             _ => return,
         }
     }
@@ -347,8 +371,9 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
     let question = format!("ip route get from {cip} to {vip} iif {name}");
     let answer = case.route(server, vip, Some(cip), Some(name));
     let plain = case.route(server, vip, None, None);
-    let local = facts.is_local(vip)
-        || matches!(plain, Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local);
+    // A `local` route makes addresses the host's that no device has.
+    let to_itself = |answer: &Option<RouteAnswer>| matches!(answer, Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local);
+    let local = facts.is_local(vip) || to_itself(&plain) || to_itself(&answer);
     let mut found = Vec::new();
     if !local {
         found.push((
@@ -477,13 +502,21 @@ fn no_route_to_client(case: &Case<'_>) -> Option<(Break, Facts)> {
     ))
 }
 
-fn firewall(case: &Case<'_>) -> (Break, Facts) {
+/// No routing fault: a firewall, unless the answers may be waiting for the gateway's hardware address.
+fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
     let forbidden = case.forbidden(&[ProbeKind::SpoofSynack, ProbeKind::SpoofTrace]);
     let rules = case.on(server, "nft list ruleset; iptables-save -c");
+    let (port, protocol) = (case.path.port, protocol_name(case));
+    let waiting = arps(case, |arp| arp.operation == Arp::REQUEST && !arp.is_ours());
+    let answered = arps(case, |arp| arp.operation == Arp::REPLY);
+    let unresolved = !waiting.is_empty() && answered.is_empty();
+    if unresolved || (1..3).contains(&forbidden.len()) {
+        return None;
+    }
     if forbidden.len() >= 3 {
-        return (
+        return Some((
             Break {
                 code: Code::RealserverFirewallEgress,
                 hop: Hop::RealserverEgress,
@@ -498,9 +531,9 @@ fn firewall(case: &Case<'_>) -> (Break, Facts) {
                 evidence: forbidden[..1].to_vec(),
             },
             Vec::new(),
-        );
+        ));
     }
-    (
+    Some((
         Break {
             code: Code::RealserverFirewallDecapsulated,
             hop: Hop::RealserverAccept,
@@ -513,13 +546,13 @@ fn firewall(case: &Case<'_>) -> (Break, Facts) {
                 rules,
                 case.on(
                     server,
-                    format!("iptables -I INPUT -d {vip} -p tcp --dport {} -j ACCEPT", case.path.port),
+                    format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT"),
                 ),
             ],
             evidence: Vec::new(),
         },
         Vec::new(),
-    )
+    ))
 }
 
 /// From the director alone: an inner packet that comes back with a lower time to live was forwarded.
@@ -552,6 +585,15 @@ fn forwarded_back(case: &mut Case<'_>) {
     });
 }
 
+/// Whether a packet for the service came out of the tunnel and was not answered.
+fn asks(case: &Case<'_>) -> bool {
+    case.silences.iter().any(|s| {
+        ASKING.contains(&s.kind)
+            && case.path.protocol == Protocol::Tcp
+            && (s.after, s.at) == (Some(Station::RealserverTunnel), Station::RealserverOut)
+    })
+}
+
 /// Whether the real server answers closed ports, but the service's port not at all.
 fn asks_in_vain(case: &Case<'_>) -> bool {
     !case.is_proven(Hop::Service)
@@ -564,28 +606,36 @@ fn asks_in_vain(case: &Case<'_>) -> bool {
             .is_some()
 }
 
+fn protocol_name(case: &Case<'_>) -> &'static str {
+    match case.path.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
 fn service(case: &mut Case<'_>) {
     if case.is_proven(Hop::Service) || case.is_broken(Hop::RealserverAccept) {
         return;
     }
     let server = case.realserver();
     let (vip, port) = (case.path.vip, case.path.port);
-    let name = match case.path.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
+    let name = protocol_name(case);
     let listening = case.facts(server).map(|facts| listens(case, facts));
-    let refused_there: Vec<_> = case
+    // What the director's own stack refuses is another matter.
+    let tunnelled: BTreeSet<ProbeId> = case
         .evidence
         .passages(case.number)
-        .filter(|passage| passage.refused)
+        .filter(Passage::is_tunnelled)
         .map(|passage| passage.probe.id)
         .collect();
     let refused = case.sightings(&ASKING, |item, sighting| {
-        let here = item.station == Some(Station::RealserverOut)
-            || item.station == Some(Station::ClientIn) && refused_there.contains(&sighting.probe);
-        here && (sighting.form == Form::Refused
-            || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
+        let here = matches!(
+            item.station,
+            Some(Station::RealserverOut | Station::ClientIn)
+        );
+        here && tunnelled.contains(&sighting.probe)
+            && (sighting.form == Form::Refused
+                || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
     });
     let command = format!("ss -Hln{} sport = :{port}", &name[..1]);
     let alone = case.evidence.host(Host::Director).is_none();
