@@ -227,7 +227,9 @@ fn last(taken: &[String; 3]) -> &'static str {
 
 /// Fault, the last station that still sees something, and a line that the director, the real server or the
 /// client (0, 1, 2) sees besides.
-const EFFECTS: &[(&str, &str, Option<(usize, &str)>)] = &[
+type Effect = (&'static str, &'static str, Option<(usize, &'static str)>);
+
+const EFFECTS: &[Effect] = &[
     ("client-packets-lost", "none", None),
     (
         "vip-not-on-director",
