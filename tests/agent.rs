@@ -470,6 +470,24 @@ fn finish_settles_what_is_open() {
 }
 
 #[test]
+fn what_cannot_be_settled_is_told() {
+    in_namespace("what_cannot_be_settled_is_told", || async {
+        let mut fleet = fleet().await;
+        fleet.send(Host::Director, forget());
+        event(&mut fleet).await;
+        ip("link del near");
+        let failures = fleet.finish().await;
+        assert_eq!(failures.len(), 1);
+        assert_eq!(failures[0].reason, "the agent ended (exit status: 2)");
+        assert_eq!(
+            failures[0].stderr,
+            "tunproof agent: cannot settle everything: there is no device `near`: \
+             No such device (os error 19)"
+        );
+    });
+}
+
+#[test]
 fn a_killed_agent_leaves_nothing_behind() {
     in_namespace("a_killed_agent_leaves_nothing_behind", || async {
         let mut tap = Tap::open(&tap_spec()).unwrap();
@@ -485,11 +503,11 @@ fn a_killed_agent_leaves_nothing_behind() {
             kill(pid("tunproof agent --janitor"), signal).unwrap();
         }
         kill(pid(&format!("{TUNPROOF} agent")), Signal::SIGKILL).unwrap();
-        let failure = lost(&mut fleet).await;
-        assert_eq!(failure.reason, "the agent ended (signal: 9 (SIGKILL))");
+        let failures = fleet.finish().await;
+        assert_eq!(failures.len(), 1);
+        assert_eq!(failures[0].reason, "the agent ended (signal: 9 (SIGKILL))");
         assert_eq!(marks(&mut tap).await, [1, 1, 0xcc, 0xcc, 0xcc]);
         assert!(ip("neigh show dev near").contains("203.0.113.1 lladdr 02:00:00:00:00:99"));
-        assert!(fleet.is_empty());
     });
 }
 
@@ -635,6 +653,7 @@ fn a_dying_agents_last_words_are_kept() {
             failure.stderr.ends_with("client_loop: broken pipe"),
             "{failure}"
         );
+        assert!(fleet.is_empty());
     });
 }
 

@@ -6,9 +6,16 @@ use std::process::ExitCode;
 use crate::live::host;
 use crate::live::janitor;
 
-/// Serves until the pipe ends; with `is_janitor`, cleans up after an agent that was killed.
-pub(super) fn main(is_janitor: bool) -> ExitCode {
-    let result = match is_janitor {
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Clean up after an agent that was killed
+    #[arg(long, hide = true)]
+    janitor: bool,
+}
+
+/// Serves until the pipe ends.
+pub(super) fn main(arguments: &Arguments) -> ExitCode {
+    let result = match arguments.janitor {
         true => janitor::run().map_err(|error| error.to_string()),
         false => serve(),
     };

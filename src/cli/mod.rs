@@ -3,33 +3,115 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::Subcommand;
 
+mod addresses;
 mod agent;
+mod common;
+mod director;
+mod dry_run;
+mod explain;
+mod failure;
 mod lab;
+mod listen;
+mod output;
+mod progress;
+mod prove;
+mod realserver;
+mod verify;
 
-/// What was typed.
+use failure::Failure;
+use prove::Ended;
+
+const EXAMPLES: &str = "\
+Examples:
+  tunproof verify path.toml
+      the whole path, from one place; the hosts are reached by `via` in path.toml
+  tunproof director --vip 192.0.2.10 --rip 203.0.113.5 --cip 198.51.100.7
+      typed on the director, which proves most of the path without any other host
+  tunproof realserver --vip 192.0.2.10 --cip 198.51.100.7
+      typed on the real server; prints what to type on the director
+  tunproof explain rp-filter-drops
+      what a finding means, and how to mend it
+
+Exit status: 0 every hop proven; 1 a hop broken; 2 could not run; 3 nothing broken, not all proven";
+
+/// Proves, hop by hop, that an LVS-TUN path works, or shows where and why it does not.
+///
+/// A client sends to the VIP; the director tunnels the packet (IPIP) to a real server; the real server
+/// answers the client directly, with the VIP as its source. tunproof sends a few packets of its own along
+/// that path, recognises them wherever they show up, and says which hop is broken, by what evidence, and
+/// what to type. It sends only from and to the addresses that you name. It needs root where it runs, or
+/// CAP_NET_RAW and CAP_NET_ADMIN.
 #[derive(Parser)]
-#[command(name = "tunproof", version)]
+#[command(name = "tunproof", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
-    command: Subcommand,
+    command: Command,
 }
 
-#[derive(clap::Subcommand)]
-enum Subcommand {
-    /// The whole path on one machine, in network namespaces
+#[derive(Subcommand)]
+enum Command {
+    /// Prove the whole path: start an agent at every host of a path file that has a `via`
+    Verify(verify::Arguments),
+    /// Prove what the director can prove alone
+    Director(director::Arguments),
+    /// Prove what the real server can prove alone
+    Realserver(realserver::Arguments),
+    /// Report the arrivals of another terminal's probes, on the director or the client
+    Listen(listen::Arguments),
+    /// Say what a finding means, how it is shown, and how to mend it
+    Explain(explain::Arguments),
+    /// Build the whole path on this machine, in network namespaces, and break it
     Lab(lab::LabArgs),
-    /// Serve one controller over stdin and stdout
-    Agent {
-        #[arg(long, hide = true)]
-        janitor: bool,
-    },
+    /// Serve one controller over stdin and stdout; `tunproof verify` starts it
+    Agent(agent::Arguments),
 }
 
 /// The whole command, from the process's arguments to its exit status.
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Subcommand::Lab(arguments) => lab::run(arguments),
-        Subcommand::Agent { janitor } => agent::main(janitor),
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed terminal cannot be told.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let result = match arguments.command {
+        Command::Verify(arguments) => verify::main(arguments),
+        Command::Director(arguments) => director::main(arguments),
+        Command::Realserver(arguments) => realserver::main(arguments),
+        Command::Listen(arguments) => listen::main(arguments),
+        Command::Explain(arguments) => explain::main(&arguments),
+        Command::Lab(arguments) => return lab::run(arguments),
+        Command::Agent(arguments) => return agent::main(&arguments),
+    };
+    if let Err(failure) = &result {
+        failure.print();
+    }
+    status(&result)
+}
+
+/// 0: every hop proven; 1: one broken; 2: could not run; 3: nothing broken, not all proven.
+fn status(result: &Result<Ended, Failure>) -> ExitCode {
+    use crate::verdict::Outcome;
+    ExitCode::from(match result {
+        Err(_) | Ok(Ended::WithoutAnAgent) => 2,
+        Ok(Ended::Judged(Outcome::Broken)) => 1,
+        Ok(Ended::Judged(Outcome::Unproven)) => 3,
+        Ok(Ended::Judged(Outcome::Proven) | Ended::Said) => 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
     }
 }

@@ -150,3 +150,67 @@ fn tuning(flow: &Flow, wanted: u16, payload: &[u8; 16]) -> u16 {
     let checksum = transport_checksum(source, destination, IpProtocol::UDP, &untuned.bytes);
     ((u32::from(checksum) + 0xffff - u32::from(wanted)) % 0xffff) as u16
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Host;
+    use crate::plan::ProbeId;
+    use crate::plan::ProbeKind;
+    use crate::wire::Ipv4 as Ipv4View;
+    use crate::wire::Octets;
+    use crate::wire::Udp as UdpView;
+
+    fn udp_probe(index: u16, ttl: u8) -> Probe {
+        Probe {
+            id: ProbeId {
+                kind: ProbeKind::SpoofTrace,
+                index,
+            },
+            path: 0,
+            from: Host::Realserver(0),
+            flow: Flow {
+                protocol: Protocol::Udp,
+                source: Ipv4Addr::new(192, 0, 2, 10),
+                source_port: 50000,
+                destination: Ipv4Addr::new(198, 51, 100, 7),
+                destination_port: 33434,
+            },
+            ttl,
+            tunnel: None,
+        }
+    }
+
+    #[test]
+    fn a_trace_has_one_checksum_a_probe_whatever_its_time_to_live() {
+        let key = SessionKey::new([3; 16]);
+        for index in 0..ProbeId::PER_KIND {
+            let probe = udp_probe(index, (index % 65) as u8);
+            let packet = super::probe(&probe, &key);
+            let ip = Ipv4View::checked(Octets::new(&packet)).unwrap();
+            assert_eq!(ip.time_to_live(), probe.ttl);
+            let udp = UdpView::checked(ip.payload()).unwrap();
+            assert_eq!(udp.start().checksum, key.udp_checksum(probe.id));
+            let right = udp.is_checksum_right(ip.source(), ip.destination());
+            assert_eq!(right, Some(true));
+            assert_eq!(udp.start().payload.bytes()[10], probe.ttl);
+        }
+    }
+
+    #[test]
+    fn every_checksum_but_none_can_be_tuned() {
+        let flow = udp_probe(0, 64).flow;
+        for wanted in [1, 2, 0x8000, 0xfffe, 0xffff] {
+            let mut payload = [0x5a; 16];
+            payload[14..].fill(0);
+            let tuned = tuning(&flow, wanted, &payload);
+            payload[14..].copy_from_slice(&tuned.to_be_bytes());
+            let crafted = build(&[
+                Layer::Ipv4(Ipv4::new(flow.source, flow.destination)),
+                Layer::Udp(Udp::new(flow.source_port, flow.destination_port)),
+                Layer::Raw(payload.to_vec()),
+            ]);
+            assert_eq!(crafted.unwrap().bytes[26..28], wanted.to_be_bytes());
+        }
+    }
+}

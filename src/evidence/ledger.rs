@@ -16,6 +16,7 @@ use crate::plan::Host;
 use crate::plan::Plan;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
 use crate::plan::Station;
 
 /// What is known of one host, besides packets.
@@ -177,7 +178,7 @@ impl Evidence {
                 .or_default()
                 .push(self.items.len());
             if let What::Seen { sighting, .. } = &what {
-                self.note_scheduling(host, sighting);
+                self.note_scheduling(host, station, sighting);
             }
         }
         self.items.push(Item {
@@ -192,18 +193,28 @@ impl Evidence {
         id
     }
 
-    /// The tunnel header says which real server IPVS chose.
-    fn note_scheduling(&mut self, host: Host, sighting: &Sighting) {
-        if host != Host::Director || sighting.form != Form::Tunnelled {
-            return;
-        }
-        let Some(outer) = sighting.outer else { return };
-        let path = self
-            .plan
-            .paths
-            .iter()
-            .position(|path| path.rip == outer.destination);
-        if let Some(path) = path {
+    /// Which real server IPVS chose: the tunnel header says it at the director, and at the real server its
+    /// arrival there.
+    fn note_scheduling(&mut self, host: Host, station: Option<Station>, sighting: &Sighting) {
+        let kernels = matches!(
+            sighting.probe.kind,
+            ProbeKind::IpvsLoop | ProbeKind::Service
+        );
+        let tunnelled = sighting.form == Form::Tunnelled;
+        let path = match (host, sighting.outer) {
+            (Host::Director, Some(outer)) if tunnelled => self
+                .plan
+                .paths
+                .iter()
+                .position(|path| path.rip == outer.destination),
+            (Host::Realserver(path), _)
+                if tunnelled || station == Some(Station::RealserverTunnel) =>
+            {
+                Some(path)
+            }
+            _ => None,
+        };
+        if let (true, Some(path)) = (kernels, path) {
             self.scheduled.entry(sighting.probe).or_insert(path);
         }
     }

@@ -1,6 +1,7 @@
 //! How far a probe came on its itinerary, and which hops that proves.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
@@ -55,6 +56,22 @@ impl Passage<'_> {
     /// Whether it was seen at its last waypoint.
     pub fn is_complete(&self) -> bool {
         self.seen.last().is_some_and(Option::is_some)
+    }
+
+    /// Whether a real server must have got it, if anything answered: tunproof encapsulated it itself, or it
+    /// was seen in the tunnel or at the real server. What the director's own stack answers is no proof of
+    /// anything behind the director.
+    pub fn is_tunnelled(&self) -> bool {
+        let behind = |waypoint: &Waypoint| {
+            matches!(Host::of(waypoint.station, self.path), Host::Realserver(_))
+                || waypoint.form == Form::Tunnelled
+        };
+        self.probe.tunnel.is_some()
+            || self
+                .waypoints
+                .iter()
+                .zip(&self.seen)
+                .any(|(waypoint, seen)| seen.is_some() && behind(waypoint))
     }
 
     /// Whether `hop` lies behind it: it was seen at or beyond the last waypoint that carries the hop.
@@ -119,6 +136,15 @@ impl Evidence {
                 }
                 _ => {}
             }
+        }
+        let forwarded = waypoints
+            .iter()
+            .position(|w| w.hops.contains(&Hop::DirectorForward));
+        if let Some(forwarded) = forwarded
+            && !passage.is_tunnelled()
+        {
+            passage.seen[forwarded..].fill(None);
+            passage.refused = false;
         }
         passage
     }
@@ -198,38 +224,68 @@ impl Evidence {
         }
     }
 
-    /// The gateway's answer to the kernel's own request, after its entry was deleted, is the best proof.
+    /// The gateway's answer to the kernel's own request is the best proof, and a sender address that the
+    /// kernel used and that nothing answered forbids any other: packets that left all the same had found
+    /// an entry that was made otherwise, and the next one will not.
     fn prove_arp(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
         let host = Host::Realserver(path);
-        let Some(record) = self.host(host) else {
+        let arps = || {
+            self.items()
+                .iter()
+                .filter_map(move |item| match &item.what {
+                    What::Arp { arp, .. } if item.host == host => Some((item.id, arp)),
+                    _ => None,
+                })
+        };
+        let Some(gateway) = self.asked_gateway(path) else {
             return;
         };
-        let asked = |item: &&Item| {
-            item.host == host
-                && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REQUEST && !arp.is_ours()
-                    && record.forgotten.iter().any(|entry| entry.ip == arp.target))
-        };
-        for request in self.items().iter().filter(asked) {
-            let What::Arp { arp: question, .. } = &request.what else {
+        let mut best = None;
+        for (request, question) in arps() {
+            let kernels = question.operation == Arp::REQUEST && !question.is_ours();
+            if !kernels || question.target != gateway {
                 continue;
-            };
-            let answer = self.items().iter().find(|item| {
-                item.host == host
-                    && item.id > request.id
-                    && matches!(&item.what, What::Arp { arp, .. } if arp.operation == Arp::REPLY
-                        && arp.sender == question.target && arp.target == question.sender)
+            }
+            let answer = arps().find(|(id, arp)| {
+                *id > request
+                    && arp.operation == Arp::REPLY
+                    && arp.sender == question.target
+                    && arp.target == question.sender
             });
-            if let Some(answer) = answer {
-                proofs.insert(
-                    Hop::GatewayArp,
-                    Proof {
-                        seen: true,
-                        evidence: vec![answer.id, request.id],
-                    },
-                );
-                return;
+            match answer {
+                Some((answer, _)) => {
+                    best.get_or_insert((answer, request));
+                }
+                None => {
+                    proofs.remove(&Hop::GatewayArp);
+                    return;
+                }
             }
         }
+        if let Some((answer, request)) = best {
+            let evidence = vec![answer, request];
+            let proof = Proof {
+                seen: true,
+                evidence,
+            };
+            proofs.insert(Hop::GatewayArp, proof);
+        }
+    }
+
+    /// The next hop of the real server's answers: the one whose entry was deleted, or that our own ARP
+    /// requests asked for.
+    pub fn asked_gateway(&self, path: usize) -> Option<Ipv4Addr> {
+        let host = Host::Realserver(path);
+        let forgotten = self.host(host)?.forgotten.first().map(|entry| entry.ip);
+        let vip = self.plan().paths[path].vip;
+        forgotten.or_else(|| {
+            self.items().iter().find_map(|item| match &item.what {
+                What::Arp { arp, .. } if item.host == host && arp.is_ours() => {
+                    (arp.target != vip).then_some(arp.target)
+                }
+                _ => None,
+            })
+        })
     }
 }
 

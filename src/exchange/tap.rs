@@ -10,7 +10,8 @@ use serde::Serialize;
 pub struct TapPath {
     /// The VIP.
     pub vip: Ipv4Addr,
-    /// The CIP.
+    /// The CIP; 0.0.0.0 where a listener does not know it: then RSTs and ICMP errors to the VIP are seen,
+    /// whoever sends them, and nothing else.
     pub cip: Ipv4Addr,
     /// The DIP, if known.
     pub dip: Option<Ipv4Addr>,

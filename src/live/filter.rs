@@ -31,7 +31,8 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const ETHER_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
 
 /// TCP's flags SYN and RST.
-const SYN_OR_RST: u32 = 0x02 | 0x04;
+const RST: u32 = 0x04;
+const SYN_OR_RST: u32 = 0x02 | RST;
 
 const ACCEPT: u32 = 0x4_0000;
 const REJECT: u32 = 0;
@@ -69,6 +70,8 @@ struct Sets {
     tunnelled: BTreeMap<u32, Vec<u32>>,
     /// Where ICMP errors go.
     errors: Vec<u32>,
+    /// VIPs whose client is not known: RSTs to them are seen whoever sends them.
+    open: Vec<u32>,
     /// What ARP is about.
     resolved: Vec<u32>,
 }
@@ -79,9 +82,15 @@ impl Sets {
         let mut control = Vec::new();
         let mut tunnelled = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
         let mut errors = BTreeSet::new();
+        let mut open = BTreeSet::new();
         let mut resolved = BTreeSet::new();
         for path in &spec.paths {
             let (vip, cip, rip) = (path.vip, path.cip, path.rip);
+            if cip.is_unspecified() {
+                open.insert(vip);
+                errors.insert(vip);
+                continue;
+            }
             service.push((cip, vip));
             service.extend(path.dip.map(|dip| (dip, vip)));
             control.push((cip, rip));
@@ -100,6 +109,7 @@ impl Sets {
                 .map(|(vip, sources)| (vip.to_bits(), numbers(sources)))
                 .collect(),
             errors: numbers(errors),
+            open: numbers(open),
             resolved: numbers(resolved),
         }
     }
@@ -144,6 +154,15 @@ fn ipv4(program: &mut Program, sets: &Sets) {
     program.unless_bits(0x1fff);
     program.load(HEADER_LENGTH_TO_X, 0);
     program.load(LOAD_BYTE, 9);
+    if !sets.open.is_empty() {
+        program.one_of(&[6], |p| {
+            p.load(LOAD_BYTE_X, 13);
+            p.unless_set(RST);
+            p.load(LOAD_WORD, 16);
+            p.one_of(&sets.open, |p| p.end(ACCEPT));
+            p.end(REJECT);
+        });
+    }
     program.one_of(&[4], |p| {
         for (vip, sources) in &sets.tunnelled {
             p.load(LOAD_WORD_X, 16);
@@ -217,6 +236,12 @@ impl Program {
     /// Rejects if the accumulator has any of `bits`.
     fn unless_bits(&mut self, bits: u32) {
         self.push(JUMP_BITS, 0, 1, bits);
+        self.end(REJECT);
+    }
+
+    /// Rejects if the accumulator has none of `bits`.
+    fn unless_set(&mut self, bits: u32) {
+        self.push(JUMP_BITS, 1, 0, bits);
         self.end(REJECT);
     }
 
@@ -453,6 +478,23 @@ mod tests {
             IP,
             &ipv4(CIP, VIP, 17, &[])
         ));
+    }
+
+    #[test]
+    fn without_a_client_anyones_rsts_and_errors_to_the_vip_are_seen() {
+        let open = TapPath {
+            cip: Ipv4Addr::UNSPECIFIED,
+            ..path()
+        };
+        let program = assemble(&TapSpec { paths: vec![open] });
+        let mut segment = [0; 20];
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
+        segment[13] = 4;
+        assert!(run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
+        assert!(!run(&program, IP, &ipv4(VIP, STRANGER, 6, &segment)));
+        assert!(run(&program, IP, &ipv4(STRANGER, VIP, 1, &[3, 3])));
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 1, &[8, 0])));
+        assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 17, &[0; 8])));
     }
 
     #[test]

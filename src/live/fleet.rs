@@ -161,13 +161,23 @@ impl Fleet {
                 self.send(host, Command::Finish);
             }
         }
-        let inbox = &mut self.inbox;
-        let drained = async move { while inbox.recv().await.is_some() {} };
-        let ended = join_all(self.members.values_mut().map(Member::end));
-        tokio::select! {
-            failures = ended => failures.into_iter().flatten().collect(),
-            () = async { drained.await; std::future::pending().await } => unreachable!(),
+        let Fleet {
+            mut members,
+            mut inbox,
+            mut buried,
+            bury,
+            ..
+        } = self;
+        // An agent that cannot get rid of its last packets does not end.
+        let drain = tokio::spawn(async move { while inbox.recv().await.is_some() {} });
+        let ended = join_all(members.values_mut().map(Member::end)).await;
+        drain.abort();
+        let mut failures: Vec<_> = ended.into_iter().flatten().collect();
+        drop(bury);
+        while let Some(failure) = buried.recv().await {
+            failures.push(failure);
         }
+        failures
     }
 
     /// Asks every agent whether it is alive; one that owes an answer for too long is returned.

@@ -208,7 +208,9 @@ impl Served {
                 ToAgent::Ping => say(&self.out, FromAgent::Pong).await,
                 ToAgent::Do(Command::Finish) => {
                     let settled = janitor::settle(&self.ledger, &self.sender).await;
-                    let dismissed = self.janitor.dismiss();
+                    let dismissed = self.janitor.dismiss().map_err(|error| {
+                        io::Error::other(format!("the janitor was gone before: {error}"))
+                    });
                     return settled.and(dismissed).map_err(ServeError::Unsettled);
                 }
                 ToAgent::Do(command) => {

@@ -168,6 +168,8 @@ mod tests {
                 assert_eq!(errno(&sender, &from(VIP, CIP, 8)), 0);
                 assert_eq!(errno(&sender, &from(VIP, CIP, 1490)), libc::EMSGSIZE);
                 assert_eq!(errno(&sender, &from(VIP, CIP, 0)), 0);
+                // To an address of this host, from one that is not: what a director sends through its IPVS.
+                assert_eq!(errno(&sender, &from(CIP, RIP, 8)), 0);
                 let short = Transmit {
                     way: Way::Stack,
                     bytes: vec![0x45; 12],

@@ -275,7 +275,9 @@ impl Process {
     pub(crate) async fn end(&mut self, limit: Duration) -> Option<ExitStatus> {
         if let Ok(status) = timeout(limit, self.child.wait()).await {
             // The janitor, or a program that the agent started, may keep stderr open.
-            let _ = timeout(LAST_WORDS / 4, &mut self.listener).await;
+            if !self.listener.is_finished() {
+                let _ = timeout(LAST_WORDS / 4, &mut self.listener).await;
+            }
             return status.ok();
         }
         // It can have ended meanwhile, which is as good.
@@ -370,10 +372,10 @@ fn argv(via: &[String], own: &Path, remote: &str, is_installed: bool) -> Vec<Str
     let own_name = own.to_string_lossy().into_owned();
     let mut words = via.to_vec();
     match words.first_mut() {
-        None => return vec![own_name, "agent".to_owned()],
-        Some(first) if first == "local" => return vec![own_name, "agent".to_owned()],
         Some(first) if first == "tunproof" && !is_installed => first.clone_from(&own_name),
-        Some(_) => {}
+        Some(first) if first != "local" => {}
+        // It is there even if the file was replaced meanwhile.
+        _ => return ["/proc/self/exe", "agent"].map(str::to_owned).to_vec(),
     }
     words.push(match stays_on_this_machine(via, own) {
         true => own_name,
@@ -409,7 +411,7 @@ mod tests {
     fn this_machines_program_is_used_where_it_can_be() {
         let own = Path::new("/build/tunproof");
         for (via, expected) in [
-            ("local", "/build/tunproof agent"),
+            ("local", "/proc/self/exe agent"),
             ("ssh -T root@lb1", "ssh -T root@lb1 tunproof agent"),
             ("docker exec -i d", "docker exec -i d tunproof agent"),
             ("ip netns exec d", "ip netns exec d /build/tunproof agent"),

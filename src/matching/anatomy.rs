@@ -8,6 +8,9 @@ use crate::wire::Octets;
 use crate::wire::Quote;
 use crate::wire::Quoted;
 
+/// Octets of a transport header that hold ports and checksum, or ports and sequence number.
+const TRANSPORT_START: usize = 8;
+
 /// A packet taken apart, without a word on whose it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Anatomy<'a> {
@@ -38,9 +41,9 @@ pub(super) struct Error {
 /// The innermost datagram.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Core<'a> {
-    /// With its whole header.
+    /// With its whole header and, in a tunnel, at least 8 octets behind it.
     Datagram(Ipv4<'a>),
-    /// The start of its header only, and the tunnel header before it.
+    /// Less of it: the start of its header, and the tunnel header before it.
     Start(Ipv4<'a>, InnerStart),
 }
 
@@ -84,6 +87,10 @@ impl<'a> Anatomy<'a> {
         let header = quote.header;
         match quote.content {
             Quoted::Plain => Some((None, Core::Datagram(header))),
+            Quoted::Tunnelled(inner) if inner.payload().len() < TRANSPORT_START => {
+                let start = InnerStart::read(header.payload()).ok()?;
+                Some((Some(header), Core::Start(header, start)))
+            }
             Quoted::Tunnelled(inner) => Some((Some(header), Core::Datagram(inner))),
             Quoted::TunnelledStart(start) => Some((Some(header), Core::Start(header, start))),
             Quoted::TunnelledUnread => None,

@@ -20,6 +20,9 @@ use crate::wire::UdpStart;
 /// Total length of every probe's own datagram: 20 + 8 + 16 of UDP, 20 + 24 of TCP.
 pub(super) const PROBE_LENGTH: u16 = 44;
 
+/// Where a UDP payload holds the time to live with which it was sent.
+const TTL_AT: usize = 10;
+
 /// Whose datagram it is, and what it is to the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identified {
@@ -27,6 +30,7 @@ pub(super) struct Identified {
     pub(super) role: Role,
     pub(super) certainty: Certainty,
     pub(super) flow: Option<Flow>,
+    pub(super) sent_ttl: Option<u8>,
 }
 
 /// What a datagram is to the probe.
@@ -74,6 +78,7 @@ fn start(key: &SessionKey, outer: Ipv4<'_>, inner: InnerStart) -> Option<Identif
         role: Role::Probe,
         certainty,
         flow: None,
+        sent_ttl: None,
     })
 }
 
@@ -103,6 +108,10 @@ fn udp(key: &SessionKey, ip: Ipv4<'_>) -> Option<Identified> {
             udp.source_port,
             udp.destination_port,
         )),
+        sent_ttl: match certainty {
+            Certainty::Tag => udp.payload.bytes().get(TTL_AT).copied(),
+            _ => None,
+        },
     })
 }
 
@@ -141,6 +150,7 @@ fn tcp(key: &SessionKey, ip: Ipv4<'_>) -> Option<Identified> {
             tcp.source_port,
             tcp.destination_port,
         )),
+        sent_ttl: None,
     })
 }
 

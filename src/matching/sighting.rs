@@ -56,6 +56,8 @@ pub struct Sighting {
     pub flow: Option<Flow>,
     /// The time to live of the probe's own header as seen or quoted; `None` in answers and short quotes.
     pub inner_ttl: Option<u8>,
+    /// The time to live with which the probe was sent, where its payload was there to say so.
+    pub sent_ttl: Option<u8>,
     /// In an error: how many octets of the probe (from its outermost header on) were quoted.
     pub quoted: Option<u16>,
 }

@@ -134,6 +134,7 @@ fn seen(probe: &Probe, form: Form, device: &str, micros: u64, direction: Directi
             outer,
             flow: Some(probe.flow),
             inner_ttl: Some(64),
+            sent_ttl: None,
             quoted: None,
         },
         altered: Vec::new(),

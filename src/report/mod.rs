@@ -2,7 +2,9 @@
 //!
 //! It may not know how things became known, nor decide what they mean.
 
+mod dry_run;
 mod escape;
+mod explain;
 #[cfg(test)]
 mod fixture;
 mod model;
@@ -10,7 +12,12 @@ mod pcapng;
 mod text;
 mod wording;
 
+pub use dry_run::Planned;
+pub use dry_run::dry_run;
+pub use explain::contents;
+pub use explain::page;
 pub use model::*;
 pub use pcapng::pcapng;
 pub use text::text;
 pub use wording::Kind;
+pub use wording::arrival;

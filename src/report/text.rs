@@ -208,7 +208,9 @@ fn proven(report: &Report, hop: &HopReport) -> String {
 
 fn because(word: &str, reason: Option<&str>, last: Option<&str>) -> String {
     match reason {
-        Some(reason) if last != Some(reason) => format!("{word}: {reason}"),
+        Some(reason) if last != Some(reason) => {
+            format!("{word}: {}", reason.trim_start_matches("not tried: "))
+        }
         _ => word.to_owned(),
     }
 }

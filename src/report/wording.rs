@@ -19,6 +19,7 @@ use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
+use crate::plan::Station;
 use crate::report::escape::escape;
 
 /// What sort of evidence it is.
@@ -63,6 +64,9 @@ pub(crate) fn wording(evidence: &Evidence, item: &Item) -> Wording {
         } => {
             let (kind, noun, mut summary) = seen(probe, sighting);
             let _ = write!(summary, ", ttl {} on {}", sighting.ttl, capture.device);
+            if let Some(ttl) = sighting.sent_ttl.filter(|_| probe.is_none()) {
+                let _ = write!(summary, ", sent with ttl {ttl}");
+            }
             for alteration in altered {
                 let (field, sent, seen) = (&alteration.field, &alteration.sent, &alteration.seen);
                 let _ = write!(summary, "; {field} {seen}, sent as {sent}");
@@ -106,6 +110,18 @@ pub(crate) fn wording(evidence: &Evidence, item: &Item) -> Wording {
     }
 }
 
+/// A packet of ours that was seen, on one line with a newline; `None` if the item is none.
+pub fn arrival(evidence: &Evidence, item: &Item) -> Option<String> {
+    let What::Seen { sighting, .. } = &item.what else {
+        return None;
+    };
+    let time = item.time.to_string();
+    let clock = time.get(11..26).unwrap_or(&time);
+    let station = item.station.map_or("", Station::id);
+    let (probe, summary) = (sighting.probe, wording(evidence, item).summary);
+    Some(format!("{clock} {station:<12} {probe:<15} {summary}\n"))
+}
+
 type Parts = (Kind, String, String);
 
 fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Parts {
@@ -121,7 +137,10 @@ fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Pa
         SendOutcome::Refused { errno, error, .. } => (
             Kind::Fact,
             "refusal to send".to_owned(),
-            format!("the kernel refused to send {what}: {error} (errno {errno})"),
+            format!(
+                "the kernel refused to send {what}: {}",
+                numbered(error, *errno)
+            ),
         ),
     }
 }
@@ -215,7 +234,7 @@ fn connect((address, port): (Ipv4Addr, u16), outcome: &ConnectOutcome) -> Parts 
         ConnectOutcome::Failed { errno, error } => (
             Kind::Reply,
             "refused connection".to_owned(),
-            format!("{to} failed: {error} (errno {errno})"),
+            format!("{to} failed: {}", numbered(error, *errno)),
         ),
         ConnectOutcome::TimedOut => (
             Kind::Silence,
@@ -223,6 +242,12 @@ fn connect((address, port): (Ipv4Addr, u16), outcome: &ConnectOutcome) -> Parts 
             format!("{to} got no answer"),
         ),
     }
+}
+
+/// A system error with its number, once.
+fn numbered(error: &str, errno: i32) -> String {
+    let words = error.trim_end_matches(&format!(" (os error {errno})"));
+    format!("{words} (errno {errno})")
 }
 
 fn ends(flow: &Flow) -> String {

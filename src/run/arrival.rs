@@ -1,10 +1,12 @@
 //! What a captured packet adds to the evidence.
 
 use crate::evidence::Evidence;
+use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Capture;
 use crate::matching::Arp;
 use crate::matching::Matcher;
+use crate::matching::Sighting;
 use crate::matching::station;
 use crate::plan::Host;
 use crate::plan::Probe;
@@ -79,8 +81,11 @@ fn note_probe(
         }
         let plan = evidence.plan();
         let probe = Probe::new(id, 0, &plan.paths[0], &plan.session)?;
-        let ttl = sighting.inner_ttl.unwrap_or(Probe::FULL_TTL);
+        let ttl = sighting.sent_ttl.unwrap_or(Probe::FULL_TTL);
         evidence.add_probe(probe.with_ttl(ttl));
+    }
+    if is_flood(evidence, id, place, &sighting) {
+        return None;
     }
     let altered = matcher.alterations(evidence.probe(id)?, &capture.bytes);
     let time = capture.time;
@@ -91,4 +96,18 @@ fn note_probe(
     };
     evidence.append(host, place, time, (Some(id), None), what);
     Some(id)
+}
+
+/// How often the same sighting of one probe is noted: a routing loop shows it dozens of times.
+const NOTED: usize = 4;
+
+fn is_flood(evidence: &Evidence, id: ProbeId, place: Option<Station>, seen: &Sighting) -> bool {
+    let same = |item: &Item, sighting: &Sighting| {
+        item.station == place && sighting.form == seen.form && sighting.source == seen.source
+    };
+    evidence
+        .sightings(id)
+        .filter(|(item, sighting)| same(item, sighting))
+        .count()
+        >= NOTED
 }

@@ -78,6 +78,8 @@ enum Aim {
         sender: Ipv4Addr,
         target: Ipv4Addr,
     },
+    /// A real connection, once a crafted one went all the way: one that cannot complete would stay half
+    /// open on the real server.
     Connect,
 }
 
@@ -128,9 +130,6 @@ impl Probing {
             return;
         }
         self.add(Aim::Probe(ProbeKind::Service), path, Host::Client, now, 1);
-        if path == 0 && evidence.plan().paths[path].protocol == Protocol::Tcp {
-            self.add(Aim::Connect, path, Host::Client, now, 1);
-        }
     }
 
     /// First the gateway's neighbour entry goes, so that ARP is exercised as the HOWTO does with
@@ -222,6 +221,11 @@ impl Probing {
         }
         if passage.is_complete() {
             self.settled.extend(self.pacer.settle(id));
+            let connects = self.tasks.iter().any(|task| task.aim == Aim::Connect);
+            let is_tcp = probe.flow.protocol == Protocol::Tcp;
+            if id.kind == ProbeKind::Service && is_tcp && !passage.refused && !connects {
+                self.add(Aim::Connect, passage.path, Host::Client, now, 1);
+            }
         }
         if !self.proven[passage.path] {
             self.proven[passage.path] = evidence.proofs(passage.path).len() == Hop::ALL.len();

@@ -56,6 +56,11 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
                 from: Some(path.cip),
                 iif: Some(device),
             }));
+            for path in &plan.paths {
+                if let Some(RouteAnswer::Route(route)) = known.route(&to(path.rip)) {
+                    query.neighbours.push(route.gateway.unwrap_or(path.rip));
+                }
+            }
         }
         Host::Realserver(_) => {
             for link in tunnels(known, path) {

@@ -36,6 +36,8 @@ codes! {
     IpvsNotTunnel = "ipvs-not-tunnel",
     /// The real server's weight is 0.
     IpvsWeightZero = "ipvs-weight-zero",
+    /// The director's firewall drops the client's packets before IPVS.
+    DirectorFirewallIngress = "director-firewall-ingress",
     /// The director takes the client's packets and does not forward them, and no fact says why.
     DirectorNotForwarding = "director-not-forwarding",
     /// The outer source is the VIP (HOWTO Q1).
@@ -44,6 +46,8 @@ codes! {
     SourceOnRealserver = "source-on-realserver",
     /// The director has no route to the RIP.
     NoRouteToRealserver = "no-route-to-realserver",
+    /// The director's next hop to the RIP does not answer ARP.
+    NextHopUnreachable = "next-hop-unreachable",
     /// The IPIP packets do not leave the director.
     DirectorFirewallEgress = "director-firewall-egress",
     /// The IPIP packets leave the director and do not reach the real server.

@@ -5,6 +5,7 @@ use crate::exchange::Ipvs;
 use crate::exchange::IpvsDestination;
 use crate::exchange::IpvsKey;
 use crate::exchange::IpvsMethod;
+use crate::exchange::Neighbour;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteKind;
 use crate::plan::Form;
@@ -100,6 +101,7 @@ fn source(case: &mut Case<'_>) {
     if case.is_proven(Hop::DirectorSource) {
         return;
     }
+    source_by_fact(case, observed.is_some());
     // Without a packet that the kernel encapsulated, the source that it would choose.
     let chosen = match case.route(DIRECTOR, case.path.rip, None, None) {
         Some(RouteAnswer::Route(route)) => route.source,
@@ -151,6 +153,16 @@ fn source(case: &mut Case<'_>) {
             ],
         )
     } else {
+        if let (Some((_, source)), Some(dip)) = (observed, dip.filter(|dip| *dip != source))
+            && case.is_proven(Hop::Decapsulation)
+        {
+            let reason = format!(
+                "the kernel's own IPIP packets to {rip} have the outer source {source}, and nothing shows that \
+                 the real server takes them; those from {dip} it does take: does it have {source} itself \
+                 (`ip addr show to {source}`), or a tunnel or firewall that takes {dip} only?"
+            );
+            case.unproven(Hop::DirectorSource, reason);
+        }
         return;
     };
     let mut evidence: Vec<EvidenceId> = observed.into_iter().map(|(id, _)| id).collect();
@@ -187,6 +199,75 @@ fn source(case: &mut Case<'_>) {
     });
 }
 
+/// Where the scheduler never picked this real server: the kernel would choose the DIP, and packets from the
+/// DIP came out of its tunnel.
+fn source_by_fact(case: &mut Case<'_>, observed: bool) {
+    let rip = case.path.rip;
+    let Some(RouteAnswer::Route(route)) = case.route(DIRECTOR, rip, None, None) else {
+        return;
+    };
+    let Some(dip) = case.path.dip.filter(|dip| route.source == Some(*dip)) else {
+        return;
+    };
+    if observed || elsewhere(case).is_empty() || dip == case.path.vip {
+        return;
+    }
+    let Some(taken) = case.proofs.get(&Hop::Decapsulation).cloned() else {
+        return;
+    };
+    let command = format!("ip route get {rip}");
+    let summary = format!("{command}: src {dip}, and packets from {dip} come out of the tunnel");
+    let mut evidence = vec![case.cite_fact(DIRECTOR, &summary, &command)];
+    evidence.extend(taken.evidence);
+    case.proven_by_fact(Hop::DirectorSource, &summary, evidence);
+}
+
+/// Packets for the service, sent for this path, that IPVS gave to another real server.
+fn elsewhere(case: &Case<'_>) -> Vec<EvidenceId> {
+    let evidence = &case.evidence;
+    evidence
+        .probes()
+        .iter()
+        .filter(|probe| SCHEDULED.contains(&probe.id.kind) && probe.path == case.number)
+        .filter(|probe| evidence.path_of(probe) != case.number)
+        .filter_map(|probe| evidence.passage(probe).seen.into_iter().flatten().next())
+        .collect()
+}
+
+/// The scheduler gave every packet to other real servers: IPVS's table must tell why.
+fn forward_by_fact(
+    case: &mut Case<'_>,
+    elsewhere: &[EvidenceId],
+    fault: Option<(Code, String, Vec<String>)>,
+) {
+    let (vip, port, rip) = (case.path.vip, case.path.port, case.path.rip);
+    if let Some((code, summary, fix)) = fault {
+        let cited = case.cite_fact(DIRECTOR, &summary, "ipvsadm -Ln");
+        case.broken(Break {
+            code,
+            hop: Hop::DirectorForward,
+            between: None,
+            detail: format!(
+                "IPVS tunnelled {} packets for {vip}:{port} to other real servers and none to {rip}, and says \
+                 why: {summary}.",
+                elsewhere.len()
+            ),
+            summary,
+            fix,
+            evidence: vec![cited, elsewhere[0]],
+        });
+    } else if matches!(
+        case.facts(DIRECTOR).map(|f| &f.ipvs),
+        Some(Ipvs::Services(_))
+    ) {
+        let summary = format!(
+            "IPVS tunnels {vip}:{port}, and has {rip} by Tunnel with a weight; its scheduler chose others"
+        );
+        let cited = case.cite_fact(DIRECTOR, &summary, "ipvsadm -Ln");
+        case.proven_by_fact(Hop::DirectorForward, &summary, vec![cited, elsewhere[0]]);
+    }
+}
+
 /// IPVS: service, destination, method, weight.
 fn forward(case: &mut Case<'_>) {
     let fault = ipvs_fault(case);
@@ -199,6 +280,7 @@ fn forward(case: &mut Case<'_>) {
         return;
     }
     if case.is_proven(Hop::DirectorForward) {
+        client_not_forwarded(case, client_forwarded);
         return;
     }
     let silence = case
@@ -215,6 +297,10 @@ fn forward(case: &mut Case<'_>) {
         .is_empty();
     let tried = silence.is_some() || !case.forbidden(&[ProbeKind::IpvsLoop]).is_empty();
     if !tried {
+        let elsewhere = elsewhere(case);
+        if !elsewhere.is_empty() {
+            forward_by_fact(case, &elsewhere, fault);
+        }
         return;
     }
     match fault {
@@ -277,10 +363,47 @@ fn forward(case: &mut Case<'_>) {
     }
 }
 
+/// The director's own packets are forwarded, the client's are not: they die before IPVS.
+fn client_not_forwarded(case: &mut Case<'_>, client_forwarded: bool) {
+    let silence = case.silence(
+        Some(Station::DirectorIn),
+        Station::DirectorOut,
+        &[ProbeKind::Service],
+    );
+    let (Some(silence), false) = (silence, client_forwarded) else {
+        return;
+    };
+    let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+    let (vip, port, cip) = (case.path.vip, case.path.port, case.path.cip);
+    case.broken(Break {
+        code: Code::DirectorFirewallIngress,
+        hop: Hop::DirectorForward,
+        between: Some((Station::DirectorIn, Station::DirectorOut)),
+        summary: format!("the director's firewall drops what {cip} sends to {vip}:{port}"),
+        detail: "The client's packets arrive at the director and are not tunnelled; the same packets are, \
+                 when the director itself sends them: something on its PREROUTING or INPUT path drops them \
+                 before IPVS."
+            .to_owned(),
+        fix: vec![
+            case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
+            case.on(DIRECTOR, format!("iptables -I INPUT -d {vip} -p tcp --dport {port} -j ACCEPT")),
+        ],
+        evidence,
+    });
+}
+
 fn vip_is_missing(case: &Case<'_>) -> bool {
     let Some(facts) = case.facts(DIRECTOR) else {
         return false;
     };
+    // A service by firewall mark needs no local VIP, only a route of the marked packets that delivers them.
+    if let Ipvs::Services(services) = &facts.ipvs
+        && services
+            .iter()
+            .any(|service| matches!(service.key, IpvsKey::Fwmark(_)))
+    {
+        return false;
+    }
     let routed = match case.route(DIRECTOR, case.path.vip, None, None) {
         Some(RouteAnswer::Route(route)) => route.kind == RouteKind::Local,
         _ => false,
@@ -413,6 +536,29 @@ fn to_realserver(case: &mut Case<'_>) {
     let rip = case.path.rip;
     let forbidden = case.forbidden(&CRAFTED);
     let silent = case.silence(None, Station::DirectorOut, &CRAFTED);
+    if let (Some(silence), Some(next_hop)) = (&silent, dead_next_hop(case)) {
+        let Neighbour { ip, device, .. } = next_hop;
+        let command = format!("ip neigh show {ip} dev {device}");
+        let summary = format!("{ip} on {device} does not answer ARP");
+        let evidence = vec![
+            case.cite_silence(silence),
+            case.cite_fact(DIRECTOR, &summary, &command),
+        ];
+        case.broken(Break {
+            code: Code::NextHopUnreachable,
+            hop: Hop::DirectorToRealserver,
+            between: None,
+            summary: format!("the director's next hop to {rip} does not answer: {summary}"),
+            detail: "The packets wait for a hardware address that never comes, and are dropped."
+                .to_owned(),
+            fix: vec![
+                case.on(DIRECTOR, format!("arping -c 3 -I {device} {ip}")),
+                case.on(DIRECTOR, format!("ip route get {rip}")),
+            ],
+            evidence,
+        });
+        return;
+    }
     if forbidden.len() >= 3 || silent.is_some() {
         let mut evidence: Vec<_> = forbidden.into_iter().take(1).collect();
         if let Some(silence) = silent {
@@ -477,14 +623,27 @@ fn to_realserver(case: &mut Case<'_>) {
             ),
             fix: vec![
                 case.on(DIRECTOR, format!("traceroute -n {rip}")),
-                case.on(
-                    case.realserver(),
-                    "tcpdump -ln -i any 'ip proto 4'".to_owned(),
-                ),
+                case.on(case.realserver(), "tcpdump -ln -i any 'ip proto 4'"),
             ],
             evidence,
         });
     }
+}
+
+/// The director's next hop to the real server, if the kernel could not resolve it.
+fn dead_next_hop(case: &Case<'_>) -> Option<Neighbour> {
+    let route = match case.route(DIRECTOR, case.path.rip, None, None)? {
+        RouteAnswer::Route(route) => route,
+        RouteAnswer::Error { .. } => return None,
+    };
+    let next_hop = route.gateway.unwrap_or(case.path.rip);
+    let after = case.evidence.host(DIRECTOR)?.after.as_ref()?;
+    after
+        .neighbours
+        .iter()
+        .find(|entry| entry.ip == next_hop && Some(&entry.device) == route.device.as_ref())
+        .filter(|entry| entry.state & (Neighbour::FAILED | Neighbour::INCOMPLETE) != 0)
+        .cloned()
 }
 
 /// An ICMP error from anyone but the real server that quotes the tunnel.

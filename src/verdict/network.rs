@@ -237,6 +237,7 @@ fn filtered(
 ) {
     let (vip, cip, rip) = (case.path.vip, case.path.cip, case.path.rip);
     let sweeps = Sweeps::of(case);
+    let heard = case.evidence.hears(Host::Director).is_ok();
     let rejecting = rejecting(case, &SPOOFED)
         .and_then(|id| Some((id, case.sighting(id)?.source, case.sighting(id)?.form)));
     let place = match rejecting {
@@ -250,6 +251,8 @@ fn filtered(
             evidence.push(id);
             format!("{router} refuses it with ICMP type {icmp_type} code {code}")
         }
+        // What routers say to the VIP, the director gets.
+        _ if !heard => "a vantage at `director` would show where".to_owned(),
         _ => match sweeps.place() {
             Some(place) => {
                 evidence.extend(sweeps.evidence());

@@ -56,7 +56,8 @@ fn decapsulation(case: &mut Case<'_>) {
     let alone = case.evidence.host(Host::Director).is_none();
     let facts = case.facts(case.realserver()).cloned();
     let arrived = silence.is_some() || !refusals.is_empty();
-    if !arrived && !(alone && facts.is_some()) || case.is_broken(Hop::DirectorSource) {
+    let by_fact = alone && facts.is_some();
+    if !(arrived || by_fact) || case.is_broken(Hop::DirectorSource) {
         return;
     }
     let Some((code, summary, fix)) = decapsulation_fault(case, facts.as_ref(), &refusals, arrived)
@@ -527,11 +528,15 @@ fn service(case: &mut Case<'_>) {
                 && listener.address.is_none_or(|address| address == vip)
         })
     });
+    let refused_there: Vec<_> = case
+        .evidence
+        .passages(case.number)
+        .filter(|passage| passage.refused)
+        .map(|passage| passage.probe.id)
+        .collect();
     let refused = case.sightings(&ASKING, |item, sighting| {
-        let here = matches!(
-            item.station,
-            Some(Station::RealserverOut | Station::ClientIn)
-        );
+        let here = item.station == Some(Station::RealserverOut)
+            || item.station == Some(Station::ClientIn) && refused_there.contains(&sighting.probe);
         here && (sighting.form == Form::Refused
             || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
     });
@@ -693,7 +698,7 @@ fn gateway_arp(case: &mut Case<'_>) {
     if case.evidence.host(server).is_none() || case.evidence.hears(server).is_err() {
         return;
     }
-    let (vip, gateway) = (case.path.vip, asked_gateway(case));
+    let (vip, gateway) = (case.path.vip, case.evidence.asked_gateway(case.number));
     let Some(gateway) = gateway else { return };
     let requests = |sender_is_vip: bool, ours: bool| {
         arps(case, |arp| {
@@ -768,20 +773,6 @@ fn gateway_arp(case: &mut Case<'_>) {
             evidence,
         });
     }
-}
-
-/// The address that our own ARP requests asked for.
-fn asked_gateway(case: &Case<'_>) -> Option<std::net::Ipv4Addr> {
-    let (server, vip) = (case.realserver(), case.path.vip);
-    case.evidence
-        .items()
-        .iter()
-        .find_map(|item| match &item.what {
-            What::Arp { arp, .. } if item.host == server && arp.is_ours() && arp.target != vip => {
-                Some(arp.target)
-            }
-            _ => None,
-        })
 }
 
 fn arps(case: &Case<'_>, wanted: impl Fn(&Arp) -> bool) -> Vec<EvidenceId> {

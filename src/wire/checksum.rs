@@ -47,6 +47,22 @@ pub fn transport_checksum(
         .finish()
 }
 
+/// Whether `checksum`, in a segment of `length` octets, is the sum over the pseudo header alone: what Linux
+/// leaves there for the device to complete, and a tap on the sending host sees.
+pub fn is_left_to_the_device(
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    protocol: u8,
+    length: u16,
+    checksum: u16,
+) -> bool {
+    let pseudo_header = Checksum::default()
+        .over(&source.octets())
+        .over(&destination.octets())
+        .over(&[0, protocol])
+        .over(&length.to_be_bytes());
+    !pseudo_header.finish() == checksum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,15 @@
 //! ICMPv4 (RFC 792).
 
+use std::net::Ipv4Addr;
+
 use etherparse::Icmpv4Slice;
 
 use crate::wire::Checksum;
 use crate::wire::Header;
+use crate::wire::IpProtocol;
 use crate::wire::Limit;
 use crate::wire::Octets;
+use crate::wire::Quote;
 use crate::wire::WireError;
 
 /// An ICMPv4 message.
@@ -121,6 +125,74 @@ impl<'a> Icmpv4<'a> {
             && self.code == Self::FRAGMENTATION_NEEDED;
         let mtu = u16::from_be_bytes([self.rest[2], self.rest[3]]);
         (tells && mtu != 0).then_some(mtu)
+    }
+}
+
+impl Icmpv4<'_> {
+    /// The message in tcpdump's words.
+    pub(super) fn describe(&self) -> String {
+        let quote = self.quotation().and_then(|octets| Quote::read(octets).ok());
+        let [r1, r2, r3, r4] = self.rest;
+        match (self.icmp_type, quote) {
+            (Self::ECHO | Self::ECHO_REPLY, _) => {
+                let what = match self.icmp_type {
+                    Self::ECHO => "request",
+                    _ => "reply",
+                };
+                let identifier = u16::from_be_bytes([r1, r2]);
+                let sequence = u16::from_be_bytes([r3, r4]);
+                format!("echo {what}, id {identifier}, seq {sequence}")
+            }
+            (Self::DESTINATION_UNREACHABLE, Some(quote)) => self.unreachable(&quote),
+            (Self::SOURCE_QUENCH, _) => "source quench".to_owned(),
+            (Self::REDIRECT, Some(quote)) => {
+                let what = match self.code {
+                    0 => "net",
+                    1 => "host",
+                    2 => "tos net",
+                    _ => "tos host",
+                };
+                let (destination, gateway) =
+                    (quote.header.destination(), Ipv4Addr::from(self.rest));
+                format!("redirect {destination} to {what} {gateway}")
+            }
+            (Self::TIME_EXCEEDED, _) if self.code == 0 => "time exceeded in-transit".to_owned(),
+            (Self::TIME_EXCEEDED, _) => "ip reassembly time exceeded".to_owned(),
+            (Self::PARAMETER_PROBLEM, _) => format!("parameter problem - octet {r1}"),
+            (icmp_type, _) => format!("type-#{icmp_type}, code {}", self.code),
+        }
+    }
+
+    fn unreachable(&self, quote: &Quote<'_>) -> String {
+        let destination = quote.header.destination();
+        let protocol = quote.header.protocol();
+        match self.code {
+            0 | 6 => format!("net {destination} unreachable"),
+            1 | 7 => format!("host {destination} unreachable"),
+            2 => format!("{destination} protocol {protocol} unreachable"),
+            3 => {
+                let port = match quote.header.payload().bytes() {
+                    [_, _, high, low, ..] => u16::from_be_bytes([*high, *low]),
+                    _ => return format!("{destination} port unreachable"),
+                };
+                match protocol {
+                    IpProtocol::TCP => format!("{destination} tcp port {port} unreachable"),
+                    IpProtocol::UDP => format!("{destination} udp port {port} unreachable"),
+                    _ => format!("{destination} protocol {protocol} port {port} unreachable"),
+                }
+            }
+            Self::FRAGMENTATION_NEEDED => match self.next_hop_mtu() {
+                Some(mtu) => format!("{destination} unreachable - need to frag (mtu {mtu})"),
+                None => format!("{destination} unreachable - need to frag"),
+            },
+            5 => format!("{destination} unreachable - source route failed"),
+            9 => format!("net {destination} unreachable - admin prohibited"),
+            10 => format!("host {destination} unreachable - admin prohibited"),
+            11 => format!("net {destination} unreachable - tos prohibited"),
+            12 => format!("host {destination} unreachable - tos prohibited"),
+            13 => format!("host {destination} unreachable - admin prohibited filter"),
+            code => format!("{destination} unreachable - #{code}"),
+        }
     }
 }
 

@@ -14,7 +14,9 @@
 
 mod arp;
 mod checksum;
+mod dissect;
 mod ethernet;
+mod hexdump;
 mod icmpv4;
 mod ipv4;
 mod octets;
@@ -24,10 +26,17 @@ mod udp;
 
 pub use arp::Arp;
 pub use checksum::Checksum;
+pub use checksum::is_left_to_the_device;
 pub use checksum::transport_checksum;
+pub use dissect::DissectedField;
+pub use dissect::DissectedHeader;
+pub use dissect::Dissection;
+pub use dissect::dissect;
+pub use dissect::dissect_frame;
 pub use ethernet::EtherType;
 pub use ethernet::Ethernet;
 pub use ethernet::Mac;
+pub use hexdump::hexdump;
 pub use icmpv4::Icmpv4;
 pub use ipv4::IpProtocol;
 pub use ipv4::Ipv4;

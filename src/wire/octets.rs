@@ -173,3 +173,12 @@ pub enum WireError {
         expected: &'static str,
     },
 }
+
+impl WireError {
+    /// Which header it is about.
+    pub fn header(&self) -> Header {
+        match self {
+            WireError::Length { header, .. } | WireError::Value { header, .. } => *header,
+        }
+    }
+}

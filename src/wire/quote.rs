@@ -119,3 +119,81 @@ impl InnerStart {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tunnel-udp.3` of tests/data/scapy-probes.hex.
+    fn tunnelled() -> Vec<u8> {
+        hex::decode(
+            "45000040a6d000004004d5e1c0000202cb0071054500002ce19e00004011acddc6336407c000020a\
+             dd3b82f10018692ab16c0e79d3caf2b510034000000073b7",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn each_length_of_a_quoted_tunnel_says_what_it_holds() {
+        let packet = tunnelled();
+        for length in 0..=packet.len() {
+            let octets = Octets::new(&packet[..length]);
+            let read = Quote::read(octets);
+            if length < 20 {
+                assert_eq!(read, Err(octets.too_short(Header::Ipv4, 20)));
+                continue;
+            }
+            let quote = read.unwrap();
+            assert_eq!(quote.octets(), length);
+            assert_eq!(quote.original_octets(), 64);
+            assert_eq!(quote.is_whole(), length == 64);
+            match (length, quote.content) {
+                (20..28, Quoted::TunnelledUnread) => {}
+                (28..40, Quoted::TunnelledStart(start)) => {
+                    assert_eq!((start.total_length, start.identification), (44, 0xe19e));
+                }
+                (40..=64, Quoted::Tunnelled(inner)) => {
+                    assert_eq!(inner.available(), length - 20);
+                }
+                (_, other) => panic!("{length} octets: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_the_total_length_was_not_quoted() {
+        let mut padded = tunnelled();
+        padded.extend([0; 64]);
+        let quote = Quote::read(Octets::new(&padded)).unwrap();
+        assert_eq!(quote.octets(), 64);
+        // A total length below the header's, which some hosts quote, sets no limit.
+        padded[2..4].copy_from_slice(&[0, 0]);
+        assert_eq!(Quote::read(Octets::new(&padded)).unwrap().octets(), 128);
+    }
+
+    #[test]
+    fn an_inner_header_of_another_version_is_unread() {
+        for (octet, expected) in [
+            (0x65, "IPv4 at offset 20: version is 6, not 4"),
+            (
+                0x44,
+                "IPv4 at offset 20: header length is 4, not at least 5 (32-bit words)",
+            ),
+        ] {
+            let mut packet = tunnelled();
+            packet[20] = octet;
+            let quote = Quote::read(Octets::new(&packet)).unwrap();
+            assert_eq!(quote.content, Quoted::TunnelledUnread);
+            let error = InnerStart::read(quote.header.payload()).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_holds_no_inner_header() {
+        let mut packet = tunnelled();
+        packet[7] = 1;
+        let quote = Quote::read(Octets::new(&packet)).unwrap();
+        assert_eq!(quote.content, Quoted::Plain);
+    }
+}

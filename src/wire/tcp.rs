@@ -1,9 +1,12 @@
 //! TCP (RFC 9293).
 
 use std::fmt;
+use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use etherparse::TcpHeaderSlice;
+use etherparse::TcpOptionElement;
+use etherparse::TcpOptionReadError;
 use etherparse::err::tcp::HeaderError;
 use etherparse::err::tcp::HeaderSliceError;
 
@@ -144,16 +147,6 @@ impl<'a> Tcp<'a> {
         self.header.options()
     }
 
-    /// The maximum segment size option, if there is one.
-    pub fn maximum_segment_size(&self) -> Option<u16> {
-        self.header
-            .options_iterator()
-            .find_map(|option| match option {
-                Ok(etherparse::TcpOptionElement::MaximumSegmentSize(size)) => Some(size),
-                _ => None,
-            })
-    }
-
     /// What follows the header.
     pub fn payload(&self) -> Octets<'a> {
         self.segment.after(self.header.slice().len())
@@ -162,6 +155,65 @@ impl<'a> Tcp<'a> {
     /// Whether the checksum is right between these addresses.
     pub fn is_checksum_right(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         transport_checksum(source, destination, IpProtocol::TCP, self.segment.bytes()) == 0
+    }
+}
+
+impl Tcp<'_> {
+    /// The segment in tcpdump's words; `length` is that of the payload.
+    pub(super) fn describe(&self, length: usize) -> String {
+        let flags = self.flags();
+        let mut text = format!("Flags [{flags}]");
+        let sequence = self.sequence_number();
+        if length > 0 {
+            let end = sequence.wrapping_add(length as u32);
+            write!(text, ", seq {sequence}:{end}").expect(STRING);
+        } else if flags.0 & (TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0) != 0 {
+            write!(text, ", seq {sequence}").expect(STRING);
+        }
+        if flags.0 & TcpFlags::ACK.0 != 0 {
+            write!(text, ", ack {}", self.acknowledgment_number()).expect(STRING);
+        }
+        write!(text, ", win {}", self.window()).expect(STRING);
+        let mut options = Vec::new();
+        let mut iterator = self.header.options_iterator();
+        while let Some(kind) = iterator.rest().first() {
+            match (kind, iterator.next()) {
+                (0, _) | (_, None) => {
+                    options.push("eol".to_owned());
+                    break;
+                }
+                (_, Some(option)) => options.push(describe_option(option)),
+            }
+        }
+        if !options.is_empty() {
+            write!(text, ", options [{}]", options.join(",")).expect(STRING);
+        }
+        write!(text, ", length {length}").expect(STRING);
+        text
+    }
+}
+
+/// Why writing never fails.
+const STRING: &str = "a String takes everything";
+
+fn describe_option(option: Result<TcpOptionElement, TcpOptionReadError>) -> String {
+    match option {
+        Ok(TcpOptionElement::Noop) => "nop".to_owned(),
+        Ok(TcpOptionElement::MaximumSegmentSize(size)) => format!("mss {size}"),
+        Ok(TcpOptionElement::WindowScale(scale)) => format!("wscale {scale}"),
+        Ok(TcpOptionElement::SelectiveAcknowledgementPermitted) => "sackOK".to_owned(),
+        Ok(TcpOptionElement::SelectiveAcknowledgement((from, to), more)) => {
+            let blocks: Vec<_> = [Some((from, to))]
+                .into_iter()
+                .chain(more)
+                .flatten()
+                .map(|(from, to)| format!("{{{from}:{to}}}"))
+                .collect();
+            format!("sack {} {}", blocks.len(), blocks.concat())
+        }
+        Ok(TcpOptionElement::Timestamp(value, echo)) => format!("TS val {value} ecr {echo}"),
+        Err(TcpOptionReadError::UnknownId(kind)) => format!("unknown-{kind}"),
+        Err(_) => "bad opt".to_owned(),
     }
 }
 

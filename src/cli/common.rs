@@ -1,0 +1,79 @@
+//! The options that every proving command has, as typed and as meant.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::run::Limits;
+
+#[derive(clap::Args)]
+pub(super) struct Options {
+    /// How the report is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Write the report to FILE instead of stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write every packet of the evidence to FILE, a pcapng with a comment on each
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Print every packet that would be sent if nothing answered, decoded and in hex; send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Packets a second that one host sends at most
+    #[arg(long, value_name = "N", default_value_t = Limits::default().rate,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// When to give up, such as `20s` or `1m`
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Show all evidence, and what agents write to their stderr
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Text,
+    /// For programs: one object, schema `tunproof.report/1`
+    Json,
+}
+
+/// What the options mean.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) format: Format,
+    pub(super) output: Option<PathBuf>,
+    pub(super) pcap: Option<PathBuf>,
+    pub(super) dry_run: bool,
+    pub(super) limits: Limits,
+    pub(super) verbose: bool,
+}
+
+impl From<Options> for Settings {
+    fn from(options: Options) -> Settings {
+        Settings {
+            format: options.format,
+            output: options.output,
+            pcap: options.pcap,
+            dry_run: options.dry_run,
+            limits: Limits {
+                rate: options.rate,
+                timeout: options.timeout.unwrap_or(Limits::default().timeout),
+            },
+            verbose: options.verbose,
+        }
+    }
+}
+
+/// A duration such as `20s`, above 0.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("expected more than nothing".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("expected a duration such as `20s`: {error}")),
+    }
+}

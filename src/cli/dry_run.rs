@@ -1,0 +1,101 @@
+//! What would be sent: the engine plays against hosts that never see anything, in virtual time.
+
+use std::collections::VecDeque;
+
+use tokio::runtime;
+
+use crate::cli::failure::Failure;
+use crate::cli::prove;
+use crate::cli::prove::Vias;
+use crate::exchange::ConnectOutcome;
+use crate::exchange::Mono;
+use crate::exchange::SendOutcome;
+use crate::exchange::TapStatistics;
+use crate::exchange::Wall;
+use crate::live::facts;
+use crate::plan::Host;
+use crate::plan::Plan;
+use crate::report::Planned;
+use crate::report::dry_run;
+use crate::run::Command;
+use crate::run::Engine;
+use crate::run::Event;
+use crate::run::Limits;
+use crate::run::Task;
+
+/// Every packet that would be sent if nothing were answered, decoded and in hex.
+///
+/// Facts of this host are read, those of others are not: no agent is started.
+pub(super) fn text(plan: Plan, vias: &Vias, limits: Limits) -> Result<String, Failure> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let mut now = Mono::default();
+    let mut engine = Engine::new(plan, Task::Prove, limits, now);
+    let mut packets = Vec::new();
+    let mut answers = VecDeque::new();
+    loop {
+        while let Some((host, command)) = engine.poll_command(now) {
+            note(&engine, host, &command, &mut packets);
+            let event = match command {
+                Command::Facts(query) if vias.get(&host) == Some(&prove::local()) => Some(
+                    Event::Facts(Box::new(runtime.block_on(facts::gather(&query)))),
+                ),
+                command => answer(command),
+            };
+            answers.extend(event.map(|event| (host, event)));
+        }
+        if let Some((host, event)) = answers.pop_front() {
+            engine.handle_event(host, event, now);
+            continue;
+        }
+        match engine.poll_timeout() {
+            Some(due) if !engine.is_finished() => {
+                now = due.max(now);
+                engine.handle_timeout(now);
+            }
+            _ => break,
+        }
+    }
+    Ok(dry_run(&packets))
+}
+
+/// Keeps what a command would send.
+fn note(engine: &Engine, host: Host, command: &Command, packets: &mut Vec<Planned>) {
+    let name = engine.evidence().plan().host_name(host);
+    match command {
+        Command::Send {
+            transmit, cleanup, ..
+        } => {
+            packets.push(Planned::packet(&name, transmit.clone()));
+            packets.extend(cleanup.clone().map(|c| Planned::cleanup(&name, c)));
+        }
+        Command::Connect { to, .. } => packets.push(Planned::connection(&name, *to)),
+        _ => {}
+    }
+}
+
+/// What a host would say that sends everything and sees nothing.
+fn answer(command: Command) -> Option<Event> {
+    Some(match command {
+        Command::Facts(_) => Event::Facts(Box::default()),
+        Command::OpenTap(_) => Event::TapOpen,
+        Command::Send { token, .. } => Event::Sent {
+            token,
+            outcome: SendOutcome::Sent {
+                time: Wall::default(),
+            },
+        },
+        Command::Settle { token } => Event::Settled { token },
+        Command::Connect { token, .. } => Event::Connected {
+            token,
+            outcome: ConnectOutcome::TimedOut,
+        },
+        Command::ForgetNeighbour { address, .. } => {
+            Event::NeighbourForgotten { address, old: None }
+        }
+        Command::TapStatistics => Event::Statistics(TapStatistics::default()),
+        Command::Finish => return None,
+    })
+}

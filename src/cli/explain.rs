@@ -1,0 +1,32 @@
+//! `tunproof explain`: what a finding means.
+
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::prove::Ended;
+use crate::report;
+use crate::suite;
+use crate::verdict::Code;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The code in a finding's brackets, such as `rp-filter-drops`; without it all codes are listed
+    #[arg(value_name = "CODE")]
+    code: Option<String>,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Result<Ended, Failure> {
+    let text = match &arguments.code {
+        None => report::contents(),
+        Some(code) => report::page(known(code)?),
+    };
+    output::print(&text)?;
+    Ok(Ended::Said)
+}
+
+fn known(text: &str) -> Result<Code, Failure> {
+    let found = Code::ALL.iter().find(|code| code.id() == text);
+    found.copied().ok_or_else(|| Failure::UnknownCode {
+        code: text.escape_debug().to_string(),
+        nearest: suite::nearest(text, Code::ALL.iter().map(|code| code.id())),
+    })
+}

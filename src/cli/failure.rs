@@ -1,0 +1,79 @@
+//! Why a command could not run, and what to do.
+
+use std::error::Error;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::suite::Diagnostics;
+
+/// Why a command could not run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("cannot read the path file `{}`", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    PathFile(Diagnostics),
+    #[error("`{}` names no host to run on: none has a `via`", .path.display())]
+    NoVantage { path: PathBuf },
+    #[error("{one} and {other} are the same address {address}")]
+    SameAddress {
+        one: &'static str,
+        other: &'static str,
+        address: Ipv4Addr,
+    },
+    #[error("this host has no route to {to}: {error}")]
+    NoRoute { to: Ipv4Addr, error: String },
+    #[error("this host's route to {to} names no source address")]
+    NoSource { to: Ipv4Addr },
+    #[error("unknown code `{code}`")]
+    UnknownCode {
+        code: String,
+        nearest: Option<&'static str>,
+    },
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+    #[error("cannot write to {what}")]
+    Write { what: String, source: io::Error },
+}
+
+impl Failure {
+    /// What can be typed to get further.
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Failure::NoVantage { .. } => vec![
+                "add `via = \"local\"` to the host that this is, or `via = \"ssh root@HOST\"`"
+                    .to_owned(),
+            ],
+            Failure::NoRoute { to, .. } | Failure::NoSource { to } => {
+                vec![format!("check with `ip route get {to}`")]
+            }
+            Failure::UnknownCode { nearest, .. } => {
+                let list = "`tunproof explain` lists all codes".to_owned();
+                let meant = nearest.map(|code| format!("did you mean `tunproof explain {code}`?"));
+                meant.into_iter().chain([list]).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Prints it to stderr, with its causes and hints.
+    pub(super) fn print(&self) {
+        if let Failure::PathFile(problems) = self {
+            anstream::eprintln!("{}", problems.styled());
+            return;
+        }
+        const BAD: anstyle::Style = anstyle::AnsiColor::Red
+            .on_default()
+            .effects(anstyle::Effects::BOLD);
+        anstream::eprintln!("{BAD}error{BAD:#}: {self}");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            anstream::eprintln!("  caused by: {error}");
+            cause = error.source();
+        }
+        for hint in self.hints() {
+            anstream::eprintln!("hint: {hint}");
+        }
+    }
+}

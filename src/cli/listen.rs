@@ -1,0 +1,131 @@
+//! `tunproof listen`: what arrives here of another terminal's probes.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::cli::addresses::address;
+use crate::cli::addresses::distinct;
+use crate::cli::addresses::sources;
+use crate::cli::common::Format;
+use crate::cli::common::Options;
+use crate::cli::common::Settings;
+use crate::cli::common::duration;
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::prove;
+use crate::cli::prove::Ended;
+use crate::exchange::HostFacts;
+use crate::plan::Host;
+use crate::plan::Path;
+use crate::plan::Plan;
+use crate::plan::Protocol;
+use crate::plan::SessionKey;
+use crate::report;
+use crate::run::Task;
+use crate::verdict::Outcome;
+
+const EXAMPLES: &str = "\
+Examples:
+  tunproof listen --session 0123456789abcdef0123456789abcdef --vip 192.0.2.10 --cip 198.51.100.7
+      typed on the director or on the client; `tunproof realserver` prints it with its key
+
+It sends nothing. It ends on Ctrl-C, or after `--for`. Exit status: 0 if anything arrived, else 3.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The session's key, 32 hex digits
+    #[arg(long, value_name = "KEY")]
+    session: SessionKey,
+    /// The virtual IP
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    vip: Ipv4Addr,
+    /// The client's address; else, on the director, any client's, and on the client, its own
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    cip: Option<Ipv4Addr>,
+    /// The service's port
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// How long to listen, such as `30s`
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
+    let Arguments { session, vip, .. } = arguments;
+    let (mut found, facts) = sources(&[vip])?;
+    let cip = match arguments.cip {
+        Some(cip) => cip,
+        // A director hears any client.
+        None if has(&facts, vip) => Ipv4Addr::UNSPECIFIED,
+        None => found.remove(0)?,
+    };
+    distinct(&[("--vip", vip), ("--cip", cip)])?;
+    let host = match has(&facts, cip) {
+        true => Host::Client,
+        false => Host::Director,
+    };
+    let plan = Plan {
+        session,
+        paths: vec![Path {
+            realserver: "any real server".to_owned(),
+            vip,
+            port: arguments.port,
+            protocol: Protocol::Tcp,
+            rip: Ipv4Addr::UNSPECIFIED,
+            dip: None,
+            cip,
+            gateway: None,
+            tunnel: None,
+        }],
+        vantages: vec![host],
+        ingress: None,
+        egress: None,
+    };
+    let settings = Settings::from(arguments.options);
+    if settings.dry_run {
+        output::say("nothing would be sent\n", &settings)?;
+        return Ok(Ended::Said);
+    }
+
+    let is_live = settings.format == Format::Text && settings.output.is_none();
+    let mut told = 0;
+    let mut arrived = 0;
+    let mut failure = None;
+    let vias = [(host, prove::local())].into();
+    let task = Task::Listen(arguments.duration);
+    let (known, started_all) = prove::run(plan, vias, task, &settings, &mut |evidence| {
+        for item in &evidence.items()[told..] {
+            if let Some(line) = report::arrival(evidence, item) {
+                arrived += 1;
+                if is_live {
+                    failure = output::print(&line).err().or(failure.take());
+                }
+            }
+        }
+        told = evidence.items().len();
+    })?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if !is_live || settings.pcap.is_some() {
+        let quiet = is_live;
+        prove::report(known, &settings, quiet)?;
+    }
+    if is_live {
+        output::print(&format!("{arrived} arrived\n"))?;
+    }
+    Ok(match (started_all, arrived) {
+        (false, _) => Ended::WithoutAnAgent,
+        (true, 0) => Ended::Judged(Outcome::Unproven),
+        (true, _) => Ended::Said,
+    })
+}
+
+/// Whether an address is this host's own.
+fn has(facts: &HostFacts, address: Ipv4Addr) -> bool {
+    let mut addresses = facts.links.iter().flat_map(|link| &link.addresses);
+    addresses.any(|own| own.ip == address)
+}

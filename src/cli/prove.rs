@@ -1,0 +1,162 @@
+//! The heart of every proving command: agents, engine, judge, report.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use tokio::runtime;
+
+use crate::agent::Scope;
+use crate::cli::common::Settings;
+use crate::cli::dry_run;
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::progress::ProgressLine;
+use crate::evidence::Evidence;
+use crate::live::clock;
+use crate::live::controller;
+use crate::live::vantage;
+use crate::live::vantage::AgentFailure;
+use crate::live::vantage::StartOptions;
+use crate::live::vantage::Vantage;
+use crate::plan::Host;
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::report::Timing;
+use crate::run::Engine;
+use crate::run::Task;
+use crate::verdict::Outcome;
+use crate::verdict::judge;
+
+/// The commands through which hosts are reached.
+pub(super) type Vias = BTreeMap<Host, Vec<String>>;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With a verdict.
+    Judged(Outcome),
+    /// With a verdict from fewer hosts than were named: an agent did not start.
+    WithoutAnAgent,
+    /// It said what it was asked, and had nothing to judge.
+    Said,
+}
+
+/// The way to a host that is this one.
+pub(super) fn local() -> Vec<String> {
+    vec!["local".to_owned()]
+}
+
+/// Proves a plan and reports.
+pub(super) fn prove(plan: Plan, vias: Vias, settings: &Settings) -> Result<Ended, Failure> {
+    if settings.dry_run {
+        output::say(&dry_run::text(plan, &vias, settings.limits)?, settings)?;
+        return Ok(Ended::Said);
+    }
+    let (known, started_all) = run(plan, vias, Task::Prove, settings, &mut |_| {})?;
+    Ok(match (report(known, settings, false)?, started_all) {
+        (outcome, true) => Ended::Judged(outcome),
+        (_, false) => Ended::WithoutAnAgent,
+    })
+}
+
+/// What was found out, and when.
+pub(super) struct Known {
+    evidence: Evidence,
+    timing: Timing,
+}
+
+/// Carries a task out; what is known then, and whether every agent started. `watch` sees all evidence as it comes.
+pub(super) fn run(
+    plan: Plan,
+    vias: Vias,
+    task: Task,
+    settings: &Settings,
+    watch: &mut dyn FnMut(&Evidence),
+) -> Result<(Known, bool), Failure> {
+    let scope = Scope::new(addresses(&plan));
+    let vantages = vias
+        .into_iter()
+        .map(|(host, via)| Vantage { host, via })
+        .collect();
+    let options = StartOptions {
+        verbose: settings.verbose,
+        ..StartOptions::default()
+    };
+    let (started, began) = (clock::wall(), clock::mono());
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let (evidence, started_all) = runtime.block_on(async {
+        let mut line = ProgressLine::new(task == Task::Prove);
+        let (agents, absent) = vantage::start(vantages, &scope, options).await;
+        let mut engine = Engine::new(plan, task, settings.limits, clock::mono());
+        for failure in &absent {
+            complain(failure, &engine);
+            engine.handle_lost(failure.host, failure.to_string(), clock::mono());
+        }
+        let driven = controller::drive(&mut engine, agents, &mut |engine| {
+            watch(engine.evidence());
+            line.show(&engine.progress(clock::mono()));
+        })
+        .await
+        .map_err(Failure::Runtime)?;
+        line.clear();
+        for failure in &driven.failures {
+            complain(failure, &engine);
+        }
+        Ok((engine.into_evidence(), absent.is_empty()))
+    })?;
+    let timing = Timing {
+        started,
+        elapsed: clock::mono().since(began),
+    };
+    Ok((Known { evidence, timing }, started_all))
+}
+
+/// Judges what is known and writes the report, or, if the report is not wanted, the packets alone.
+pub(super) fn report(known: Known, settings: &Settings, quiet: bool) -> Result<Outcome, Failure> {
+    let Known {
+        mut evidence,
+        timing,
+    } = known;
+    let judgement = judge(&mut evidence);
+    let report = Report::new(&evidence, &judgement, timing);
+    if !quiet {
+        output::write_report(&report, settings)?;
+    }
+    output::write_packets(&evidence, &judgement, settings)?;
+    Ok(judgement.outcome())
+}
+
+/// Every address that a plan's packets may carry.
+fn addresses(plan: &Plan) -> impl Iterator<Item = Ipv4Addr> {
+    plan.paths.iter().flat_map(|path| {
+        [path.vip, path.rip, path.cip]
+            .into_iter()
+            .chain(path.dip)
+            .chain(path.gateway)
+    })
+}
+
+/// An agent is missing; the proof goes on.
+fn complain(failure: &AgentFailure, engine: &Engine) {
+    let host = engine.evidence().plan().host_name(failure.host);
+    let via = failure.via.join(" ").escape_debug().to_string();
+    anstream::eprintln!(
+        "error: no agent on {}: {}",
+        host.escape_debug(),
+        failure.reason.escape_debug()
+    );
+    anstream::eprintln!("  via: {via}");
+    for line in failure.stderr.lines() {
+        anstream::eprintln!("  its stderr: {}", line.escape_debug());
+    }
+    if failure.reason.contains("(os error 1)") {
+        anstream::eprintln!("hint: it needs root there, or CAP_NET_RAW and CAP_NET_ADMIN");
+    } else if failure.via != local() {
+        anstream::eprintln!(
+            "hint: `{via} tunproof agent` must print one line that begins with `{{`"
+        );
+    }
+}

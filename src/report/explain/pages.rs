@@ -1,0 +1,513 @@
+//! What the pages say. VIP, DIP, RIP, CIP, GW and PORT stand for the path's own.
+
+use crate::plan::Hop;
+use crate::verdict::Code;
+
+/// A page.
+pub(super) struct Page {
+    /// The hop that breaks by it.
+    pub(super) hop: Hop,
+    /// The HOWTO's question.
+    pub(super) question: &'static str,
+    /// What is the matter; its first sentence stands alone.
+    pub(super) meaning: &'static str,
+    /// By what evidence it is known.
+    pub(super) shown: &'static str,
+    /// What to type.
+    pub(super) mend: &'static [&'static str],
+    /// Whether `tunproof lab break` can make it.
+    pub(super) lab: bool,
+}
+
+const Q1: &str = "Q.1 The director must use unique address when talking to the real server";
+const Q2: &str = "Q.2 The real server's routing drops the decapsulated packets?";
+const Q3: &str = "Q.3 The real server's gateway passes the packets to the client?";
+const Q4: &str = "Q.4 Other trivial reasons";
+const BEYOND: &str = "none: it goes beyond the HOWTO";
+
+/// The page of a code.
+pub(super) fn of(code: Code) -> Page {
+    let page = |hop, question, meaning, shown, mend| Page {
+        hop,
+        question,
+        meaning,
+        shown,
+        mend,
+        lab: !matches!(
+            code,
+            Code::DirectorFirewallIngress
+                | Code::DirectorNotForwarding
+                | Code::Loss
+                | Code::NextHopUnreachable
+                | Code::ServiceSilent
+        ),
+    };
+    match code {
+        Code::ClientPacketsLost => page(
+            Hop::ClientToDirector,
+            Q4,
+            "What the client sends to the VIP leaves the client and does not reach the director. A router \
+             has no route to the VIP or sends it elsewhere, or a firewall between drops it.",
+            "A probe from the client is seen at client.out, several times, and never at director.in, \
+             whose tap was open and lost nothing.",
+            &[
+                "client# traceroute -n -T -p PORT VIP",
+                "director# tcpdump -ln -i INDEV host CIP",
+            ],
+        ),
+        Code::VipNotOnDirector => page(
+            Hop::DirectorForward,
+            Q4,
+            "The VIP is no local address of the director, so its kernel forwards or drops what arrives for \
+             it before IPVS sees it. A service by firewall mark needs no local VIP, but a route that \
+             delivers it.",
+            "The director's own route lookup for the VIP is not of type `local`, and probes to it are not \
+             forwarded.",
+            &[
+                "director# ip route get VIP",
+                "director# ip addr add VIP/32 dev lo",
+            ],
+        ),
+        Code::IpvsServiceMissing => page(
+            Hop::DirectorForward,
+            Q4,
+            "IPVS has no virtual service for this address, port and protocol. The director answers itself, \
+             mostly with an RST or ICMP port unreachable, or not at all.",
+            "The list of services, read over netlink, has no entry that takes VIP:PORT, and a probe to it \
+             does not leave as IPIP.",
+            &[
+                "director# ipvsadm -Ln",
+                "director# ipvsadm -A -t VIP:PORT -s wlc",
+                "director# ipvsadm -a -t VIP:PORT -r RIP -i",
+            ],
+        ),
+        Code::IpvsDestinationMissing => page(
+            Hop::DirectorForward,
+            Q4,
+            "The virtual service is there and lists other real servers, but not this one. Nothing is \
+             scheduled to it.",
+            "The service's destinations, read over netlink, lack the RIP; no probe is tunnelled to it.",
+            &["director# ipvsadm -a -t VIP:PORT -r RIP -i"],
+        ),
+        Code::IpvsNotTunnel => page(
+            Hop::DirectorForward,
+            Q4,
+            "The real server is listed with another forwarding method than Tunnel. With Masq the \
+             destination is rewritten and the answer must come back through the director; with Route the \
+             packet keeps its addresses and only its link address changes, which works on one link only.",
+            "The destination's method, read over netlink, is not Tunnel; what leaves for the RIP is no \
+             IPIP.",
+            &["director# ipvsadm -e -t VIP:PORT -r RIP -i"],
+        ),
+        Code::IpvsWeightZero => page(
+            Hop::DirectorForward,
+            Q4,
+            "The real server's weight is 0: it keeps its connections and takes no new ones. A health check \
+             may have set it, or somebody who drains the server.",
+            "The destination's weight, read over netlink, is 0, and no probe is scheduled to it.",
+            &["director# ipvsadm -e -t VIP:PORT -r RIP -i -w 1"],
+        ),
+        Code::NextHopUnreachable => page(
+            Hop::DirectorToRealserver,
+            Q4,
+            "The router, or the real server itself where it is on-link, to which the director hands the IPIP \
+             packets does not answer ARP, so that none leaves.",
+            "Tunnelled probes were handed to the kernel and none is seen at director.out; the neighbour \
+             entry of the next hop is FAILED or INCOMPLETE.",
+            &[
+                "director# ip neigh show",
+                "director# arping -c 3 -I OUTDEV NEXT_HOP",
+                "director# ip route get RIP",
+            ],
+        ),
+        Code::DirectorFirewallIngress => page(
+            Hop::DirectorForward,
+            Q4,
+            "A firewall on the director drops the client's packets before IPVS takes them, in PREROUTING or \
+             INPUT.",
+            "The client's probes are seen at director.in and none leaves tunnelled, while the same packets \
+             do when the director itself sends them through its IPVS.",
+            &[
+                "director# nft list ruleset",
+                "director# iptables-save -c",
+                "director# iptables -I INPUT -d VIP -p tcp --dport PORT -j ACCEPT",
+            ],
+        ),
+        Code::DirectorNotForwarding => page(
+            Hop::DirectorForward,
+            Q4,
+            "The client's packets reach the director and none leaves for the real server, though the \
+             service, the destination, its method and its weight are right. Most often a firewall drops \
+             them before IPVS, in PREROUTING or INPUT.",
+            "Probes are seen at director.in or were sent through the director's own stack, and no \
+             tunnelled one at director.out, whose tap lost nothing.",
+            &[
+                "director# nft list ruleset",
+                "director# iptables-save -c",
+                "director# ipvsadm -Ln --stats",
+                "director# sysctl net.ipv4.vs",
+            ],
+        ),
+        Code::SourceIsVip => page(
+            Hop::DirectorSource,
+            Q1,
+            "The director's IPIP packets have the VIP as their outer source. The real server has the VIP \
+             too, so its kernel takes them for packets that it sent itself and drops them.",
+            "The outer source of a packet that the director's kernel encapsulated, or, without one, the \
+             preferred source of the director's route to the RIP.",
+            &[
+                "director# ip route get RIP",
+                "director# ip route replace RIP via GATEWAY dev OUTDEV src DIP",
+                "director# ip addr add VIP/32 dev lo    # as the VIP's only place, with /32",
+            ],
+        ),
+        Code::SourceOnRealserver => page(
+            Hop::DirectorSource,
+            Q1,
+            "The director's IPIP packets have an outer source that the real server has, too. Its input \
+             validation drops them as packets that it sent itself.",
+            "The outer source of a tunnelled packet is among the addresses that the real server lists.",
+            &[
+                "director# ip route get RIP",
+                "director# ip route replace RIP via GATEWAY dev OUTDEV src DIP",
+                "rs# ip addr    # which device has the director's address, and why?",
+            ],
+        ),
+        Code::NoRouteToRealserver => page(
+            Hop::DirectorSource,
+            Q1,
+            "The director has no route to the RIP, so it cannot send the tunnel packets at all.",
+            "The director's route lookup for the RIP fails, and its kernel refuses to send probes there.",
+            &[
+                "director# ip route get RIP",
+                "director# ip route add RIP via GATEWAY",
+            ],
+        ),
+        Code::DirectorFirewallEgress => page(
+            Hop::DirectorToRealserver,
+            Q4,
+            "The IPIP packets do not leave the director: something drops them on their way out, in OUTPUT \
+             or POSTROUTING. Rules for TCP and UDP do not cover protocol 4.",
+            "The kernel refuses the probe (EPERM is a firewall's drop), or it takes it and the tap, which \
+             sees packets after the firewall, does not see it leave.",
+            &[
+                "director# nft list ruleset",
+                "director# iptables-save -c",
+                "director# iptables -I OUTPUT -p 4 -d RIP -j ACCEPT",
+            ],
+        ),
+        Code::TunnelLostInTransit => page(
+            Hop::DirectorToRealserver,
+            Q4,
+            "The IPIP packets leave the director and do not reach the real server. A firewall between the \
+             two passes TCP and UDP but not IP protocol 4, or the packets with their 20 octets more are \
+             too long for a link on the way.",
+            "Several probes are seen at director.out and none at realserver.in, whose tap was open and lost \
+             nothing; no router said why.",
+            &[
+                "director# traceroute -n -P 4 RIP",
+                "rs# tcpdump -ln -i IN_ETH ip proto 4",
+                "ask the network between to pass IP protocol 4 from DIP to RIP",
+            ],
+        ),
+        Code::TunnelRejected => page(
+            Hop::DirectorToRealserver,
+            Q4,
+            "A router or firewall on the way refuses the IPIP packets and says so with an ICMP error: \
+             prohibited, no route, or too long.",
+            "The ICMP error, which quotes the probe in its tunnel and whose source is the host that \
+             refuses.",
+            &[
+                "director# tcpdump -lnv -i OUTDEV icmp",
+                "ask whoever runs the host that sent the error to pass protocol 4 from DIP to RIP",
+            ],
+        ),
+        Code::IpipNotSupported => page(
+            Hop::Decapsulation,
+            Q2,
+            "The real server's kernel does not know IP protocol 4: the module `ipip` is not loaded.",
+            "ICMP protocol unreachable (type 3 code 2) from the RIP, quoting the probe in its tunnel.",
+            &[
+                "rs# modprobe ipip",
+                "rs# ip link set tunl0 up",
+                "rs# ip addr add VIP/32 dev tunl0",
+            ],
+        ),
+        Code::TunnelMissing => page(
+            Hop::Decapsulation,
+            Q2,
+            "The real server has no tunnel device that could take the director's packets.",
+            "No device of kind `ipip` is listed; or ICMP port unreachable from the RIP that quotes \
+             protocol 4, with which the kernel says that ipip is there and no device took the packet.",
+            &[
+                "rs# modprobe ipip    # makes tunl0",
+                "rs# ip link set tunl0 up",
+                "rs# ip addr add VIP/32 dev tunl0",
+            ],
+        ),
+        Code::TunnelDown => page(
+            Hop::Decapsulation,
+            Q2,
+            "The tunnel device is there and not up. The kernel takes nothing out of a tunnel that is down.",
+            "The device's flags lack UP, and probes seen at realserver.in do not show up at \
+             realserver.tunnel.",
+            &["rs# ip link set tunl0 up"],
+        ),
+        Code::TunnelEndpointMismatch => page(
+            Hop::Decapsulation,
+            Q2,
+            "The tunnel device has fixed endpoints, and they are not the RIP and the DIP. It takes packets \
+             from its own remote end only; `tunl0`, whose ends are any, takes the rest if it is up.",
+            "The device's local or remote end, read over netlink, differs from the outer addresses of \
+             probes seen at realserver.in.",
+            &[
+                "rs# ip -d link show type ipip",
+                "rs# ip tunnel change TUNNEL remote DIP local RIP",
+                "rs# ip link set tunl0 up",
+            ],
+        ),
+        Code::RealserverFirewallIpip => page(
+            Hop::Decapsulation,
+            Q4,
+            "The IPIP packets reach the real server and are dropped before its tunnel takes them, by a \
+             firewall in PREROUTING or INPUT. Rules for TCP and UDP do not cover protocol 4.",
+            "Probes are seen at realserver.in, which is before the firewall, and none at \
+             realserver.tunnel, though the device is up and its endpoints fit; a kernel without ipip \
+             would have said so.",
+            &[
+                "rs# nft list ruleset",
+                "rs# iptables-save -c",
+                "rs# iptables -I INPUT -p 4 -s DIP -d RIP -j ACCEPT",
+            ],
+        ),
+        Code::RpFilterDrops => page(
+            Hop::RealserverAccept,
+            Q2,
+            "The reverse path filter drops the packets that come out of the tunnel. The route back to the \
+             client leaves by another device than the tunnel, so a strict filter takes them for forged; a \
+             loose one (2) does so too where the tunnel device has no IPv4 address. The larger of `all` \
+             and the device's own value is in force. With the filter off, let the firewall take protocol 4 \
+             from the DIP only.",
+            "Probes are seen at realserver.tunnel and not answered; `ip route get from CIP to VIP iif \
+             tunl0` gives an error; rp_filter in force is not 0; the counter IPReversePathFilter rises.",
+            &[
+                "rs# sysctl -w net.ipv4.conf.all.rp_filter=0",
+                "rs# sysctl -w net.ipv4.conf.tunl0.rp_filter=0",
+                "rs# nstat -az TcpExtIPReversePathFilter",
+                "rs# iptables -A INPUT -p 4 ! -s DIP -j DROP",
+            ],
+        ),
+        Code::VipNotLocal => page(
+            Hop::RealserverAccept,
+            Q2,
+            "The VIP is no local address of the real server, so what comes out of the tunnel is forwarded \
+             or dropped instead of being delivered. With forwarding on, it may even go back to the \
+             director.",
+            "The real server's route lookup for the VIP is not of type `local`; or a probe comes back with \
+             a lower time to live.",
+            &[
+                "rs# ip addr add VIP/32 dev tunl0",
+                "rs# sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+            ],
+        ),
+        Code::RouteRejects => page(
+            Hop::RealserverAccept,
+            Q2,
+            "The real server's routing refuses the packets that come out of the tunnel, and rp_filter is \
+             not the reason: a policy rule, or a blackhole, prohibit or unreachable route does it.",
+            "Probes are seen at realserver.tunnel and not answered; the route lookup as received, from CIP \
+             to VIP on the tunnel device, gives an error while rp_filter in force is 0.",
+            &[
+                "rs# ip route get VIP from CIP iif tunl0",
+                "rs# ip rule; ip route show table all",
+            ],
+        ),
+        Code::RealserverFirewallDecapsulated => page(
+            Hop::RealserverAccept,
+            Q4,
+            "What comes out of the tunnel is dropped before it reaches a socket, and neither rp_filter nor \
+             routing is the reason: a firewall on the real server.",
+            "Probes are seen at realserver.tunnel, which is before the firewall, and nothing answers them, \
+             though the route lookup as received is of type `local`.",
+            &[
+                "rs# nft list ruleset",
+                "rs# iptables-save -c",
+                "rs# iptables -I INPUT -i tunl0 -d VIP -j ACCEPT",
+            ],
+        ),
+        Code::ServiceNotListening => page(
+            Hop::Service,
+            Q4,
+            "Nothing listens on VIP:PORT of the real server. The service is not running, or is bound to \
+             the RIP only; it must be bound to the VIP or to any address.",
+            "The real server answers a SYN with RST/ACK from the VIP; or its sockets, as it lists them, \
+             have none for this address and port.",
+            &[
+                "rs# ss -Htuln sport = :PORT",
+                "let the service listen on VIP:PORT or 0.0.0.0:PORT, and start it",
+            ],
+        ),
+        Code::ServiceSilent => page(
+            Hop::Service,
+            Q4,
+            "The service listens and takes no more connections. Its accept queue is full, because the \
+             program hangs or is too slow, and the kernel drops new connections without a word.",
+            "Probes to a closed port of the VIP are answered, those to the service are not; the counter of \
+             dropped connection requests (ListenDrops) rises by as much.",
+            &[
+                "rs# ss -Htln sport = :PORT    # Recv-Q above Send-Q: the queue is full",
+                "rs# nstat -az TcpExtListenDrops TcpExtListenOverflows",
+                "restart the service, or give it a longer queue",
+            ],
+        ),
+        Code::NoRouteToClient => page(
+            Hop::RealserverEgress,
+            Q4,
+            "The real server has no route to the client, so its answers cannot leave.",
+            "The real server's route lookup for the CIP from the VIP fails, and no answer is seen at \
+             realserver.out.",
+            &[
+                "rs# ip route get CIP from VIP",
+                "rs# ip route add default via GW",
+            ],
+        ),
+        Code::RealserverFirewallEgress => page(
+            Hop::RealserverEgress,
+            Q4,
+            "The answers do not leave the real server although the service and the route are there: a \
+             firewall drops them in OUTPUT or POSTROUTING.",
+            "The kernel refuses packets from the VIP (EPERM is a firewall's drop), or probes are delivered \
+             and no answer is seen at realserver.out, where the tap sees packets after the firewall.",
+            &[
+                "rs# nft list ruleset",
+                "rs# iptables-save -c",
+                "rs# iptables -I OUTPUT -s VIP -d CIP -j ACCEPT",
+            ],
+        ),
+        Code::EgressSourceRewritten => page(
+            Hop::RealserverEgress,
+            Q4,
+            "The answers leave the real server with another source than the VIP. Masquerading on the real \
+             server rewrites them, and the client, which asked the VIP, refuses them.",
+            "An answer to a probe is seen at realserver.out with another source address than the VIP.",
+            &[
+                "rs# nft list ruleset | grep -B5 -E 'masquerade|snat'",
+                "rs# iptables -t nat -I POSTROUTING -s VIP -j ACCEPT",
+            ],
+        ),
+        Code::VipAdvertised => page(
+            Hop::GatewayArp,
+            Q4,
+            "The real server advertises the VIP by ARP: it asks in its name, or answers for it. Where the \
+             VIP is on the same link for anybody, he may send the client's packets to this real server and \
+             not to the director.",
+            "An ARP request from the real server's kernel whose sender address is the VIP, or an ARP reply \
+             for the VIP; or the settings that allow it.",
+            &[
+                "rs# sysctl -w net.ipv4.conf.all.arp_announce=2",
+                "rs# sysctl -w net.ipv4.conf.all.arp_ignore=1",
+                "rs# sysctl -w net.ipv4.conf.all.hidden=1 net.ipv4.conf.tunl0.hidden=1    # where it exists",
+            ],
+        ),
+        Code::GatewayUnreachable => page(
+            Hop::GatewayArp,
+            Q4,
+            "The gateway does not answer ARP at all, so no answer can leave the link. It is down, on \
+             another link, or its address is wrong.",
+            "Requests for the gateway with several sender addresses, the RIP among them, stay unanswered; \
+             the neighbour entry is FAILED or INCOMPLETE.",
+            &[
+                "rs# ip route get CIP from VIP",
+                "rs# arping -c 3 -I OUT_DEV GW",
+                "rs# ip neigh show GW",
+            ],
+        ),
+        Code::GatewayDropsVipArp => page(
+            Hop::GatewayArp,
+            Q4,
+            "The gateway answers ARP requests that name the RIP as their sender, and drops `who-has GW tell \
+             VIP`. The real server's kernel asks in the VIP's name, so its answers wait for a neighbour \
+             that never answers. Do not advertise the VIP: let the kernel ask in the RIP's name.",
+            "The kernel's own request, after the neighbour entry was deleted, names the VIP and stays \
+             unanswered, while a request that names the RIP is answered.",
+            &[
+                "rs# sysctl -w net.ipv4.conf.all.arp_announce=2",
+                "rs# ip neigh flush to GW",
+                "rs# tcpdump -lne -i OUT_DEV arp host GW",
+            ],
+        ),
+        Code::SpoofedSourceFiltered => page(
+            Hop::SpoofedSourceTransit,
+            Q3,
+            "A network between real server and client drops packets whose source is the VIP. The VIP does \
+             not belong to the network the real server is in, so its gateway or provider takes them for \
+             spoofed (BCP 38). The path cannot work until that network makes an exception.",
+            "Probes from the VIP leave the real server and do not arrive, while the same probes from the RIP \
+             do; a traceroute from both names the last router that passes the VIP. Routers are compared by \
+             distance, not by address.",
+            &[
+                "rs# traceroute -n -s VIP CIP    # its answers arrive on the director",
+                "rs# traceroute -n -s RIP CIP",
+                "gateway# sysctl net.ipv4.conf.all.rp_filter    # if the gateway is yours and runs Linux",
+                "ask the provider to accept VIP/32 as a source from your port (uRPF, BCP 38 exception)",
+                "or send answers through a tunnel to a network that owns the VIP",
+            ],
+        ),
+        Code::ClientUnreachable => page(
+            Hop::SpoofedSourceTransit,
+            Q3,
+            "The client cannot be reached from the real server, whichever source the packets have. This is \
+             no source filter: a route is missing or the client is down.",
+            "Probes from the VIP do not arrive, and the same probes from the RIP do not either; both sweeps \
+             end at the same distance.",
+            &["rs# traceroute -n -s RIP CIP", "rs# ping -I RIP CIP"],
+        ),
+        Code::ClientSilent => page(
+            Hop::ReturnToDirector,
+            Q3,
+            "Packets arrive at the client and it answers none. Its firewall drops unasked-for packets \
+             without a word, so the way back to the director cannot be tested with them; real connections \
+             may work all the same.",
+            "Probes are seen at client.in and neither an RST nor an ICMP port unreachable at client.out.",
+            &[
+                "client# nft list ruleset",
+                "client# iptables -I INPUT -p tcp --sport PORT -s VIP -j REJECT --reject-with tcp-reset",
+                "or prove with another client",
+            ],
+        ),
+        Code::ReturnPathBroken => page(
+            Hop::ReturnToDirector,
+            Q3,
+            "What the client answers to the VIP leaves the client and does not reach the director. A \
+             firewall on the way drops packets of connections that it has not seen begin, or routes the VIP \
+             elsewhere.",
+            "Answers are seen at client.out and none at director.in; a probe that the director itself \
+             sends to the client from the VIP is not answered to it either.",
+            &[
+                "client# traceroute -n VIP",
+                "director# tcpdump -ln -i INDEV host CIP",
+            ],
+        ),
+        Code::OwnFlowsRewritten => page(
+            Hop::RealserverEgress,
+            Q4,
+            "The real server rewrites the source of flows that it starts itself, but not of its answers. \
+             Stateful address translation leaves answers alone, so the service works; a traceroute from the \
+             VIP on this host, however, would test another address.",
+            "A probe that the real server sends from the VIP is seen leaving with another source, while its \
+             answers to tunnelled probes keep the VIP.",
+            &[
+                "rs# nft list ruleset | grep -B5 -E 'masquerade|snat'",
+                "rs# iptables -t nat -I POSTROUTING -s VIP -j ACCEPT",
+            ],
+        ),
+        Code::Loss => page(
+            Hop::DirectorToRealserver,
+            BEYOND,
+            "Some packets are lost on the way and get through when repeated. This is no filter, which would \
+             drop every one; the hop counts as proven.",
+            "Of several probes of the same kind some are seen at the next station and some are not.",
+            &["director# mtr -n RIP", "rs# mtr -n CIP"],
+        ),
+    }
+}

@@ -1,0 +1,126 @@
+#!/usr/bin/python3
+"""Writes scapy-probes.hex and scapy-layers.hex: what scapy makes of the fields that tests/golden.rs gives.
+
+Each line is a name and a packet in hex. Made with scapy 2.5.0. Run it only to change the goldens; the tests
+need no scapy.
+"""
+
+import os
+
+from scapy.all import ARP, ICMP, IP, TCP, UDP, Ether, Raw
+from scapy.layers.inet import IPOption_Router_Alert, in4_chksum
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CIP, VIP, DIP, RIP = "198.51.100.7", "192.0.2.10", "192.0.2.2", "203.0.113.5"
+
+# The identities of the session with the key 00112233445566778899aabbccddeeff.
+IDENTITY = {
+    "tunnel-udp.3": dict(number=0x1003, tag=0xb16c0e79d3caf2b5, id=0xe19e, outer=0xa6d0, checksum=0x692a, cookie=0xaa6a8f26, client_port=56635, closed_port=33521),
+    "tunnel-syn.3": dict(number=0x2003, tag=0xa8fb282e67d67abd, id=0xea7c, outer=0x788e, checksum=0x5d6d, cookie=0xe09a882f, client_port=60375, closed_port=33461),
+    "ipvs-loop.3": dict(number=0x3003, tag=0x64589ac2fa9630f1, id=0x549a, outer=0xd7db, checksum=0x79a3, cookie=0x17792023, client_port=49907, closed_port=33520),
+    "reflect.3": dict(number=0x4003, tag=0x33f8d427c4d7a88b, id=0xef4a, outer=0xee6e, checksum=0xf990, cookie=0x5a9957ee, client_port=57296, closed_port=33474),
+    "return-control.3": dict(number=0x5003, tag=0xa145431de923aa74, id=0xb93d, outer=0x402d, checksum=0xb8e2, cookie=0xbc227302, client_port=55939, closed_port=33458),
+    "spoof-trace.3": dict(number=0x6003, tag=0xab4ab03ae5c61544, id=0xe541, outer=0x7060, checksum=0x633a, cookie=0x8dc7b32e, client_port=53658, closed_port=33483),
+    "control-trace.3": dict(number=0x7003, tag=0xc5551db527caf435, id=0x39c5, outer=0x9d7f, checksum=0xe4a8, cookie=0x07560167, client_port=53658, closed_port=33483),
+    "spoof-synack.3": dict(number=0x8003, tag=0xbf19d6ada360f19a, id=0x5f48, outer=0xc3e9, checksum=0x1be6, cookie=0x7d19ead2, client_port=51105, closed_port=33496),
+    "service.3": dict(number=0x9003, tag=0x16699c283f0cf299, id=0xf278, outer=0xd015, checksum=0xab75, cookie=0x1fd9bcf3, client_port=50593, closed_port=33450),
+    "control-synack.3": dict(number=0xa003, tag=0x964af56ec2570ef6, id=0x2dcb, outer=0xcd53, checksum=0xa9db, cookie=0x9dac67da, client_port=63869, closed_port=33504),
+}
+
+
+def outer(i, ttl=64):
+    return IP(src=DIP, dst=RIP, id=i["outer"], ttl=ttl)
+
+
+def udp(i, src, dst, dport, ttl=64):
+    ip = IP(src=src, dst=dst, id=i["id"], ttl=ttl)
+    header = UDP(sport=i["client_port"], dport=dport)
+    start = i["tag"].to_bytes(8, "big") + i["number"].to_bytes(2, "big") + bytes([ttl, 0, 0, 0])
+    for tuning in range(0x10000):
+        load = start + tuning.to_bytes(2, "big")
+        header.chksum, header.len = 0, 24
+        if in4_chksum(17, IP(src=src, dst=dst), bytes(header) + load) == i["checksum"]:
+            return ip / UDP(sport=i["client_port"], dport=dport) / Raw(load)
+    raise SystemExit("no tuning gives the checksum")
+
+
+def syn(i, src, dst):
+    return IP(src=src, dst=dst, id=i["id"]) / TCP(
+        sport=i["client_port"], dport=80, flags="S", seq=i["cookie"], window=64240, options=[("MSS", 1460)])
+
+
+def syn_ack(i, src, dst):
+    return IP(src=src, dst=dst, id=i["id"]) / TCP(
+        sport=80, dport=i["client_port"], flags="SA", seq=i["tag"] & 0xffffffff, ack=i["cookie"], window=64240,
+        options=[("MSS", 1460)])
+
+
+def cleanup(i):
+    return IP(src=CIP, dst=VIP, id=i["id"]) / TCP(
+        sport=i["client_port"], dport=80, flags="R", seq=(i["cookie"] + 1) & 0xffffffff, window=0)
+
+
+def probes():
+    i = IDENTITY["tunnel-udp.3"]
+    yield "tunnel-udp.3", outer(i) / udp(i, CIP, VIP, i["closed_port"])
+    i = IDENTITY["tunnel-syn.3"]
+    yield "tunnel-syn.3", outer(i) / syn(i, CIP, VIP)
+    yield "cleanup-of-tunnel-syn.3", outer(i) / cleanup(i)
+    i = IDENTITY["ipvs-loop.3"]
+    yield "ipvs-loop.3", syn(i, CIP, VIP)
+    yield "cleanup-of-ipvs-loop.3", cleanup(i)
+    i = IDENTITY["reflect.3"]
+    yield "reflect.3", outer(i) / udp(i, DIP, VIP, i["closed_port"])
+    i = IDENTITY["return-control.3"]
+    yield "return-control.3", syn_ack(i, VIP, CIP)
+    i = IDENTITY["spoof-trace.3"]
+    yield "spoof-trace.3", udp(i, VIP, CIP, i["closed_port"])
+    yield "spoof-trace.3-ttl-1", udp(i, VIP, CIP, i["closed_port"], ttl=1)
+    i = IDENTITY["control-trace.3"]
+    yield "control-trace.3", udp(i, RIP, CIP, i["closed_port"])
+    i = IDENTITY["spoof-synack.3"]
+    yield "spoof-synack.3", syn_ack(i, VIP, CIP)
+    i = IDENTITY["service.3"]
+    yield "service.3", syn(i, CIP, VIP)
+    yield "service.3-udp", udp(i, CIP, VIP, 80)
+    i = IDENTITY["control-synack.3"]
+    yield "control-synack.3", syn_ack(i, RIP, CIP)
+
+
+def layers():
+    a, b = "192.0.2.1", "198.51.100.2"
+    ip = IP(src=a, dst=b, id=0x1234, ttl=33, tos=0xb9)
+    quoted = IP(src=b, dst=a, id=0x4321, ttl=1) / UDP(sport=50000, dport=33434) / Raw(b"sixteen octets!!")
+    yield "ip-options", IP(src=a, dst=b, id=1, options=[IPOption_Router_Alert()]) / UDP(sport=1, dport=2) / Raw(b"odd")
+    yield "udp-no-checksum", ip / UDP(sport=53, dport=5353, chksum=0) / Raw(b"abc")
+    yield "udp-zero-becomes-ffff", IP(src=a, dst=b, id=1) / UDP(sport=0x1111, dport=0x2222) / Raw(zero_sum(a, b))
+    yield "tcp-options", ip / TCP(
+        sport=4000, dport=80, flags="SEC", seq=0xfffffffe, window=64240, urgptr=7,
+        options=[("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 2)), ("NOP", None), ("WScale", 7)]) / Raw(b"odd")
+    yield "icmp-echo", ip / ICMP(type=8, id=0x77, seq=5) / Raw(b"ping!")
+    yield "icmp-error", IP(src=a, dst=b, id=2, flags="DF") / ICMP(type=3, code=3) / Raw(bytes(quoted))
+    yield "icmp-minimal-quote", IP(src=a, dst=b, id=3) / ICMP(type=11, code=0) / Raw(bytes(quoted)[:28])
+    yield "ipip-of-ipip", IP(src=a, dst=b, id=4) / IP(src=b, dst=a, id=5, frag=0, flags="MF") / ip / UDP(sport=1, dport=2)
+    yield "forced", IP(src=a, dst=b, id=6, version=7, ihl=15, len=9, proto=99, chksum=0xdead) / UDP(
+        sport=1, dport=2, len=3, chksum=0xbeef) / Raw(b"x")
+    yield "arp", Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op=1, hwsrc="02:00:00:00:00:01", psrc=a, hwdst="ff:ff:ff:ff:ff:ff", pdst=b)
+    yield "arp-announces-nobody", Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op=1, hwsrc="02:00:00:00:00:01", psrc="0.0.0.0", hwdst="ff:ff:ff:ff:ff:ff", pdst=b)
+    yield "ethernet-ip", Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / ip / ICMP(type=8)
+
+
+def zero_sum(a, b):
+    for tuning in range(0x10000):
+        load = tuning.to_bytes(2, "big")
+        header = UDP(sport=0x1111, dport=0x2222, len=10, chksum=0)
+        # scapy's in4_chksum gives the plain sum; a computed zero is what the packet must not carry.
+        if in4_chksum(17, IP(src=a, dst=b), bytes(header) + load) in (0, 0xffff):
+            return load
+    raise SystemExit("no payload sums to zero")
+
+
+for name, packets in (("scapy-probes.hex", probes()), ("scapy-layers.hex", layers())):
+    with open(os.path.join(HERE, name), "w") as file:
+        for label, packet in packets:
+            file.write(f"{label} {bytes(packet).hex()}\n")

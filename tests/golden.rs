@@ -1,0 +1,305 @@
+//! What tunproof crafts is, octet for octet, what scapy makes of the same fields (`tests/data/README.md`).
+
+use std::net::Ipv4Addr;
+
+use tunproof::craft;
+use tunproof::craft::Ethernet;
+use tunproof::craft::Field;
+use tunproof::craft::Forced;
+use tunproof::craft::Icmpv4;
+use tunproof::craft::Ipv4;
+use tunproof::craft::Layer;
+use tunproof::craft::Tcp;
+use tunproof::craft::Udp;
+use tunproof::plan::Path;
+use tunproof::plan::Probe;
+use tunproof::plan::ProbeId;
+use tunproof::plan::ProbeKind;
+use tunproof::plan::Protocol;
+use tunproof::plan::SessionKey;
+use tunproof::wire::Mac;
+use tunproof::wire::TcpFlags;
+
+const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+/// Compares packets with the lines of a golden file, all of them and in order.
+fn compare(golden: &str, packets: Vec<(&str, Vec<u8>)>) {
+    let expected: Vec<_> = golden
+        .lines()
+        .map(|line| line.split_once(' ').expect("a name and hex"))
+        .collect();
+    for ((name, packet), (golden_name, golden)) in packets.iter().zip(&expected) {
+        assert_eq!(name, golden_name);
+        assert_eq!(
+            hex::encode(packet),
+            **golden,
+            "\n{name}: crafted left, scapy's right"
+        );
+    }
+    assert_eq!(packets.len(), expected.len());
+}
+
+#[test]
+fn probes_are_scapys() {
+    let key: SessionKey = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let probe = |kind, protocol| {
+        let path = Path {
+            realserver: "rs1".to_owned(),
+            vip: Ipv4Addr::new(192, 0, 2, 10),
+            port: 80,
+            protocol,
+            rip: Ipv4Addr::new(203, 0, 113, 5),
+            dip: Some(Ipv4Addr::new(192, 0, 2, 2)),
+            cip: Ipv4Addr::new(198, 51, 100, 7),
+            gateway: None,
+            tunnel: None,
+        };
+        Probe::new(ProbeId { kind, index: 3 }, 0, &path, &key).unwrap()
+    };
+    let sent = |kind| craft::probe(&probe(kind, Protocol::Tcp), &key);
+    let cleanup = |kind| craft::cleanup(&probe(kind, Protocol::Tcp), &key).unwrap();
+    let limited = probe(ProbeKind::SpoofTrace, Protocol::Tcp).with_ttl(1);
+    let service = probe(ProbeKind::Service, Protocol::Udp);
+    compare(
+        include_str!("data/scapy-probes.hex"),
+        vec![
+            ("tunnel-udp.3", sent(ProbeKind::TunnelUdp)),
+            ("tunnel-syn.3", sent(ProbeKind::TunnelSyn)),
+            ("cleanup-of-tunnel-syn.3", cleanup(ProbeKind::TunnelSyn)),
+            ("ipvs-loop.3", sent(ProbeKind::IpvsLoop)),
+            ("cleanup-of-ipvs-loop.3", cleanup(ProbeKind::IpvsLoop)),
+            ("reflect.3", sent(ProbeKind::Reflect)),
+            ("return-control.3", sent(ProbeKind::ReturnControl)),
+            ("spoof-trace.3", sent(ProbeKind::SpoofTrace)),
+            ("spoof-trace.3-ttl-1", craft::probe(&limited, &key)),
+            ("control-trace.3", sent(ProbeKind::ControlTrace)),
+            ("spoof-synack.3", sent(ProbeKind::SpoofSynack)),
+            ("service.3", sent(ProbeKind::Service)),
+            ("service.3-udp", craft::probe(&service, &key)),
+            ("control-synack.3", sent(ProbeKind::ControlSynack)),
+        ],
+    );
+    for kind in ProbeKind::ALL {
+        let opened = craft::cleanup(&probe(kind, Protocol::Udp), &key).is_some();
+        assert_eq!(opened, kind == ProbeKind::TunnelSyn, "{kind}");
+    }
+}
+
+#[test]
+fn layers_are_scapys() {
+    let ip = |identification| Ipv4 {
+        identification,
+        ..Ipv4::new(A, B)
+    };
+    let marked = Layer::Ipv4(Ipv4 {
+        time_to_live: 33,
+        type_of_service: 0xb9,
+        ..ip(0x1234)
+    });
+    let raw = |octets: &[u8]| Layer::Raw(octets.to_vec());
+    let built = |layers: &[Layer]| craft::build(layers).unwrap().bytes;
+    let quoted = [
+        Layer::Ipv4(Ipv4 {
+            identification: 0x4321,
+            time_to_live: 1,
+            ..Ipv4::new(B, A)
+        }),
+        Layer::Udp(Udp::new(50000, 33434)),
+        raw(b"sixteen octets!!"),
+    ];
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    let ethernet = Layer::Ethernet(Ethernet {
+        destination: Mac([2, 0, 0, 0, 0, 2]),
+        source: mac,
+        ethertype: Field::Derived,
+    });
+    let tcp = Tcp {
+        sequence_number: 0xffff_fffe,
+        window: 64240,
+        urgent_pointer: 7,
+        options: hex::decode("020405b40402080a000000010000000201030307").unwrap(),
+        ..Tcp::new(4000, 80, TcpFlags(0xc2))
+    };
+    let zero_sum = golden_tail(2, "udp-zero-becomes-ffff");
+    compare(
+        include_str!("data/scapy-layers.hex"),
+        vec![
+            (
+                "ip-options",
+                built(&[
+                    Layer::Ipv4(Ipv4 {
+                        options: vec![0x94, 4, 0, 0],
+                        ..ip(1)
+                    }),
+                    Layer::Udp(Udp::new(1, 2)),
+                    raw(b"odd"),
+                ]),
+            ),
+            (
+                "udp-no-checksum",
+                built(&[
+                    marked.clone(),
+                    Layer::Udp(Udp {
+                        checksum: Field::Forced(0),
+                        ..Udp::new(53, 5353)
+                    }),
+                    raw(b"abc"),
+                ]),
+            ),
+            (
+                "udp-zero-becomes-ffff",
+                built(&[
+                    Layer::Ipv4(ip(1)),
+                    Layer::Udp(Udp::new(0x1111, 0x2222)),
+                    raw(&zero_sum),
+                ]),
+            ),
+            (
+                "tcp-options",
+                built(&[marked.clone(), Layer::Tcp(tcp), raw(b"odd")]),
+            ),
+            (
+                "icmp-echo",
+                built(&[
+                    marked.clone(),
+                    Layer::Icmpv4(Icmpv4::echo(0x77, 5)),
+                    raw(b"ping!"),
+                ]),
+            ),
+            (
+                "icmp-error",
+                built(
+                    &[
+                        &[
+                            Layer::Ipv4(Ipv4 {
+                                dont_fragment: true,
+                                ..ip(2)
+                            }),
+                            Layer::Icmpv4(Icmpv4::error(3, 3)),
+                        ],
+                        &quoted[..],
+                    ]
+                    .concat(),
+                ),
+            ),
+            (
+                "icmp-minimal-quote",
+                built(&[
+                    Layer::Ipv4(ip(3)),
+                    Layer::Icmpv4(Icmpv4::error(11, 0)),
+                    raw(&built(&quoted)[..28]),
+                ]),
+            ),
+            (
+                "ipip-of-ipip",
+                built(&[
+                    Layer::Ipv4(ip(4)),
+                    Layer::Ipv4(Ipv4 {
+                        identification: 5,
+                        more_fragments: true,
+                        ..Ipv4::new(B, A)
+                    }),
+                    marked.clone(),
+                    Layer::Udp(Udp::new(1, 2)),
+                ]),
+            ),
+            ("forced", built(&forced_layers())),
+            ("arp", craft::arp_request(mac.0, A, B)),
+            (
+                "arp-announces-nobody",
+                craft::arp_request(mac.0, Ipv4Addr::UNSPECIFIED, B),
+            ),
+            (
+                "ethernet-ip",
+                built(&[ethernet, marked, Layer::Icmpv4(Icmpv4::echo(0, 0))]),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn forced_fields_are_listed_with_what_they_would_have_been() {
+    let forced = craft::build(&forced_layers()).unwrap().forced;
+    let field = |layer, field, value, derived| Forced {
+        layer,
+        field,
+        value,
+        derived,
+    };
+    assert_eq!(
+        forced[..6],
+        [
+            field(0, "version", 7, 4),
+            field(0, "header length", 15, 5),
+            field(0, "total length", 9, 29),
+            field(0, "protocol", 99, 17),
+            field(0, "header checksum", 0xdead, forced[4].derived),
+            field(1, "length", 3, 9),
+        ]
+    );
+    assert_eq!((forced[6].field, forced[6].value), ("checksum", 0xbeef));
+    assert_eq!(forced.len(), 7);
+}
+
+#[test]
+fn what_no_header_holds_is_an_error() {
+    let options = |length| {
+        craft::build(&[Layer::Ipv4(Ipv4 {
+            options: vec![1; length],
+            ..Ipv4::new(A, B)
+        })])
+    };
+    assert_eq!(options(37).unwrap().bytes.len(), 60);
+    let error = options(41).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer 0: 44 octets of options, and a header has room for 40"
+    );
+    let long = [
+        Layer::Ipv4(Ipv4::new(A, B)),
+        Layer::Udp(Udp::new(1, 2)),
+        Layer::Raw(vec![0; 65508]),
+    ];
+    assert_eq!(
+        craft::build(&long),
+        Err(craft::CraftError::TooLong {
+            layer: 0,
+            octets: 65536
+        })
+    );
+    assert_eq!(
+        craft::build(&long[1..]),
+        Err(craft::CraftError::NoPseudoHeader { layer: 0 })
+    );
+}
+
+fn forced_layers() -> [Layer; 3] {
+    [
+        Layer::Ipv4(Ipv4 {
+            version: Field::Forced(7),
+            header_length: Field::Forced(15),
+            total_length: Field::Forced(9),
+            protocol: Field::Forced(99),
+            header_checksum: Field::Forced(0xdead),
+            identification: 6,
+            ..Ipv4::new(A, B)
+        }),
+        Layer::Udp(Udp {
+            length: Field::Forced(3),
+            checksum: Field::Forced(0xbeef),
+            ..Udp::new(1, 2)
+        }),
+        Layer::Raw(b"x".to_vec()),
+    ]
+}
+
+/// The last octets of a golden packet, where scapy had to search for them.
+fn golden_tail(count: usize, name: &str) -> Vec<u8> {
+    let line = include_str!("data/scapy-layers.hex")
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
+    let packet = hex::decode(line.trim()).unwrap();
+    packet[packet.len() - count..].to_vec()
+}

@@ -1,0 +1,166 @@
+//! One boot of the guest, and the folder its results are written to.
+
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+/// What the guest boots from its initramfs; everything else comes from the unpacked kernel package.
+const BOOT_MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
+/// More than a slow machine needs for all cases.
+const LONGEST: Duration = Duration::from_secs(25 * 60);
+
+/// The folder of results; the first test that asks boots the guest.
+pub(crate) fn results() -> &'static Path {
+    static RESULTS: OnceLock<PathBuf> = OnceLock::new();
+    RESULTS.get_or_init(boot)
+}
+
+fn boot() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = repository.join("target/guest");
+    let unpacked = folder.join("root");
+    let modules = unpacked.join("lib/modules");
+    let version = fs::read_dir(&modules)
+        .unwrap_or_else(|error| {
+            panic!(
+                "no kernel in {}: {error}; run tests/guest/fetch-kernel.sh",
+                modules.display()
+            )
+        })
+        .next()
+        .expect("a kernel's modules")
+        .unwrap()
+        .file_name()
+        .into_string()
+        .unwrap();
+    let results = folder.join("results");
+    let _ = fs::remove_dir_all(&results);
+    fs::create_dir_all(&results).unwrap();
+    let initramfs = initramfs(repository, &folder, &version);
+    let console = folder.join("console");
+    let log = File::create(&console).unwrap();
+
+    let append = format!(
+        "console=ttyS0 quiet panic=-1 GUEST={} KERNEL={} TUNPROOF={} ONLY={}",
+        repository.join("tests/guest").display(),
+        unpacked.display(),
+        env!("CARGO_BIN_EXE_tunproof"),
+        only()
+    );
+    let share = |id: &str, path: &Path, how: &str| {
+        [
+            "-fsdev".to_owned(),
+            format!(
+                "local,id={id},path={},security_model=none,{how}",
+                path.display()
+            ),
+            "-device".to_owned(),
+            format!("virtio-9p-pci,fsdev={id},mount_tag={id}"),
+        ]
+    };
+    // Plain emulation: /dev/kvm may be there and hang.
+    let mut guest = Command::new("qemu-system-x86_64")
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-M",
+            "q35",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "1536",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+        ])
+        .args(share(
+            "below",
+            Path::new("/"),
+            "readonly=on,multidevs=remap",
+        ))
+        .args(share("results", &results, "multidevs=remap"))
+        .arg("-kernel")
+        .arg(unpacked.join("boot").join(format!("vmlinuz-{version}")))
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", &append])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("qemu-system-x86_64: install qemu-system-x86");
+    let begin = Instant::now();
+    while guest.try_wait().unwrap().is_none() {
+        if begin.elapsed() > LONGEST {
+            guest.kill().unwrap();
+            guest.wait().unwrap();
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    let said = String::from_utf8_lossy(&fs::read(&console).unwrap()).into_owned();
+    assert!(
+        said.contains("GUEST: done"),
+        "the guest did not finish:\n{said}"
+    );
+    eprintln!("the guest took {} s", begin.elapsed().as_secs());
+    results
+}
+
+/// busybox, the modules a root over 9p needs, and `guest/init.sh`.
+fn initramfs(repository: &Path, folder: &Path, version: &str) -> PathBuf {
+    let tree = folder.join("initramfs");
+    let _ = fs::remove_dir_all(&tree);
+    for place in ["bin", "modules", "proc", "sys", "dev"] {
+        fs::create_dir_all(tree.join(place)).unwrap();
+    }
+    fs::copy("/bin/busybox", tree.join("bin/busybox"))
+        .expect("/bin/busybox: install busybox-static");
+    fs::copy(repository.join("tests/guest/init.sh"), tree.join("init")).unwrap();
+    let script = format!(
+        "set -e; chmod 755 init; touch modules/order
+        for module in {}; do modprobe -d ../root -S {version} --show-depends $module; done |
+        awk '$1 == \"insmod\" && !seen[$2]++ {{ print $2 }}' |
+        while read -r file; do
+            name=$(basename \"$file\" | sed 's/\\.ko.*/.ko/')
+            case $file in
+                *.xz) xz -dc \"$file\" ;;
+                *.zst) zstd -qdc \"$file\" ;;
+                *) cat \"$file\" ;;
+            esac >modules/$name
+            echo $name >>modules/order
+        done
+        find . | cpio -o -H newc --quiet >../initramfs.cpio",
+        BOOT_MODULES.join(" ")
+    );
+    let packed = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(&tree)
+        .output()
+        .unwrap();
+    assert!(
+        packed.status.success(),
+        "packing the initramfs: {}",
+        String::from_utf8_lossy(&packed.stderr)
+    );
+    folder.join("initramfs.cpio")
+}
+
+/// The pattern of the cases a person asked for; empty for all.
+pub(crate) fn only() -> String {
+    std::env::var("GUEST_ONLY").unwrap_or_default()
+}

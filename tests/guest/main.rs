@@ -1,0 +1,199 @@
+//! The binary on a real kernel: one QEMU guest with real `tunl0` and real IPVS runs every case of `cases.txt`.
+//!
+//! `init.sh` is the guest's first process, `topology.sh` builds the path by plain tools, `run.sh`
+//! drives; what came of each case lies in `target/guest/results` and is judged here. One boot serves all tests.
+//! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host` and `kill` are names too.
+
+mod boot;
+mod case;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tunproof::plan::Hop;
+
+use boot::results;
+use case::Case;
+use case::blocks_unless_empty;
+use case::cases;
+use case::fact;
+use case::judge;
+use case::ran;
+use case::read;
+use case::wanted;
+
+#[test]
+fn the_table_is_well_formed() {
+    let cases = cases();
+    let hops: Vec<_> = Hop::ALL.iter().map(|hop| hop.id()).collect();
+    for case in &cases {
+        for hop in &case.hops {
+            assert!(
+                *hop == "-" || hops.contains(hop),
+                "{}: `{hop}` is no hop",
+                case.name
+            );
+        }
+        let may_break = case.exits.contains(&1);
+        assert_eq!(may_break, !case.hops.is_empty(), "{}", case.name);
+        assert_eq!(may_break, !case.codes.is_empty(), "{}", case.name);
+    }
+    let names: BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
+    assert_eq!(names.len(), cases.len(), "a name stands twice");
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn each_fault_and_trap_is_what_it_is_meant_to_be() {
+    let results = results();
+    let mut wrong = Vec::from_iter(blocks_unless_empty(results, "build", "building the path"));
+    wrong.extend(blocks_unless_empty(
+        results,
+        "state",
+        "the state before and after all cases",
+    ));
+    for case in ran(results) {
+        let name = case.name.split('.').next().unwrap();
+        wrong.extend(blocks_unless_empty(
+            results,
+            &format!("{name}.break"),
+            "breaking or mending",
+        ));
+        let got = read(results, &format!("{name}.connection"));
+        if case.connection != "-" && got.trim() != case.connection {
+            wrong.push(format!(
+                "{name}: how far the kernel's own connection gets\nexpected {}\ngot      {}",
+                case.connection,
+                got.trim()
+            ));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn every_case_gets_its_verdict() {
+    let results = results();
+    let cases = ran(results);
+    eprintln!("{:<36} {:>4} {:>8}", "case", "exit", "ms");
+    for case in &cases {
+        let (exit, elapsed) = (
+            fact(results, &case.name, "exit"),
+            fact(results, &case.name, "elapsed_ms"),
+        );
+        eprintln!("{:<36} {exit:>4} {elapsed:>8}", case.name);
+    }
+    none(
+        cases
+            .iter()
+            .filter_map(|case| judge(results, case))
+            .collect(),
+    );
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn no_run_leaves_anything_behind() {
+    let results = results();
+    let mut names: Vec<_> = ran(results).into_iter().map(|case| case.name).collect();
+    if wanted(results, "director") {
+        names.extend(["director".to_owned(), "realserver".to_owned()]);
+    }
+    if wanted(results, "kill.none") {
+        for victim in ["controller", "d", "s"] {
+            let moments = [15, 40, 70].map(|share| format!("kill.{victim}.{share}"));
+            let hit = moments
+                .iter()
+                .filter(|name| read(results, &format!("{name}.kill")).is_empty());
+            assert!(hit.count() >= 1, "nothing was killed on {victim}");
+            names.extend(moments);
+        }
+    }
+    let left = names.iter().flat_map(|name| {
+        blocks_unless_empty(results, &format!("{name}.left"), "left after three seconds")
+    });
+    none(left.collect());
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn a_killed_agent_is_no_broken_hop() {
+    let results = results();
+    if !wanted(results, "kill.none") {
+        return;
+    }
+    let mut wrong = Vec::new();
+    for name in ["d", "s"]
+        .iter()
+        .flat_map(|v| [15, 40, 70].map(|s| format!("kill.{v}.{s}")))
+    {
+        let exit = fact(results, &name, "exit");
+        if ![0, 2, 3].contains(&exit) {
+            let stderr = read(results, &format!("{name}.stderr"));
+            wrong.push(format!(
+                "{name}\nexpected exit 0, 2 or 3\ngot      exit {exit}\n{stderr}"
+            ));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn the_director_alone_proves_the_whole_path() {
+    let results = results();
+    if wanted(results, "director") {
+        let case = Case {
+            name: "director".to_owned(),
+            connection: "-",
+            exits: vec![0],
+            hops: Vec::new(),
+            codes: Vec::new(),
+        };
+        none(judge(results, &case).into_iter().collect());
+    }
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn two_terminals_find_each_others_probes() {
+    let results = results();
+    if !wanted(results, "director") {
+        return;
+    }
+    // Alone, the real server sees no answer to the VIP: nothing broken, not everything proven.
+    let case = Case {
+        name: "realserver".to_owned(),
+        connection: "-",
+        exits: vec![3],
+        hops: Vec::new(),
+        codes: Vec::new(),
+    };
+    let mut wrong: Vec<_> = judge(results, &case).into_iter().collect();
+    let heard = read(results, "listen.json");
+    let report: Value = serde_json::from_str(&heard).unwrap_or_default();
+    let sightings = report["evidence"].as_array().map_or(0, |evidence| {
+        evidence
+            .iter()
+            .filter(|e| e["station"] == "director.in")
+            .count()
+    });
+    if sightings == 0 {
+        wrong.push(format!(
+            "listen\nexpected sightings at director.in\ngot      {heard}\n{}",
+            read(results, "listen.stderr")
+        ));
+    }
+    none(wrong);
+}
+
+fn none(mut wrong: Vec<String>) {
+    wrong.dedup();
+    assert!(
+        wrong.is_empty(),
+        "{} wrong\n\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
+}

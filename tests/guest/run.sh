@@ -1,0 +1,234 @@
+# The guest's driver: builds the path once, then runs every case of cases.txt and writes what came of it to /results.
+# TUNPROOF is the binary, ONLY a pattern of case names. Verdicts are not judged here: tests/guest.rs does that.
+set -u
+trap 'sync; busybox poweroff -f; sleep 60' EXIT
+. "$GUEST/topology.sh"
+
+# What cases.txt is written in.
+conf() { "$1" sysctl -qw "net.ipv4.conf.$2"; }
+rule() {
+    "$1" nft -f - <<END
+table $2 fault {
+    chain fault {
+        type $3 hook $4 priority 0
+        $5
+    }
+}
+END
+}
+mend() { "$1" nft delete table "$2" fault; }
+destination() {
+    how=$1
+    shift
+    d ipvsadm "$how" -t $VIP:80 -r $RIP "$@"
+}
+schedule() {
+    d ipvsadm -A -t $VIP:80 -s rr
+    destination -a -i -w 1
+}
+arp_quiet() {
+    conf s all.arp_ignore=1
+    conf s all.arp_announce=2
+}
+vip_on() {
+    for device in lo tunl0; do ip -n s address del $VIP/32 dev $device 2>/dev/null; done
+    ip -n s address add $VIP/32 dev "$1"
+}
+# A named tunnel device instead of tunl0, for outer packets from the address given.
+named() {
+    ip -n s -batch - <<END
+link add tun1 type ipip local $RIP remote $1
+link set tun1 up
+address del $VIP/32 dev tunl0
+link set tunl0 down
+address add $VIP/32 dev tun1
+END
+}
+unnamed() {
+    ip -n s -batch - <<END
+link del tun1
+link set tunl0 up
+address add $VIP/32 dev tunl0
+END
+}
+# By their paths, for busybox has a `tc` of its own.
+netem() {
+    core "$(command -v tc)" qdisc add dev eth2 root netem "$@"
+    if [ "$1" = loss ]; then isp "$(command -v tc)" qdisc add dev eth0 root netem "$@"; fi
+}
+no_netem() {
+    core "$(command -v tc)" qdisc del dev eth2 root
+    isp "$(command -v tc)" qdisc del dev eth0 root 2>/dev/null
+}
+
+centiseconds() {
+    read -r up _ </proc/uptime
+    echo "${up%.*}${up#*.}"
+}
+
+# What must not change, whatever tunproof did and however it ended.
+state() {
+    for host in d s c; do
+        ip -n $host -br address
+        ip -n $host route
+        ip -n $host rule
+        $host nft list ruleset
+    done
+}
+neighbours() { for host in d s c; do $host busybox awk -v host=$host '$3 == "0x2" { print host, $1 }' /proc/net/arp; done; }
+# Lines for what is still there; nothing when all is clean.
+leftovers() {
+    for process in $(busybox pidof tunproof); do
+        echo "process $process $(busybox tr '\0' ' ' <"/proc/$process/cmdline")"
+    done
+    s busybox awk '$4 == "03" { print "syn-recv", $2, $3 }' /proc/net/tcp
+    neighbours >/run/neighbours.now
+    grep -vxFf /run/neighbours.now /run/neighbours.before | busybox sed 's/^/neighbour missing: /'
+    d busybox awk '$8 ~ /ESTABLISHED|NONE/ { print "ipvs", $0 }' /proc/net/ip_vs_conn
+}
+# The state before; every host knows its neighbours. A SYN-RECV of the oracle's own is not tunproof's.
+remember() {
+    drop_half_open
+    neighbours >/run/neighbours.before
+    if ! grep -q "^s $GW$" /run/neighbours.before; then
+        ip -n s neigh replace $GW lladdr "$gw_mac" nud reachable dev eth0
+        echo "s $GW" >>/run/neighbours.before
+    fi
+}
+# At most three seconds for what was left to go.
+settle() {
+    for _ in 1 2 3 4 5 6; do
+        leftovers >"$1"
+        [ -s "$1" ] || return 0
+        sleep 0.5
+    done
+    leftovers >"$1"
+}
+
+# launch NAME COMMAND…: a bounded run; its report, messages, exit status and time.
+launch() {
+    local name=$1 begin status elapsed
+    shift
+    begin=$(centiseconds)
+    timeout 90 "$@" >/results/$name.json 2>/results/$name.stderr </dev/null
+    status=$?
+    elapsed=$((($(centiseconds) - begin) * 10))
+    facts "$name" $status $elapsed
+}
+facts() {
+    printf 'exit %s\nelapsed_ms %s\n' "$2" "$3" >/results/$1.facts
+    echo "GUEST: $1: exit $2 in $3 ms"
+}
+# run NAME COMMAND…: the same, and what it left.
+run() {
+    remember
+    launch "$@"
+    settle "/results/$1.left"
+}
+
+wanted() { echo "$1" | grep -Eq "${ONLY:-.}"; }
+
+path_file() {
+    cat <<END
+[path]
+vip = "$VIP"
+port = 80
+
+[director]
+ip = "$DIP"
+via = "ip netns exec d"
+
+[[realserver]]
+name = "rs1"
+ip = "$RIP"
+via = "ip netns exec s"
+
+[client]
+ip = "$CIP"
+END
+}
+
+cases() {
+    grep -v -e '^#' -e '^$' "$GUEST/cases.txt" | while IFS='|' read -r name break mend vantage connection _; do
+        name=${name%% *}
+        vantage=$(echo $vantage)
+        connection=$(echo $connection)
+        wanted "$name" || continue
+        eval "$break" >/results/$name.break 2>&1
+        case $vantage in both) which="with without" ;; *) which=$vantage ;; esac
+        for vantage in $which; do
+            run "$name.$vantage" "$TUNPROOF" verify "/run/$vantage.toml" --format json
+        done
+        case $connection in
+            -) ;;
+            works) connection "2 3 5" >/results/$name.connection </dev/null ;;
+            *) connection 1 >/results/$name.connection </dev/null ;;
+        esac
+        eval "$mend" >>/results/$name.break 2>&1 </dev/null
+    done
+}
+
+# The single-host commands, with no connection between the two hosts.
+single_hosts() {
+    wanted single-host || return
+    run director ip netns exec d "$TUNPROOF" director --vip $VIP --port 80 --rip $RIP --cip $CIP --format json
+    remember
+    session=00112233445566778899aabbccddeeff
+    launch listen ip netns exec d "$TUNPROOF" listen --session $session --vip $VIP --cip $CIP --for 10s --format json &
+    sleep 1
+    launch realserver ip netns exec s "$TUNPROOF" realserver --vip $VIP --port 80 --cip $CIP --session $session --format json
+    wait
+    settle /results/realserver.left
+}
+
+# kill -9 at a few moments of a healthy run: nobody gets to tidy up.
+killings() {
+    wanted kill || return
+    remember
+    launch kill.none "$TUNPROOF" verify /run/with.toml --format json
+    whole=$(awk '/elapsed_ms/ { print $2 }' /results/kill.none.facts)
+    for share in 15 40 70; do
+        for victim in controller d s; do
+            name=kill.$victim.$share
+            remember
+            begin=$(centiseconds)
+            "$TUNPROOF" verify /run/with.toml --format json >/results/$name.json 2>/results/$name.stderr </dev/null &
+            controller=$!
+            sleep "$(awk "BEGIN { print $whole * $share / 100000 }")"
+            case $victim in
+                controller) target=$controller ;;
+                *) target=$(ip netns pids $victim | sort -n | while read -r process; do
+                    if grep -q tunproof "/proc/$process/comm"; then echo "$process"; break; fi
+                done) ;;
+            esac
+            kill -9 $target 2>/results/$name.kill || echo "nothing to kill" >>/results/$name.kill
+            settle /results/$name.left
+            timeout 60 sh -c "while [ -e /proc/$controller/exe ]; do sleep 0.1; done"
+            wait $controller
+            facts $name $? $((($(centiseconds) - begin) * 10))
+        done
+    done
+}
+
+if [ "${ONLY:-}" = goldens ]; then
+    . "$GUEST/goldens.sh"
+    : >/results/state
+    echo "GUEST: done"
+    exit
+fi
+
+begin=$(centiseconds)
+build >/results/build 2>&1
+[ "$(connection "5 5")" = works ] || echo "the healthy path does not work" >>/results/build
+for host in d c gw; do $host ping -q -c 1 -W 2 $CIP >/dev/null; done
+gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
+path_file >/run/without.toml
+{ path_file && echo 'via = "ip netns exec c"'; } >/run/with.toml
+state >/run/state.before
+echo "GUEST: built in $((($(centiseconds) - begin) * 10)) ms"
+cases
+single_hosts
+killings
+state >/run/state.after
+diff /run/state.before /run/state.after >/results/state
+echo "GUEST: done"

@@ -1,0 +1,200 @@
+//! The agents: they obey the engine's commands and report what their taps see.
+
+use std::time::Duration;
+
+use tunproof::exchange::Capture;
+use tunproof::exchange::Direction;
+use tunproof::exchange::SendOutcome;
+use tunproof::exchange::TapSpec;
+use tunproof::exchange::TapStatistics;
+use tunproof::exchange::Transmit;
+use tunproof::exchange::Wall;
+use tunproof::exchange::Way;
+use tunproof::plan::Host;
+use tunproof::run::Command;
+use tunproof::run::Event;
+use tunproof::wire::Arp;
+use tunproof::wire::Ethernet;
+use tunproof::wire::Octets;
+
+use crate::facts;
+use crate::facts::Counted;
+use crate::packet;
+use crate::packet::Body;
+use crate::world::Happening;
+use crate::world::World;
+
+impl World {
+    /// The agent of `host` carries out a command.
+    pub(crate) fn obey(&mut self, host: Host, command: Command) {
+        assert!(
+            !self.kernel(host).finished,
+            "{host}: {command:?} after `Finish`"
+        );
+        match command {
+            Command::Facts(query) => {
+                let counted = Counted {
+                    rp_filter: self.kernels[&host].rp_filter_drops,
+                    neighbour: self.knows_neighbour(host),
+                };
+                let facts = facts::facts(&self.scenario, host, &query, counted);
+                self.say(host, Event::Facts(Box::new(facts)));
+            }
+            Command::OpenTap(spec) => {
+                assert!(self.kernel(host).tap.is_none(), "a second tap on {host}");
+                self.kernel(host).tap = Some(spec);
+                self.say(host, Event::TapOpen);
+            }
+            Command::Send {
+                token,
+                transmit,
+                cleanup,
+            } => {
+                let outcome = self.transmit(host, transmit);
+                if let (Some(cleanup), SendOutcome::Sent { .. }) = (cleanup, &outcome) {
+                    self.kernel(host).cleanups.insert(token, cleanup);
+                }
+                self.say(host, Event::Sent { token, outcome });
+            }
+            Command::Settle { token } => {
+                self.settle(host, token);
+                self.say(host, Event::Settled { token });
+            }
+            Command::Connect {
+                token,
+                to,
+                timeout_ms,
+            } => self.connect(token, to, Duration::from_millis(timeout_ms)),
+            Command::ForgetNeighbour { address, device } => {
+                let Host::Realserver(n) = host else {
+                    panic!("{host} was told to forget a neighbour");
+                };
+                assert_eq!((address, device.as_str()), (crate::gateway(n), "eth0"));
+                let old = facts::neighbour(&self.scenario.server[n], n);
+                let old = self.forget(n).then_some(old);
+                self.say(host, Event::NeighbourForgotten { address, old });
+            }
+            Command::TapStatistics => {
+                let node = crate::node_of(host);
+                let dropped = self.scenario.network.tap_drops.get(&node).copied();
+                let statistics = TapStatistics {
+                    received: self.kernel(host).captured,
+                    dropped: dropped.unwrap_or(0),
+                };
+                self.say(host, Event::Statistics(statistics));
+            }
+            Command::Finish => {
+                let tokens: Vec<u32> = self.kernel(host).cleanups.keys().copied().collect();
+                for token in tokens {
+                    self.settle(host, token);
+                }
+                self.kernel(host).finished = true;
+            }
+        }
+    }
+
+    fn settle(&mut self, host: Host, token: u32) {
+        if let Some(cleanup) = self.kernel(host).cleanups.remove(&token) {
+            self.kernel(host).settled.insert(token);
+            self.transmit(host, cleanup);
+            // Cleanups are not paced.
+            self.kernel(host).sent.pop();
+        }
+    }
+
+    fn transmit(&mut self, host: Host, transmit: Transmit) -> SendOutcome {
+        let time = self.wall(host);
+        let sent = match transmit.way {
+            Way::Stack => self.raw(host, transmit.bytes),
+            Way::Frame { device } => {
+                assert_eq!(device, "eth0");
+                let Host::Realserver(n) = host else {
+                    panic!("a frame on {host}");
+                };
+                let frame = Ethernet::checked(Octets::new(&transmit.bytes)).expect("a frame");
+                let arp = Arp::checked(frame.payload).expect("an ARP packet");
+                let now = self.now;
+                self.kernel(host).sent.push(now);
+                self.arp_request(n, arp.sender_ip, arp.target_ip, arp.target_mac);
+                Ok(())
+            }
+        };
+        match sent {
+            Ok(()) => SendOutcome::Sent { time },
+            Err(errno) => SendOutcome::Refused {
+                time,
+                errno,
+                error: format!("errno {errno}"),
+            },
+        }
+    }
+
+    /// The tap of `host` sees a packet, if it is open and its filter lets it.
+    pub(crate) fn tap(
+        &mut self,
+        host: Host,
+        device: &str,
+        hardware: u16,
+        direction: Direction,
+        protocol: u16,
+        bytes: &[u8],
+    ) {
+        let time = self.wall(host);
+        let kernel = self.kernel(host);
+        let Some(spec) = &kernel.tap else { return };
+        if kernel.finished || protocol == Capture::IPV4 && !passes(spec, bytes) {
+            return;
+        }
+        kernel.captured += 1;
+        let capture = Capture {
+            time,
+            device: device.to_owned(),
+            hardware,
+            direction,
+            protocol,
+            link_source: None,
+            bytes: bytes.to_vec(),
+            original_length: bytes.len() as u32,
+        };
+        self.say(host, Event::Captured(capture));
+    }
+
+    pub(crate) fn say(&mut self, host: Host, event: Event) {
+        let delay = Duration::from_millis(self.scenario.network.agent_ms);
+        self.later(delay, Happening::Said(host, event));
+    }
+
+    /// Every host's clock is wrong in its own way.
+    fn wall(&self, host: Host) -> Wall {
+        let wrong = match host {
+            Host::Director => 0,
+            Host::Client => 90,
+            Host::Realserver(n) => 40 - 37 * n as u64,
+        };
+        Wall::from_nanos((1_700_000_000 + wrong) * 1_000_000_000 + self.now.as_nanos() as u64)
+    }
+}
+
+/// The kernel filter that a `TapSpec` describes.
+fn passes(spec: &TapSpec, bytes: &[u8]) -> bool {
+    let packet = packet::read(bytes);
+    let ends = (packet.source, packet.destination);
+    spec.paths.iter().any(|path| {
+        let between = |a, b| ends == (a, b) || ends == (b, a);
+        match &packet.body {
+            Body::Tunnel(inner) => {
+                let inner = packet::read(inner);
+                let known = inner.source == path.cip || Some(inner.source) == path.dip;
+                return inner.destination == path.vip && known;
+            }
+            Body::Icmp { error: true } => {
+                let to = packet.destination;
+                return [path.vip, path.rip, path.cip].contains(&to) || Some(to) == path.dip;
+            }
+            _ => {}
+        }
+        between(path.cip, path.vip)
+            || between(path.cip, path.rip)
+            || path.dip.is_some_and(|dip| between(dip, path.vip))
+    })
+}

@@ -1,0 +1,185 @@
+//! The engine against the network, in the network's own time.
+
+use std::time::Duration;
+
+use tunproof::evidence::Evidence;
+use tunproof::exchange::Mono;
+use tunproof::plan::Host;
+use tunproof::plan::Path;
+use tunproof::plan::Plan;
+use tunproof::plan::Protocol;
+use tunproof::plan::SessionKey;
+use tunproof::run::Engine;
+use tunproof::run::Limits;
+use tunproof::run::Task;
+use tunproof::verdict::HopVerdict;
+use tunproof::verdict::Judgement;
+use tunproof::verdict::Severity;
+use tunproof::verdict::judge;
+
+use crate::CIP;
+use crate::DIP;
+use crate::PORT;
+use crate::VIP;
+use crate::rip;
+use crate::scenario::Scenario;
+use crate::world::Happening;
+use crate::world::World;
+
+/// What came out of a run.
+pub(crate) struct Played {
+    pub(crate) judgement: Judgement,
+    pub(crate) evidence: Evidence,
+    pub(crate) elapsed: Duration,
+}
+
+/// More than any run takes.
+const STEPS: usize = 100_000;
+
+/// Plays one run, and checks what must hold of every run.
+pub(crate) fn play(scenario: &Scenario, vantages: &[String], seed: u64) -> Played {
+    let plan = plan(scenario, vantages, seed);
+    let hosts = plan.vantages.clone();
+    let limits = Limits::default();
+    let mut world = World::new(scenario.clone(), seed);
+    let mut engine = Engine::new(plan, Task::Prove, limits, Mono::default());
+    let agent = Duration::from_millis(scenario.network.agent_ms);
+    let mut lost = Vec::new();
+    let mut steps = 0;
+    loop {
+        steps += 1;
+        assert!(steps < STEPS, "no end after {:?}", world.now);
+        while let Some((host, command)) = engine.poll_command(mono(&world)) {
+            if !lost.contains(&host) {
+                world.later(agent, Happening::Ordered(host, command));
+            }
+        }
+        if engine.is_finished() {
+            break;
+        }
+        let due = engine.poll_timeout().map(|due| due.since(Mono::default()));
+        let next = world.next();
+        let at_engine = match (due, next) {
+            (Some(due), Some(next)) => due <= next,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => panic!("nothing more will happen, and the engine waits"),
+        };
+        if at_engine {
+            world.now = world.now.max(due.unwrap());
+            engine.handle_timeout(mono(&world));
+            continue;
+        }
+        match world.step() {
+            Some(Happening::Said(host, event)) if !lost.contains(&host) => {
+                engine.handle_event(host, event, mono(&world));
+            }
+            Some(Happening::Lost(host)) if hosts.contains(&host) => {
+                lost.push(host);
+                engine.handle_lost(host, "the pipe broke".to_owned(), mono(&world));
+            }
+            Some(Happening::Interrupt) => engine.handle_interrupt(mono(&world)),
+            _ => {}
+        }
+    }
+    let elapsed = world.now;
+    let end = world.now + agent;
+    while world.next().is_some_and(|next| next <= end) {
+        world.step();
+    }
+    for host in hosts.iter().filter(|host| !lost.contains(host)) {
+        let kernel = &world.kernels[host];
+        assert!(kernel.finished, "{host} was not told to finish");
+        assert!(kernel.cleanups.is_empty(), "{host} has probes to settle");
+        let in_a_second = kernel
+            .sent
+            .iter()
+            .map(|start| {
+                let second = *start..*start + Duration::from_secs(1);
+                kernel.sent.iter().filter(|at| second.contains(at)).count()
+            })
+            .max();
+        assert!(
+            in_a_second <= Some(limits.rate as usize),
+            "{host} sent too fast"
+        );
+    }
+    let mut evidence = engine.into_evidence();
+    let judgement = judge(&mut evidence);
+    check(&judgement, &evidence);
+    Played {
+        judgement,
+        evidence,
+        elapsed,
+    }
+}
+
+/// What holds of every judgement.
+fn check(judgement: &Judgement, evidence: &Evidence) {
+    for path in &judgement.paths {
+        assert_eq!(path.hops.len(), 12);
+        for hop in &path.hops {
+            let blamed = path
+                .findings
+                .iter()
+                .any(|f| f.hop == hop.hop && f.severity == Severity::Error);
+            let broken = hop.verdict == HopVerdict::Broken;
+            assert_eq!(blamed, broken, "{} of path {}", hop.hop, path.path);
+            if hop.verdict == HopVerdict::Proven {
+                assert!(!hop.evidence.is_empty(), "{} proven by nothing", hop.hop);
+            }
+            for id in &hop.evidence {
+                assert!(evidence.item(*id).is_some(), "{} cites {id}", hop.hop);
+            }
+        }
+        for finding in &path.findings {
+            assert!(
+                finding.severity != Severity::Error || !finding.evidence.is_empty(),
+                "{} without evidence",
+                finding.code
+            );
+        }
+    }
+}
+
+fn plan(scenario: &Scenario, vantages: &[String], seed: u64) -> Plan {
+    let protocol = match scenario.network.protocol.as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => panic!("no protocol `{other}`"),
+    };
+    let servers = 0..scenario.server.len();
+    let mut hosts = Vec::new();
+    for vantage in vantages {
+        match vantage.as_str() {
+            "director" => hosts.push(Host::Director),
+            "realserver" => hosts.extend(servers.clone().map(Host::Realserver)),
+            "client" => hosts.push(Host::Client),
+            other => panic!("no vantage `{other}`"),
+        }
+    }
+    let paths = servers.map(|n| Path {
+        realserver: format!("rs{}", n + 1),
+        vip: VIP,
+        port: PORT,
+        protocol,
+        rip: rip(n),
+        dip: Some(DIP),
+        cip: CIP,
+        gateway: None,
+        tunnel: None,
+    });
+    let mut key = [7; 16];
+    key[..8].copy_from_slice(&seed.to_be_bytes());
+    Plan {
+        session: SessionKey::new(key),
+        paths: paths.collect(),
+        vantages: hosts,
+        ingress: None,
+        egress: None,
+    }
+}
+
+fn mono(world: &World) -> Mono {
+    Mono::new(world.now)
+}
