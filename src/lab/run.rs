@@ -225,13 +225,12 @@ impl Lab {
         let after = [&before[..], &[fault.name.to_owned()]].concat();
         faults.write(&after)?;
         let apply = |change: &Change| change.apply(&self.state);
-        fault.changes.iter().try_for_each(apply).map_err(|error| {
+        fault.changes.iter().try_for_each(apply).inspect_err(|_| {
             let undone = faults.write(&before).and_then(|()| self.undo(fault));
             if undone.is_err() {
                 // `mend` comes after what is left; the first error is the one to tell.
                 let _ = faults.write(&after);
             }
-            error
         })
     }
 
