@@ -97,10 +97,8 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let task = Task::Listen(arguments.duration);
     let (known, started_all) = prove::run(plan, vias, task, &settings, &mut |evidence| {
         for item in &evidence.items()[told..] {
-            if let Some(line) = report::arrival(evidence, item) {
-                if is_live {
-                    failure = output::print(&line).err().or(failure.take());
-                }
+            if let Some(line) = report::arrival(evidence, item).filter(|_| is_live) {
+                failure = output::print(&line).err().or(failure.take());
             }
         }
         told = evidence.items().len();

@@ -198,7 +198,7 @@ fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
             let error = icmp_error(icmp_type, code);
             let (from, to) = (sighting.source, sighting.destination);
             let quoting = match of {
-                Quoting::Plain => format!("{name}"),
+                Quoting::Plain => name,
                 Quoting::Tunnelled => format!("{name} in its tunnel"),
                 Quoting::Answer => format!("an answer to {name}"),
             };
