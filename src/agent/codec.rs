@@ -92,10 +92,11 @@ impl<T: Serialize> Encoder<&T> for MessageCodec<T> {
 }
 
 fn of_frame(error: io::Error) -> CodecError {
-    match error
-        .get_ref()
-        .is_some_and(|e| e.is::<LengthDelimitedCodecError>())
-    {
+    match error.get_ref().is_some_and(
+        <dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static>::is::<
+            LengthDelimitedCodecError,
+        >,
+    ) {
         true => CodecError::Oversize,
         false => CodecError::Io(error),
     }

@@ -220,8 +220,10 @@ impl Served {
             Command::Facts(query) => {
                 let facts = facts::gather(&query).await;
                 for (_, answer) in &facts.routes {
-                    if let RouteAnswer::Route(route) = answer {
-                        route.gateway.map(|next| self.scope.allow_gateway(next));
+                    if let RouteAnswer::Route(route) = answer
+                        && let Some(next) = route.gateway
+                    {
+                        self.scope.allow_gateway(next)
                     }
                 }
                 Event::Facts(Box::new(facts))

@@ -224,11 +224,10 @@ mod tests {
     use crate::craft::Icmpv4;
     use crate::craft::Layer;
     use crate::craft::Tcp;
-    use crate::matching::Certainty;
+
     use crate::plan::Path;
     use crate::plan::ProbeId;
     use crate::plan::ProbeKind;
-    use crate::wire::TcpFlags;
 
     const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
     const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);

@@ -561,10 +561,7 @@ fn to_realserver(case: &mut Case<'_>) {
             ),
             fix: vec![
                 case.on(DIRECTOR, format!("traceroute -n {rip}")),
-                case.on(
-                    case.realserver(),
-                    "tcpdump -ln -i any 'ip proto 4'".to_owned(),
-                ),
+                case.on(case.realserver(), "tcpdump -ln -i any 'ip proto 4'"),
             ],
             evidence,
         });

@@ -132,7 +132,7 @@ fn bad_weather_hides_faults_and_changes_none() {
                 disturb(&mut scenario, seed);
                 let played = play(&scenario, &run.vantages, seed);
                 let mut differ = |what: String| {
-                    wrong.push(format!("{name} {:?} seed {seed}: {what}", run.vantages))
+                    wrong.push(format!("{name} {:?} seed {seed}: {what}", run.vantages));
                 };
                 let expected: Vec<_> = fair.run.iter().flat_map(|run| &run.codes).collect();
                 for error in errors(&played) {
