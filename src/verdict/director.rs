@@ -293,6 +293,12 @@ fn forward(case: &mut Case<'_>) {
             item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
         })
         .is_empty();
+    let own_forwarded = case
+        .sightings(&[ProbeKind::IpvsLoop], |item, sighting| {
+            item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
+        })
+        .first()
+        .copied();
     let tried = silence.is_some() || !case.forbidden(&[ProbeKind::IpvsLoop]).is_empty();
     if !tried {
         let elsewhere = elsewhere(case);
@@ -320,6 +326,34 @@ fn forward(case: &mut Case<'_>) {
                 summary,
                 fix,
                 evidence,
+            });
+        }
+        None if silence.as_ref().is_some_and(|s| s.after.is_some()) && own_forwarded.is_some() => {
+            let (Some(silence), Some(own)) = (silence, own_forwarded) else {
+                return;
+            };
+            let cited = case.cite_silence(&silence);
+            let (vip, port, cip) = (case.path.vip, case.path.port, case.path.cip);
+            let protocol = match case.path.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            };
+            case.broken(Break {
+                code: Code::DirectorFirewallIngress,
+                hop: Hop::DirectorForward,
+                between: Some((Station::DirectorIn, Station::DirectorOut)),
+                summary: format!("the director's firewall drops what arrives from {cip} for {vip}:{port}"),
+                detail: "The same packets sent on the director itself are tunnelled; those that arrive from \
+                         the client are not: PREROUTING or INPUT rules, or rp_filter there, drop them."
+                    .to_owned(),
+                fix: vec![
+                    case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
+                    case.on(
+                        DIRECTOR,
+                        format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT"),
+                    ),
+                ],
+                evidence: vec![cited, silence.evidence[0], own],
             });
         }
         None if crafted_leave => {

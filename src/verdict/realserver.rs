@@ -638,6 +638,29 @@ fn service(case: &mut Case<'_>) {
     ) else {
         return;
     };
+    let forbidden = case.forbidden(&[ProbeKind::SpoofSynack]);
+    if forbidden.len() >= 3 {
+        let cited = case.cite_silence(&silence);
+        case.broken(Break {
+            code: Code::RealserverFirewallEgress,
+            hop: Hop::RealserverEgress,
+            between: Some((Station::RealserverTunnel, Station::RealserverOut)),
+            summary: format!(
+                "the real server's firewall drops {name} that leaves from {vip}:{port}"
+            ),
+            detail: "Its kernel refuses even our own segments from there: OUTPUT drops them."
+                .to_owned(),
+            fix: vec![
+                case.on(server, "nft list ruleset; iptables-save -c"),
+                case.on(
+                    server,
+                    format!("iptables -I OUTPUT -s {vip} -p {name} --sport {port} -j ACCEPT"),
+                ),
+            ],
+            evidence: vec![forbidden[0], cited],
+        });
+        return;
+    }
     let drops = |facts: Option<&HostFacts>| facts.and_then(|f| f.counter("TcpExtListenDrops"));
     let record = case.evidence.host(server);
     let before = drops(record.and_then(|record| record.before.as_ref()));
