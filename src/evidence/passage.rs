@@ -209,7 +209,27 @@ impl Evidence {
         }
         self.prove_egress_by_emission(path, &mut proofs);
         self.prove_arp(path, &mut proofs);
+        if self.is_client_ignored(path) {
+            proofs.remove(&Hop::DirectorForward);
+        }
         proofs
+    }
+
+    /// Whether packets of the client itself reached the director and none was forwarded: those that the
+    /// director sends itself pass neither its INPUT rules nor its routing of what arrives.
+    fn is_client_ignored(&self, path: usize) -> bool {
+        let arrived = |passage: &Passage<'_>| {
+            let mut points = passage.waypoints.iter().zip(&passage.seen);
+            points.any(|(w, seen)| {
+                w.station == Station::DirectorIn && w.form == Form::Plain && seen.is_some()
+            })
+        };
+        let mut clients = self
+            .passages(path)
+            .filter(|passage| passage.probe.id.kind == ProbeKind::Service && arrived(passage))
+            .peekable();
+        clients.peek().is_some()
+            && clients.all(|passage| passage.proves(Hop::DirectorForward).is_none())
     }
 
     /// Whether the outer source that the kernel chose is the director's own: the real server took such a

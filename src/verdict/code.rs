@@ -36,7 +36,7 @@ codes! {
     IpvsNotTunnel = "ipvs-not-tunnel",
     /// The real server's weight is 0.
     IpvsWeightZero = "ipvs-weight-zero",
-    /// The director's firewall drops the client's packets before IPVS.
+    /// The director's own packets are forwarded, and those that arrive from the client are not.
     DirectorFirewallIngress = "director-firewall-ingress",
     /// The director takes the client's packets and does not forward them, and no fact says why.
     DirectorNotForwarding = "director-not-forwarding",

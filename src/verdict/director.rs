@@ -2,9 +2,7 @@
 
 use crate::evidence::EvidenceId;
 use crate::exchange::Ipvs;
-use crate::exchange::IpvsDestination;
 use crate::exchange::IpvsKey;
-use crate::exchange::IpvsMethod;
 use crate::exchange::Neighbour;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteKind;
@@ -18,6 +16,7 @@ use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::ipvs;
 
 /// Probes that the director's own IPVS encapsulates.
 const SCHEDULED: [ProbeKind; 2] = [ProbeKind::IpvsLoop, ProbeKind::Service];
@@ -270,7 +269,7 @@ fn forward_by_fact(
 
 /// IPVS: service, destination, method, weight.
 fn forward(case: &mut Case<'_>) {
-    let fault = ipvs_fault(case);
+    let fault = ipvs::fault(case);
     let client_forwarded = case
         .evidence
         .passages(case.number)
@@ -280,7 +279,6 @@ fn forward(case: &mut Case<'_>) {
         return;
     }
     if case.is_proven(Hop::DirectorForward) {
-        client_not_forwarded(case, client_forwarded);
         return;
     }
     let silence = case
@@ -295,6 +293,12 @@ fn forward(case: &mut Case<'_>) {
             item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
         })
         .is_empty();
+    let own_forwarded = case
+        .sightings(&[ProbeKind::IpvsLoop], |item, sighting| {
+            item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
+        })
+        .first()
+        .copied();
     let tried = silence.is_some() || !case.forbidden(&[ProbeKind::IpvsLoop]).is_empty();
     if !tried {
         let elsewhere = elsewhere(case);
@@ -303,7 +307,12 @@ fn forward(case: &mut Case<'_>) {
         }
         return;
     }
-    match fault {
+    // A director that is not IPVS has no table to blame while nothing at all of protocol 4 leaves it.
+    let absent = matches!(
+        case.facts(DIRECTOR).map(|facts| &facts.ipvs),
+        Some(Ipvs::Absent)
+    );
+    match fault.filter(|_| crafted_leave || !absent) {
         Some((code, summary, fix)) => {
             let mut evidence = Vec::new();
             if let Some(silence) = &silence {
@@ -322,6 +331,34 @@ fn forward(case: &mut Case<'_>) {
                 summary,
                 fix,
                 evidence,
+            });
+        }
+        None if silence.as_ref().is_some_and(|s| s.after.is_some()) && own_forwarded.is_some() => {
+            let (Some(silence), Some(own)) = (silence, own_forwarded) else {
+                return;
+            };
+            let cited = case.cite_silence(&silence);
+            let (vip, port, cip) = (case.path.vip, case.path.port, case.path.cip);
+            let protocol = match case.path.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            };
+            case.broken(Break {
+                code: Code::DirectorFirewallIngress,
+                hop: Hop::DirectorForward,
+                between: Some((Station::DirectorIn, Station::DirectorOut)),
+                summary: format!("the director's firewall drops what arrives from {cip} for {vip}:{port}"),
+                detail: "The same packets sent on the director itself are tunnelled; those that arrive from \
+                         the client are not: PREROUTING or INPUT rules, or rp_filter there, drop them."
+                    .to_owned(),
+                fix: vec![
+                    case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
+                    case.on(
+                        DIRECTOR,
+                        format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT"),
+                    ),
+                ],
+                evidence: vec![cited, silence.evidence[0], own],
             });
         }
         None if crafted_leave => {
@@ -361,35 +398,6 @@ fn forward(case: &mut Case<'_>) {
             }
         }
     }
-}
-
-/// The director's own packets are forwarded, the client's are not: they die before IPVS.
-fn client_not_forwarded(case: &mut Case<'_>, client_forwarded: bool) {
-    let silence = case.silence(
-        Some(Station::DirectorIn),
-        Station::DirectorOut,
-        &[ProbeKind::Service],
-    );
-    let (Some(silence), false) = (silence, client_forwarded) else {
-        return;
-    };
-    let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
-    let (vip, port, cip) = (case.path.vip, case.path.port, case.path.cip);
-    case.broken(Break {
-        code: Code::DirectorFirewallIngress,
-        hop: Hop::DirectorForward,
-        between: Some((Station::DirectorIn, Station::DirectorOut)),
-        summary: format!("the director's firewall drops what {cip} sends to {vip}:{port}"),
-        detail: "The client's packets arrive at the director and are not tunnelled; the same packets are, \
-                 when the director itself sends them: something on its PREROUTING or INPUT path drops them \
-                 before IPVS."
-            .to_owned(),
-        fix: vec![
-            case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
-            case.on(DIRECTOR, format!("iptables -I INPUT -d {vip} -p tcp --dport {port} -j ACCEPT")),
-        ],
-        evidence,
-    });
 }
 
 fn vip_is_missing(case: &Case<'_>) -> bool {
@@ -441,91 +449,6 @@ fn vip_not_on_director(case: &mut Case<'_>) {
         ],
         evidence,
     });
-}
-
-/// What IPVS's table lacks for this path: code, one line, commands.
-fn ipvs_fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
-    let facts = case.facts(DIRECTOR)?;
-    let (vip, port, rip) = (case.path.vip, case.path.port, case.path.rip);
-    let (number, flag) = match case.path.protocol {
-        Protocol::Tcp => (6, "-t"),
-        Protocol::Udp => (17, "-u"),
-    };
-    let service = format!("{flag} {vip}:{port}");
-    let add_service = case.on(DIRECTOR, format!("ipvsadm -A {service} -s wlc"));
-    let add_server = case.on(DIRECTOR, format!("ipvsadm -a {service} -r {rip} -i"));
-    let services = match &facts.ipvs {
-        Ipvs::Unknown => return None,
-        Ipvs::Absent => {
-            let summary = "IPVS is not loaded on the director".to_owned();
-            let load = case.on(DIRECTOR, "modprobe ip_vs");
-            return Some((
-                Code::IpvsServiceMissing,
-                summary,
-                vec![load, add_service, add_server],
-            ));
-        }
-        Ipvs::Services(services) => services,
-    };
-    let takes = |key: &IpvsKey| match key {
-        IpvsKey::Fwmark(_) => true,
-        IpvsKey::Address {
-            protocol,
-            address,
-            port: taken,
-        } => *protocol == number && *address == vip && (*taken == port || *taken == 0),
-    };
-    let mut taking = services
-        .iter()
-        .filter(|service| takes(&service.key))
-        .peekable();
-    if taking.peek().is_none() {
-        let summary = format!("IPVS has no service {vip}:{port}");
-        return Some((
-            Code::IpvsServiceMissing,
-            summary,
-            vec![add_service, add_server],
-        ));
-    }
-    let destination: Option<&IpvsDestination> = taking
-        .flat_map(|service| &service.destinations)
-        .find(|destination| destination.address == rip);
-    let edit =
-        |what: &str| vec![case.on(DIRECTOR, format!("ipvsadm -e {service} -r {rip} {what}"))];
-    match destination {
-        None => Some((
-            Code::IpvsDestinationMissing,
-            format!("IPVS's service {vip}:{port} has no real server {rip}"),
-            vec![add_server],
-        )),
-        Some(d) if d.method != IpvsMethod::Tunnel => Some((
-            Code::IpvsNotTunnel,
-            format!(
-                "IPVS forwards to {rip} by {}, not by Tunnel",
-                method(d.method)
-            ),
-            edit("-i"),
-        )),
-        Some(d) if d.weight <= 0 => Some((
-            Code::IpvsWeightZero,
-            format!(
-                "the weight of {rip} is {}: it takes no new connections",
-                d.weight
-            ),
-            edit("-i -w 1"),
-        )),
-        Some(_) => None,
-    }
-}
-
-fn method(method: IpvsMethod) -> String {
-    match method {
-        IpvsMethod::Masq => "Masq".to_owned(),
-        IpvsMethod::Local => "Local".to_owned(),
-        IpvsMethod::Tunnel => "Tunnel".to_owned(),
-        IpvsMethod::Route => "Route".to_owned(),
-        IpvsMethod::Other(number) => format!("method {number}"),
-    }
 }
 
 /// Does protocol 4 leave, and does it arrive?
@@ -630,6 +553,19 @@ fn to_realserver(case: &mut Case<'_>) {
     }
 }
 
+/// An ICMP error from anyone but the real server that quotes the tunnel.
+fn rejection(case: &Case<'_>) -> Option<EvidenceId> {
+    let rip = case.path.rip;
+    case.sightings(&[], |item, sighting| {
+        item.station == Some(Station::DirectorIn)
+            && sighting.source != rip
+            && matches!(sighting.form, Form::IcmpError { of: Quoting::Tunnelled, icmp_type: 3, code }
+                if code != 4)
+    })
+    .first()
+    .copied()
+}
+
 /// The director's next hop to the real server, if the kernel could not resolve it.
 fn dead_next_hop(case: &Case<'_>) -> Option<Neighbour> {
     let route = match case.route(DIRECTOR, case.path.rip, None, None)? {
@@ -644,17 +580,4 @@ fn dead_next_hop(case: &Case<'_>) -> Option<Neighbour> {
         .find(|entry| entry.ip == next_hop && Some(&entry.device) == route.device.as_ref())
         .filter(|entry| entry.state & (Neighbour::FAILED | Neighbour::INCOMPLETE) != 0)
         .cloned()
-}
-
-/// An ICMP error from anyone but the real server that quotes the tunnel.
-fn rejection(case: &Case<'_>) -> Option<EvidenceId> {
-    let rip = case.path.rip;
-    case.sightings(&[], |item, sighting| {
-        item.station == Some(Station::DirectorIn)
-            && sighting.source != rip
-            && matches!(sighting.form, Form::IcmpError { of: Quoting::Tunnelled, icmp_type: 3, code }
-                if code != 4)
-    })
-    .first()
-    .copied()
 }

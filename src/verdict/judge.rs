@@ -104,8 +104,8 @@ fn deciders(case: &Case<'_>, hop: Hop) -> Vec<Host> {
     let realserver = case.realserver();
     match hop {
         Hop::ClientToDirector => vec![Host::Client, Host::Director],
-        Hop::DirectorForward | Hop::DirectorSource => vec![Host::Director],
-        Hop::DirectorToRealserver => vec![Host::Director, realserver],
+        Hop::DirectorForward => vec![Host::Director],
+        Hop::DirectorSource | Hop::DirectorToRealserver => vec![Host::Director, realserver],
         Hop::Decapsulation | Hop::RealserverAccept | Hop::Service | Hop::RealserverEgress => {
             vec![Host::Director, realserver]
         }

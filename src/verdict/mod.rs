@@ -5,10 +5,13 @@
 mod case;
 mod code;
 mod director;
+mod gateway;
+mod ipvs;
 mod judge;
 mod judgement;
 mod network;
 mod realserver;
+mod tunnel;
 
 pub use code::Code;
 pub use judge::judge;

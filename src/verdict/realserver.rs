@@ -2,14 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::evidence::EvidenceId;
 use crate::evidence::Passage;
 use crate::evidence::Proof;
 use crate::evidence::Silence;
-use crate::evidence::What;
-use crate::exchange::Direction;
 use crate::exchange::HostFacts;
-use crate::exchange::Link;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteKind;
 use crate::matching::Arp;
@@ -19,13 +15,12 @@ use crate::plan::Host;
 use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
-use crate::plan::Quoting;
 use crate::plan::Station;
 use crate::verdict::Code;
-use crate::verdict::Finding;
-use crate::verdict::Severity;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::gateway;
+use crate::verdict::tunnel;
 
 /// Probes that ask for the service itself.
 const ASKING: [ProbeKind; 3] = [
@@ -33,21 +28,11 @@ const ASKING: [ProbeKind; 3] = [
     ProbeKind::IpvsLoop,
     ProbeKind::Service,
 ];
-/// Probes that come out of the tunnel.
-const TUNNELLED: [ProbeKind; 5] = [
-    ProbeKind::TunnelUdp,
-    ProbeKind::TunnelSyn,
-    ProbeKind::IpvsLoop,
-    ProbeKind::Reflect,
-    ProbeKind::Service,
-];
-/// How many of our own ARP requests must stay unanswered.
-const ARP_TRIES: usize = 3;
 
 /// Judges `decapsulation` to `gateway-arp`.
 pub(super) fn judge(case: &mut Case<'_>) {
-    decapsulation(case);
-    gateway_arp(case);
+    tunnel::judge(case);
+    gateway::judge(case);
     rewritten(case);
     accept(case);
     service(case);
@@ -63,23 +48,23 @@ fn facts_alone(case: &mut Case<'_>) {
         return;
     };
     let (vip, cip, port) = (case.path.vip, case.path.cip, case.path.port);
-    let tunnel = facts
+    let device = facts
         .links
         .iter()
-        .filter(|link| is_tunnel(case, link))
+        .filter(|link| tunnel::is_tunnel(case, link))
         .max_by_key(|link| link.up)
         .map(|link| link.name.clone());
-    let Some(tunnel) = tunnel else { return };
+    let Some(device) = device else { return };
     let decides = "only a packet of the director decides: a vantage at `director`";
-    let question = format!("ip route get from {cip} to {vip} iif {tunnel}");
-    let routed = match case.route(server, vip, Some(cip), Some(&tunnel)) {
+    let question = format!("ip route get from {cip} to {vip} iif {device}");
+    let routed = match case.route(server, vip, Some(cip), Some(&device)) {
         Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local => "local".to_owned(),
         Some(RouteAnswer::Route(_)) => "not local".to_owned(),
         Some(RouteAnswer::Error { error, .. }) => error,
         None => "not answered".to_owned(),
     };
     let said = [
-        (Hop::Decapsulation, format!("{tunnel} is up")),
+        (Hop::Decapsulation, format!("{device} is up")),
         (Hop::RealserverAccept, format!("`{question}` says {routed}")),
         (
             Hop::Service,
@@ -109,193 +94,6 @@ fn listens(case: &Case<'_>, facts: &HostFacts) -> bool {
                 .address
                 .is_none_or(|address| address == case.path.vip)
     })
-}
-
-fn decapsulation(case: &mut Case<'_>) {
-    if case.is_proven(Hop::Decapsulation) {
-        return;
-    }
-    let silence = case.silence(Some(Station::RealserverIn), Station::RealserverTunnel, &[]);
-    let refusals = refusals(case);
-    let alone = case.evidence.host(Host::Director).is_none();
-    let facts = case.facts(case.realserver()).cloned();
-    let arrived = silence.is_some() || !refusals.is_empty();
-    let by_fact = alone && facts.is_some();
-    if !(arrived || by_fact) || case.is_broken(Hop::DirectorSource) {
-        return;
-    }
-    let Some((code, summary, fix)) = decapsulation_fault(case, facts.as_ref(), &refusals, arrived)
-    else {
-        return;
-    };
-    let mut evidence: Vec<EvidenceId> = refusals.first().copied().into_iter().collect();
-    if let Some(silence) = &silence {
-        evidence.push(case.cite_silence(silence));
-    }
-    if facts.is_some() {
-        let server = case.realserver();
-        evidence.push(case.cite_fact(server, &summary, "ip -d addr show type ipip"));
-    }
-    let between = silence.map(|_| (Station::RealserverIn, Station::RealserverTunnel));
-    case.broken(Break {
-        code,
-        hop: Hop::Decapsulation,
-        between,
-        detail: match arrived {
-            true => format!("IPIP packets arrive at the real server and nothing comes out of a tunnel: {summary}."),
-            false => format!("No packet was tunnelled, but none could come out: {summary}."),
-        },
-        summary,
-        fix,
-        evidence,
-    });
-}
-
-/// ICMP errors with which the real server itself refuses protocol 4.
-fn refusals(case: &Case<'_>) -> Vec<EvidenceId> {
-    let rip = case.path.rip;
-    case.sightings(&TUNNELLED, |_, sighting| {
-        sighting.source == rip
-            && matches!(
-                sighting.form,
-                Form::IcmpError {
-                    icmp_type: 3,
-                    code: 2 | 3 | 9 | 10 | 13,
-                    of: Quoting::Tunnelled
-                }
-            )
-    })
-}
-
-fn decapsulation_fault(
-    case: &Case<'_>,
-    facts: Option<&HostFacts>,
-    refusals: &[EvidenceId],
-    arrived: bool,
-) -> Option<(Code, String, Vec<String>)> {
-    let server = case.realserver();
-    let (rip, dip, vip) = (case.path.rip, case.path.dip, case.path.vip);
-    let on = |command: String| case.on(server, command);
-    let form = refusals
-        .first()
-        .and_then(|id| Some(case.sighting(*id)?.form));
-    if let Some(Form::IcmpError { code: 2, .. }) = form {
-        return Some((
-            Code::IpipNotSupported,
-            format!("{rip} answers protocol unreachable: its kernel does not take protocol 4"),
-            vec![
-                on("modprobe ipip".to_owned()),
-                on("ip link set tunl0 up".to_owned()),
-                on(format!("ip addr add {vip}/32 dev tunl0")),
-            ],
-        ));
-    }
-    let Some(facts) = facts else {
-        if let Some(Form::IcmpError {
-            code: code @ (9 | 10 | 13),
-            ..
-        }) = form
-        {
-            return Some((
-                Code::RealserverFirewallIpip,
-                format!(
-                    "{rip} refuses the IPIP packets with ICMP type 3 code {code}, as a firewall does"
-                ),
-                vec![on("nft list ruleset; iptables-save -c".to_owned())],
-            ));
-        }
-        return form.map(|_| {
-            (
-                Code::TunnelMissing,
-                format!(
-                    "{rip} has ipip, but no tunnel device that is up takes the director's packets"
-                ),
-                vec![
-                    on("ip -d link show type ipip".to_owned()),
-                    on("ip link set tunl0 up".to_owned()),
-                ],
-            )
-        });
-    };
-    let devices: Vec<&Link> = facts
-        .links
-        .iter()
-        .filter(|link| is_tunnel(case, link))
-        .collect();
-    let up: Vec<&Link> = devices.iter().copied().filter(|link| link.up).collect();
-    let takes = |link: &&Link| match &link.tunnel {
-        None => true,
-        Some(ends) => {
-            ends.local.is_none_or(|local| local == rip)
-                && (ends.remote.is_none() || dip.is_none() || ends.remote == dip)
-        }
-    };
-    if devices.is_empty() {
-        return Some((
-            Code::TunnelMissing,
-            "the real server has no ipip tunnel device".to_owned(),
-            vec![
-                on("modprobe ipip".to_owned()),
-                on("ip link set tunl0 up".to_owned()),
-                on(format!("ip addr add {vip}/32 dev tunl0")),
-            ],
-        ));
-    }
-    if up.is_empty() {
-        let name = &devices[0].name;
-        return Some((
-            Code::TunnelDown,
-            format!("{name} is down"),
-            vec![on(format!("ip link set {name} up"))],
-        ));
-    }
-    if !up.iter().any(takes) {
-        let link = up[0];
-        let ends = link.tunnel.as_ref()?;
-        let end = |end: Option<std::net::Ipv4Addr>| {
-            end.map_or_else(|| "any".to_owned(), |address| address.to_string())
-        };
-        let wanted = dip.map_or_else(|| "any".to_owned(), |dip| dip.to_string());
-        return Some((
-            Code::TunnelEndpointMismatch,
-            format!(
-                "{} takes packets from {} to {} only, not from {wanted} to {rip}",
-                link.name,
-                end(ends.remote),
-                end(ends.local)
-            ),
-            vec![on(format!(
-                "ip link set {} type ipip local {rip} remote {wanted}",
-                link.name
-            ))],
-        ));
-    }
-    if !arrived {
-        return None;
-    }
-    let incoming = up[0];
-    Some((
-        Code::RealserverFirewallIpip,
-        format!(
-            "{} is up and takes them, so the real server's firewall drops protocol 4",
-            incoming.name
-        ),
-        vec![
-            on("nft list ruleset; iptables-save -c".to_owned()),
-            on(format!(
-                "iptables -I INPUT -p 4 -s {} -j ACCEPT",
-                dip.map_or_else(|| "DIP".to_owned(), |dip| dip.to_string())
-            )),
-        ],
-    ))
-}
-
-fn is_tunnel(case: &Case<'_>, link: &Link) -> bool {
-    link.kind.as_deref() == Some("ipip")
-        || match &case.path.tunnel {
-            Some(named) => link.name == *named,
-            None => link.name == "tunl0",
-        }
 }
 
 /// The probes came out of the tunnel, and nothing left.
@@ -361,7 +159,7 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
     let device = facts
         .links
         .iter()
-        .filter(|link| is_tunnel(case, link))
+        .filter(|link| tunnel::is_tunnel(case, link))
         .max_by_key(|link| link.up);
     let Some(device) = device.filter(|link| link.up) else {
         return Vec::new();
@@ -509,8 +307,8 @@ fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
     let forbidden = case.forbidden(&[ProbeKind::SpoofSynack, ProbeKind::SpoofTrace]);
     let rules = case.on(server, "nft list ruleset; iptables-save -c");
     let (port, protocol) = (case.path.port, protocol_name(case));
-    let waiting = arps(case, |arp| arp.operation == Arp::REQUEST && !arp.is_ours());
-    let answered = arps(case, |arp| arp.operation == Arp::REPLY);
+    let waiting = gateway::arps(case, |arp| arp.operation == Arp::REQUEST && !arp.is_ours());
+    let answered = gateway::arps(case, |arp| arp.operation == Arp::REPLY);
     let unresolved = !waiting.is_empty() && answered.is_empty();
     if unresolved || (1..3).contains(&forbidden.len()) {
         return None;
@@ -681,6 +479,29 @@ fn service(case: &mut Case<'_>) {
     ) else {
         return;
     };
+    let forbidden = case.forbidden(&[ProbeKind::SpoofSynack]);
+    if forbidden.len() >= 3 {
+        let cited = case.cite_silence(&silence);
+        case.broken(Break {
+            code: Code::RealserverFirewallEgress,
+            hop: Hop::RealserverEgress,
+            between: Some((Station::RealserverTunnel, Station::RealserverOut)),
+            summary: format!(
+                "the real server's firewall drops {name} that leaves from {vip}:{port}"
+            ),
+            detail: "Its kernel refuses even our own segments from there: OUTPUT drops them."
+                .to_owned(),
+            fix: vec![
+                case.on(server, "nft list ruleset; iptables-save -c"),
+                case.on(
+                    server,
+                    format!("iptables -I OUTPUT -s {vip} -p {name} --sport {port} -j ACCEPT"),
+                ),
+            ],
+            evidence: vec![forbidden[0], cited],
+        });
+        return;
+    }
     let drops = |facts: Option<&HostFacts>| facts.and_then(|f| f.counter("TcpExtListenDrops"));
     let record = case.evidence.host(server);
     let before = drops(record.and_then(|record| record.before.as_ref()));
@@ -786,201 +607,5 @@ fn rewritten(case: &mut Case<'_>) {
                 .to_owned(),
             vec![first],
         );
-    }
-}
-
-/// HOWTO Q4: the gateway must answer whichever sender address the kernel uses.
-fn gateway_arp(case: &mut Case<'_>) {
-    let server = case.realserver();
-    if case.evidence.host(server).is_none() || case.evidence.hears(server).is_err() {
-        return;
-    }
-    vip_advertised(case);
-    let (vip, gateway) = (case.path.vip, case.evidence.asked_gateway(case.number));
-    let Some(gateway) = gateway else { return };
-    let requests = |sender_is_vip: bool, ours: bool| {
-        arps(case, |arp| {
-            arp.operation == Arp::REQUEST
-                && arp.target == gateway
-                && (arp.sender == vip) == sender_is_vip
-                && arp.is_ours() == ours
-        })
-    };
-    let replies = |to_vip: bool| {
-        arps(case, |arp| {
-            arp.operation == Arp::REPLY && arp.sender == gateway && (arp.target == vip) == to_vip
-        })
-    };
-    let (kernel_vip, kernel_own) = (requests(true, false), requests(false, false));
-    let (ours_vip, ours_own) = (requests(true, true), requests(false, true));
-    let (to_vip, to_own) = (replies(true), replies(false));
-    let kernel_uses_vip = !kernel_vip.is_empty();
-    if kernel_uses_vip && to_vip.is_empty() && ours_vip.len() >= ARP_TRIES && !to_own.is_empty() {
-        let device = arp_device(case, kernel_vip[0]);
-        let evidence = vec![kernel_vip[0], ours_vip[0], to_own[0]];
-        imply_answer(case, kernel_vip[0]);
-        case.broken(Break {
-            code: Code::GatewayDropsVipArp,
-            hop: Hop::GatewayArp,
-            between: None,
-            summary: format!("the gateway {gateway} does not answer `who-has {gateway} tell {vip}`"),
-            detail: format!(
-                "It answers the same question told to the real server's own address. The kernel asks with \
-                 the VIP as the sender whenever a packet from the VIP finds no neighbour entry \
-                 (arp_announce 0 on {device}); {} requests of the kernel and {} of ours were not answered. Where \
-                 the kernel has the patch, `hidden` does the same.",
-                kernel_vip.len(),
-                ours_vip.len()
-            ),
-            fix: vec![
-                case.on(server, format!("sysctl -w net.ipv4.conf.{device}.arp_announce=2")),
-            ],
-            evidence,
-        });
-        return;
-    }
-    let nothing = to_vip.is_empty() && to_own.is_empty();
-    let emitted = case.evidence.passages(case.number).any(|p| {
-        p.waypoints
-            .iter()
-            .zip(&p.seen)
-            .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
-    });
-    if nothing && !emitted && ours_own.len() >= ARP_TRIES {
-        let device = arp_device(case, ours_own[0]);
-        if let Some(first) = kernel_vip.first() {
-            imply_answer(case, *first);
-        }
-        let evidence = ours_own
-            .iter()
-            .take(1)
-            .chain(kernel_own.iter().take(1))
-            .copied()
-            .collect();
-        case.broken(Break {
-            code: Code::GatewayUnreachable,
-            hop: Hop::GatewayArp,
-            between: None,
-            summary: format!("the gateway {gateway} answers no ARP request"),
-            detail: format!("{} requests on {device} were not answered.", ours_own.len()),
-            fix: vec![
-                case.on(server, format!("arping -c 3 -I {device} {gateway}")),
-                case.on(server, format!("ip link show {device}; ip route")),
-            ],
-            evidence,
-        });
-    }
-}
-
-fn arps(case: &Case<'_>, wanted: impl Fn(&Arp) -> bool) -> Vec<EvidenceId> {
-    let server = case.realserver();
-    case.evidence
-        .items()
-        .iter()
-        .filter(|item| {
-            item.host == server && matches!(&item.what, What::Arp { arp, .. } if wanted(arp))
-        })
-        .map(|item| item.id)
-        .collect()
-}
-
-/// The real server says by ARP that the VIP is its own, on a link where others believe it.
-fn vip_advertised(case: &mut Case<'_>) {
-    let (server, vip) = (case.realserver(), case.path.vip);
-    let Some(facts) = case.facts(server) else {
-        return;
-    };
-    let bits = |ip: std::net::Ipv4Addr, prefix: u8| u32::from(ip) >> (32 - u32::from(prefix));
-    let on_link = |link: &&Link| {
-        !link.loopback
-            && !link.noarp
-            && link.addresses.iter().any(|address| {
-                (1..32).contains(&address.prefix)
-                    && bits(address.ip, address.prefix) == bits(vip, address.prefix)
-            })
-    };
-    let Some(device) = facts
-        .links
-        .iter()
-        .find(on_link)
-        .map(|link| link.name.clone())
-    else {
-        return;
-    };
-    let told: Vec<EvidenceId> = case
-        .evidence
-        .items()
-        .iter()
-        .filter(|item| item.host == server)
-        .filter(|item| {
-            matches!(&item.what, What::Arp { arp, capture } if arp.sender == vip && !arp.is_ours()
-                && capture.direction == Direction::Out)
-        })
-        .map(|item| item.id)
-        .collect();
-    let Some(first) = told.first().copied() else {
-        return;
-    };
-    let stolen = case.sightings(&[], |item, sighting| {
-        item.station == Some(Station::RealserverIn)
-            && sighting.destination == vip
-            && matches!(sighting.form, Form::Plain | Form::Rst)
-    });
-    let summary = format!("the real server advertises the VIP {vip} by ARP on {device}");
-    let fix = vec![
-        case.on(
-            server,
-            format!("sysctl -w net.ipv4.conf.{device}.arp_announce=2"),
-        ),
-        case.on(
-            server,
-            format!("sysctl -w net.ipv4.conf.{device}.arp_ignore=1"),
-        ),
-    ];
-    match stolen.first() {
-        Some(packet) => {
-            let evidence = vec![first, *packet];
-            case.broken(Break {
-                code: Code::VipAdvertised,
-                hop: Hop::GatewayArp,
-                between: None,
-                summary,
-                detail: "The network believes it: packets for the VIP come to the real server without a \
-                         tunnel, past the director."
-                    .to_owned(),
-                fix,
-                evidence,
-            });
-        }
-        None => case.findings.push(Finding {
-            code: Code::VipAdvertised,
-            severity: Severity::Warning,
-            hop: Hop::GatewayArp,
-            summary,
-            detail: "The VIP is on-link there: whoever believes it sends the director's packets to the real \
-                     server."
-                .to_owned(),
-            fix,
-            evidence: told,
-        }),
-    }
-}
-
-fn arp_device(case: &Case<'_>, id: EvidenceId) -> String {
-    match case.evidence.item(id).map(|item| &item.what) {
-        Some(What::Arp { capture, .. }) => capture.device.clone(),
-        _ => "DEV".to_owned(),
-    }
-}
-
-/// A kernel that asks for the gateway with the VIP as the sender has a packet from the VIP to send: if
-/// packets came out of the tunnel, it accepted them.
-fn imply_answer(case: &mut Case<'_>, request: EvidenceId) {
-    if case.is_proven(Hop::Decapsulation) {
-        let proof = Proof {
-            seen: false,
-            evidence: vec![request],
-        };
-        case.proofs.entry(Hop::RealserverAccept).or_insert(proof);
     }
 }

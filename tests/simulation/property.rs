@@ -150,8 +150,16 @@ fn bad_weather_hides_faults_and_changes_none() {
                     .filter(|p| run.path.is_none_or(|n| n == p.path))
                 {
                     for hop in path.hops.iter().filter(|h| h.verdict == HopVerdict::Proven) {
-                        // Where the service's silence cannot count, another port's packets show what is accepted.
-                        if disturbed && hop.hop == Hop::RealserverAccept {
+                        // A rule against some packets shows only once their silence counts: until then the others
+                        // pass.
+                        let partly = !fair.filter.is_empty()
+                            && matches!(
+                                hop.hop,
+                                Hop::DirectorForward
+                                    | Hop::RealserverAccept
+                                    | Hop::RealserverEgress
+                            );
+                        if disturbed && partly {
                             continue;
                         }
                         if Some(hop.hop.id()) == run.broken.as_deref()

@@ -1,0 +1,210 @@
+//! The hop out of the tunnel: protocol 4 on the real server.
+
+use crate::evidence::EvidenceId;
+use crate::exchange::HostFacts;
+use crate::exchange::Link;
+use crate::plan::Form;
+use crate::plan::Hop;
+use crate::plan::Host;
+use crate::plan::ProbeKind;
+use crate::plan::Quoting;
+use crate::plan::Station;
+use crate::verdict::Code;
+use crate::verdict::case::Break;
+use crate::verdict::case::Case;
+
+/// Probes that come out of the tunnel.
+const TUNNELLED: [ProbeKind; 5] = [
+    ProbeKind::TunnelUdp,
+    ProbeKind::TunnelSyn,
+    ProbeKind::IpvsLoop,
+    ProbeKind::Reflect,
+    ProbeKind::Service,
+];
+
+pub(super) fn judge(case: &mut Case<'_>) {
+    if case.is_proven(Hop::Decapsulation) {
+        return;
+    }
+    let silence = case.silence(Some(Station::RealserverIn), Station::RealserverTunnel, &[]);
+    let refusals = refusals(case);
+    let alone = case.evidence.host(Host::Director).is_none();
+    let facts = case.facts(case.realserver()).cloned();
+    let arrived = silence.is_some() || !refusals.is_empty();
+    let told = arrived || alone && facts.is_some();
+    if !told || case.is_broken(Hop::DirectorSource) {
+        return;
+    }
+    let Some((code, summary, fix)) = decapsulation_fault(case, facts.as_ref(), &refusals, arrived)
+    else {
+        return;
+    };
+    let mut evidence: Vec<EvidenceId> = refusals.first().copied().into_iter().collect();
+    if let Some(silence) = &silence {
+        evidence.push(case.cite_silence(silence));
+    }
+    if facts.is_some() {
+        let server = case.realserver();
+        evidence.push(case.cite_fact(server, &summary, "ip -d addr show type ipip"));
+    }
+    let between = silence.map(|_| (Station::RealserverIn, Station::RealserverTunnel));
+    case.broken(Break {
+        code,
+        hop: Hop::Decapsulation,
+        between,
+        detail: match arrived {
+            true => format!("IPIP packets arrive at the real server and nothing comes out of a tunnel: {summary}."),
+            false => format!("No packet was tunnelled, but none could come out: {summary}."),
+        },
+        summary,
+        fix,
+        evidence,
+    });
+}
+
+/// ICMP errors with which the real server itself refuses protocol 4.
+fn refusals(case: &Case<'_>) -> Vec<EvidenceId> {
+    let rip = case.path.rip;
+    case.sightings(&TUNNELLED, |_, sighting| {
+        sighting.source == rip
+            && matches!(
+                sighting.form,
+                Form::IcmpError {
+                    icmp_type: 3,
+                    code: 2 | 3 | 9 | 10 | 13,
+                    of: Quoting::Tunnelled
+                }
+            )
+    })
+}
+
+fn decapsulation_fault(
+    case: &Case<'_>,
+    facts: Option<&HostFacts>,
+    refusals: &[EvidenceId],
+    arrived: bool,
+) -> Option<(Code, String, Vec<String>)> {
+    let server = case.realserver();
+    let (rip, dip, vip) = (case.path.rip, case.path.dip, case.path.vip);
+    let on = |command: String| case.on(server, command);
+    let form = refusals
+        .first()
+        .and_then(|id| Some(case.sighting(*id)?.form));
+    if let Some(Form::IcmpError { code: 2, .. }) = form {
+        return Some((
+            Code::IpipNotSupported,
+            format!("{rip} answers protocol unreachable: its kernel does not take protocol 4"),
+            vec![
+                on("modprobe ipip".to_owned()),
+                on("ip link set tunl0 up".to_owned()),
+                on(format!("ip addr add {vip}/32 dev tunl0")),
+            ],
+        ));
+    }
+    let Some(facts) = facts else {
+        if let Some(Form::IcmpError {
+            code: code @ (9 | 10 | 13),
+            ..
+        }) = form
+        {
+            return Some((
+                Code::RealserverFirewallIpip,
+                format!(
+                    "{rip} refuses the IPIP packets with ICMP type 3 code {code}, as a firewall does"
+                ),
+                vec![on("nft list ruleset; iptables-save -c".to_owned())],
+            ));
+        }
+        return form.map(|_| {
+            (
+                Code::TunnelMissing,
+                format!(
+                    "{rip} has ipip, but no tunnel device that is up takes the director's packets"
+                ),
+                vec![
+                    on("ip -d link show type ipip".to_owned()),
+                    on("ip link set tunl0 up".to_owned()),
+                ],
+            )
+        });
+    };
+    let devices: Vec<&Link> = facts
+        .links
+        .iter()
+        .filter(|link| is_tunnel(case, link))
+        .collect();
+    let up: Vec<&Link> = devices.iter().copied().filter(|link| link.up).collect();
+    let takes = |link: &&Link| match &link.tunnel {
+        None => true,
+        Some(ends) => {
+            ends.local.is_none_or(|local| local == rip)
+                && (ends.remote.is_none() || dip.is_none() || ends.remote == dip)
+        }
+    };
+    if devices.is_empty() {
+        return Some((
+            Code::TunnelMissing,
+            "the real server has no ipip tunnel device".to_owned(),
+            vec![
+                on("modprobe ipip".to_owned()),
+                on("ip link set tunl0 up".to_owned()),
+                on(format!("ip addr add {vip}/32 dev tunl0")),
+            ],
+        ));
+    }
+    if up.is_empty() {
+        let name = &devices[0].name;
+        return Some((
+            Code::TunnelDown,
+            format!("{name} is down"),
+            vec![on(format!("ip link set {name} up"))],
+        ));
+    }
+    if !up.iter().any(takes) {
+        let link = up[0];
+        let ends = link.tunnel.as_ref()?;
+        let end = |end: Option<std::net::Ipv4Addr>| {
+            end.map_or_else(|| "any".to_owned(), |address| address.to_string())
+        };
+        let wanted = dip.map_or_else(|| "any".to_owned(), |dip| dip.to_string());
+        return Some((
+            Code::TunnelEndpointMismatch,
+            format!(
+                "{} takes packets from {} to {} only, not from {wanted} to {rip}",
+                link.name,
+                end(ends.remote),
+                end(ends.local)
+            ),
+            vec![on(format!(
+                "ip link set {} type ipip local {rip} remote {wanted}",
+                link.name
+            ))],
+        ));
+    }
+    if !arrived {
+        return None;
+    }
+    let incoming = up[0];
+    Some((
+        Code::RealserverFirewallIpip,
+        format!(
+            "{} is up and takes them, so the real server's firewall drops protocol 4",
+            incoming.name
+        ),
+        vec![
+            on("nft list ruleset; iptables-save -c".to_owned()),
+            on(format!(
+                "iptables -I INPUT -p 4 -s {} -j ACCEPT",
+                dip.map_or_else(|| "DIP".to_owned(), |dip| dip.to_string())
+            )),
+        ],
+    ))
+}
+
+pub(super) fn is_tunnel(case: &Case<'_>, link: &Link) -> bool {
+    link.kind.as_deref() == Some("ipip")
+        || match &case.path.tunnel {
+            Some(named) => link.name == *named,
+            None => link.name == "tunl0",
+        }
+}
