@@ -7,12 +7,14 @@ use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
+use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
 use crate::matching::Arp;
 use crate::matching::Sighting;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
+use crate::plan::Path;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
@@ -323,16 +325,17 @@ impl Evidence {
         }
     }
 
-    /// The next hop of the real server's answers: the one whose entry was deleted, or that our own ARP
-    /// requests asked for.
+    /// The next hop of the real server's answers: the one whose entry was deleted, else the declared one,
+    /// else that of its route to the client.
     pub fn asked_gateway(&self, path: usize) -> Option<Ipv4Addr> {
         let host = Host::Realserver(path);
+        let Path { cip, gateway, .. } = self.plan().paths[path];
         let forgotten = self.host(host)?.forgotten.first().map(|entry| entry.ip);
-        let vip = self.plan().paths[path].vip;
-        forgotten.or_else(|| {
-            self.items().iter().find_map(|item| match &item.what {
-                What::Arp { arp, .. } if item.host == host && arp.is_ours() => {
-                    (arp.target != vip).then_some(arp.target)
+        forgotten.or(gateway).or_else(|| {
+            let mut routes = self.facts(host)?.routes.iter();
+            routes.find_map(|(query, answer)| match answer {
+                RouteAnswer::Route(route) if query.to == cip && query.iif.is_none() => {
+                    Some(route.gateway.unwrap_or(cip))
                 }
                 _ => None,
             })
