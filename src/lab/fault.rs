@@ -13,6 +13,7 @@ use crate::lab::LabError;
 use crate::lab::Maker;
 use crate::lab::Node;
 use crate::lab::director;
+use crate::lab::director::Broken;
 use crate::lab::service;
 use crate::lab::standin;
 use crate::lab::standin::TUNNEL;
@@ -30,7 +31,7 @@ use crate::plan::Hop;
 pub struct Fault {
     /// Its name.
     pub name: &'static str,
-    /// The finding it should lead to.
+    /// The finding it should lead to where the director is the kernel's; see [`Fault::finding_by`].
     pub finding: &'static str,
     /// The hop it breaks.
     pub hop: Hop,
@@ -54,6 +55,19 @@ pub enum Needs {
 }
 
 impl Fault {
+    /// The finding it should lead to. A stand-in has no tables in which destinations could be looked up, so that
+    /// all there is to say of one that forwards wrongly is that IPVS has no such service.
+    pub fn finding_by(&self, director: Maker) -> &'static str {
+        let is_wrong = |change: &Change| match change {
+            Change::Director(broken) => *broken != Broken::VipGone,
+            _ => false,
+        };
+        match director {
+            Maker::StandIn if self.changes.iter().any(is_wrong) => "ipvs-service-missing",
+            _ => self.finding,
+        }
+    }
+
     /// Whether it takes the program `nft`.
     pub fn needs_nft(&self) -> bool {
         self.changes
@@ -113,7 +127,7 @@ pub(super) enum Change {
         ip: Ipv4Addr,
     },
     /// The director forwards otherwise.
-    Director(director::Broken),
+    Director(Broken),
     /// The service stops.
     ServiceStopped,
     /// The stand-in for `ipip` acts otherwise, by the fault's name.
