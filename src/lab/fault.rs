@@ -18,6 +18,7 @@ use crate::lab::service;
 use crate::lab::standin;
 use crate::lab::standin::TUNNEL;
 use crate::lab::state::State;
+use crate::lab::topology::RIP;
 use crate::lab::topology::VIP;
 use crate::lab::topology::set;
 use crate::live::netns::Namespace;
@@ -120,6 +121,8 @@ pub(super) enum Change {
     },
     /// A chain of nftables is added.
     Filter { on: Node, chain: &'static str },
+    /// The gateway never asks for the real server's hardware address, which a request would tell its own.
+    ServerKnown,
     /// A neighbour entry is deleted, so that ARP is asked again.
     Forgotten {
         on: Node,
@@ -167,6 +170,11 @@ impl Change {
                 &enter(state, on)?,
                 format!("table ip {TABLE} {{\n{chain}\n}}\n"),
             ),
+            Change::ServerKnown => {
+                let link = network(state, Node::S)?.link("eth0")?;
+                let mac = link.and_then(|link| link.mac).unwrap_or_default();
+                Ok(network(state, Node::Gw)?.add_neighbour("eth1", RIP, mac)?)
+            }
             Change::Forgotten { on, device, ip } => {
                 Ok(network(state, on)?.delete_neighbour(device, ip)?)
             }
@@ -218,6 +226,7 @@ impl Change {
                 &enter(state, on)?,
                 format!("add table ip {TABLE}\ndelete table ip {TABLE}\n"),
             ),
+            Change::ServerKnown => Ok(network(state, Node::Gw)?.delete_neighbour("eth1", RIP)?),
             Change::Forgotten { on, device, ip } => {
                 Ok(network(state, on)?.delete_neighbour(device, ip)?)
             }
