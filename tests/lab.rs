@@ -538,6 +538,26 @@ fn a_killed_demo_takes_its_lab_with_it() {
 }
 
 #[test]
+fn the_demo_ends_as_it_says() {
+    let demo = Command::new(TUNPROOF)
+        .args(["lab", "demo"])
+        .output()
+        .unwrap();
+    assert_eq!(demo.status.code(), Some(0), "{}", text(&demo));
+    let reports = String::from_utf8(demo.stdout).unwrap();
+    assert_eq!(
+        reports.matches("error[spoofed-source-filtered]").count(),
+        1,
+        "{reports}"
+    );
+    assert_eq!(
+        reports.matches("proven: 12 of 12 hops").count(),
+        2,
+        "{reports}"
+    );
+}
+
+#[test]
 fn without_nft_the_lab_stays_whole_and_says_so() {
     let lab = TestLab::up("no-nft");
     let broke = lab

@@ -308,6 +308,7 @@ pub const FAULTS: &[Fault] = &[
                 },
             },
             Change::LocalBehind { on: Node::Gw },
+            Change::ServerKnown,
             Change::Forgotten {
                 on: Node::S,
                 device: "eth0",

@@ -23,6 +23,7 @@ use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourAddress;
 use netlink_packet_route::neighbour::NeighbourAttribute;
 use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::route::RouteScope;
 use netlink_packet_route::route::RouteType;
@@ -475,6 +476,31 @@ impl Network {
         )
     }
 
+    /// Adds a neighbour entry that never needs ARP; `ip neigh replace IP lladdr MAC nud permanent dev NAME`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn add_neighbour(
+        &mut self,
+        name: &str,
+        ip: Ipv4Addr,
+        mac: [u8; 6],
+    ) -> Result<(), NetworkError> {
+        let operation = || format!("add neighbour {ip} of {name}");
+        let mut message = self.neighbour(operation, name, ip)?;
+        message.header.state = NeighbourState::Permanent;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        self.request(
+            operation,
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &[],
+        )
+    }
+
     /// Deletes a neighbour entry; `ip neigh del IP dev NAME`.
     ///
     /// # Errors
@@ -482,18 +508,28 @@ impl Network {
     /// If there is no such device.
     pub fn delete_neighbour(&mut self, name: &str, ip: Ipv4Addr) -> Result<(), NetworkError> {
         let operation = || format!("delete neighbour {ip} of {name}");
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = self.index(operation, name)?;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        let message = self.neighbour(operation, name, ip)?;
         self.request(
             operation,
             RouteNetlinkMessage::DelNeighbour(message),
             0,
             &[libc::ENOENT],
         )
+    }
+
+    fn neighbour(
+        &mut self,
+        operation: impl Fn() -> String,
+        name: &str,
+        ip: Ipv4Addr,
+    ) -> Result<NeighbourMessage, NetworkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = self.index(operation, name)?;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        Ok(message)
     }
 
     /// Has one thing done; the error numbers in `done` say that it is so already.
