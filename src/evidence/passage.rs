@@ -18,6 +18,7 @@ use crate::plan::Path;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
+use crate::plan::Quoting;
 use crate::plan::Station;
 use crate::plan::Waypoint;
 use crate::plan::itinerary;
@@ -209,12 +210,56 @@ impl Evidence {
                 }
             }
         }
+        self.prove_by_return_control(&mut proofs);
+        self.prove_transit_by_refusal(path, &mut proofs);
         self.prove_egress_by_emission(path, &mut proofs);
         self.prove_arp(path, &mut proofs);
         if self.is_client_ignored(path) {
             proofs.remove(&Hop::DirectorForward);
         }
         proofs
+    }
+
+    /// What the client and the director do with the VIP is the same for every real server.
+    fn prove_by_return_control(&self, proofs: &mut BTreeMap<Hop, Proof>) {
+        for hop in [Hop::ClientToDirector, Hop::ReturnToDirector] {
+            if proofs.contains_key(&hop) {
+                continue;
+            }
+            let proof = self
+                .probes()
+                .iter()
+                .filter(|probe| probe.id.kind == ProbeKind::ReturnControl)
+                .find_map(|probe| self.passage(probe).proves(hop));
+            proofs.extend(proof.map(|proof| (hop, proof)));
+        }
+    }
+
+    /// A real server that refuses a tunnelled probe by ICMP has got it.
+    fn prove_transit_by_refusal(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
+        if proofs.contains_key(&Hop::DirectorToRealserver) {
+            return;
+        }
+        let rip = self.plan().paths[path].rip;
+        let refusal = self.passages(path).find_map(|passage| {
+            let mut sightings = self.sightings(passage.probe.id);
+            sightings.find_map(|(item, sighting)| {
+                let tunnelled = matches!(
+                    sighting.form,
+                    Form::IcmpError {
+                        icmp_type: 3,
+                        code: 2 | 3,
+                        of: Quoting::Tunnelled
+                    }
+                );
+                (tunnelled && sighting.source == rip).then_some(item.id)
+            })
+        });
+        let proof = refusal.map(|refusal| Proof {
+            seen: false,
+            evidence: vec![refusal],
+        });
+        proofs.extend(proof.map(|proof| (Hop::DirectorToRealserver, proof)));
     }
 
     /// Whether packets of the client itself reached the director and none was forwarded: those that the
