@@ -170,10 +170,7 @@ pub const FAULTS: &[Fault] = &[
         hop: Hop::Decapsulation,
         about: "tunl0 is down",
         needs: Needs::Nothing,
-        changes: &[Change::Down {
-            on: Node::S,
-            device: TUNNEL,
-        }],
+        changes: &[Change::TunnelDown],
     },
     Fault {
         name: "tunnel-endpoint-mismatch",

@@ -109,8 +109,8 @@ pub(super) enum Change {
         device: &'static str,
         ip: Ipv4Addr,
     },
-    /// A device is switched off.
-    Down { on: Node, device: &'static str },
+    /// The tunnel's device is switched off.
+    TunnelDown,
     /// The tunnel's device is deleted.
     TunnelGone,
     /// The VIP moves to an `ipip` device with these ends.
@@ -153,7 +153,7 @@ impl Change {
             Change::AddressGone { on, device, ip } => {
                 Ok(network(state, on)?.delete_address(device, ip, 32)?)
             }
-            Change::Down { on, device } => Ok(network(state, on)?.set_up(device, false)?),
+            Change::TunnelDown => Ok(network(state, Node::S)?.set_up(TUNNEL, false)?),
             Change::TunnelGone => Ok(network(state, Node::S)?.delete_link(TUNNEL)?),
             Change::Ends {
                 device,
@@ -204,13 +204,22 @@ impl Change {
             Change::AddressGone { on, device, ip } => {
                 Ok(network(state, on)?.add_address(device, ip, 32)?)
             }
-            Change::Down { on, device } => Ok(network(state, on)?.set_up(device, true)?),
+            Change::TunnelDown => {
+                let mut server = network(state, Node::S)?;
+                match state.tunnel {
+                    Maker::Kernel => Ok(server.set_up(TUNNEL, true)?),
+                    Maker::StandIn => {
+                        let mut far_end = backstage(state)?.run(Network::open)?;
+                        standin::set_device_up(&mut server, &mut far_end)
+                    }
+                }
+            }
             Change::TunnelGone => {
                 let mut server = network(state, Node::S)?;
                 if server.link(TUNNEL)?.is_some() {
                     return Ok(());
                 }
-                let backstage = Namespace::enter(state.keeper.number, state.backstage)?;
+                let backstage = backstage(state)?;
                 let mut far_end = backstage.run(Network::open)?;
                 standin::add_device(
                     (&enter(state, Node::S)?, &mut server),
@@ -256,6 +265,10 @@ const TABLE: &str = "tunproof_lab";
 
 fn enter(state: &State, node: Node) -> Result<Namespace, LabError> {
     Ok(Namespace::enter(state.keeper.number, state.threads[&node])?)
+}
+
+fn backstage(state: &State) -> Result<Namespace, LabError> {
+    Ok(Namespace::enter(state.keeper.number, state.backstage)?)
 }
 
 fn network(state: &State, node: Node) -> Result<Network, LabError> {
