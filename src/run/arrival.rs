@@ -5,10 +5,13 @@ use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Capture;
 use crate::matching::Arp;
+use crate::matching::Certainty;
 use crate::matching::Matcher;
 use crate::matching::Sighting;
 use crate::matching::station;
+use crate::plan::Form;
 use crate::plan::Host;
+use crate::plan::Plan;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
 use crate::plan::Station;
@@ -68,13 +71,14 @@ fn note_probe(
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
     };
-    let place = station(
-        host,
-        &capture,
-        &evidence.plan().paths[number],
-        evidence.facts(host),
-    );
     let sighting = matcher.recognise(&capture.bytes)?;
+    let plan = evidence.plan();
+    if sighting.certainty == Certainty::Minimal && !is_to_a_realserver(plan, &sighting) {
+        return None;
+    }
+    let path = &plan.paths[number];
+    let place = station(host, &capture, path, evidence.facts(host))
+        .filter(|place| is_at_named_device(plan, *place, &sighting, &capture));
     let id = sighting.probe;
     if evidence.probe(id).is_none() {
         if !listening {
@@ -97,6 +101,23 @@ fn note_probe(
     };
     evidence.append(host, place, time, (Some(id), None), what);
     Some(id)
+}
+
+/// Whether the tunnel header of a sighting goes to one of the plan's real servers.
+fn is_to_a_realserver(plan: &Plan, sighting: &Sighting) -> bool {
+    let to = sighting.outer.map(|outer| outer.destination);
+    plan.paths.iter().any(|path| Some(path.rip) == to)
+}
+
+/// Whether the director passed it at the device that the user named, where one was named: the client's
+/// packets arrive at INDEV, the tunnelled ones leave by OUTDEV.
+fn is_at_named_device(plan: &Plan, place: Station, sighting: &Sighting, capture: &Capture) -> bool {
+    let named = match (place, sighting.form) {
+        (Station::DirectorIn, Form::Plain | Form::Rst) => &plan.ingress,
+        (Station::DirectorOut, Form::Tunnelled) => &plan.egress,
+        _ => &None,
+    };
+    named.as_ref().is_none_or(|named| *named == capture.device)
 }
 
 /// How often the same sighting of one probe is noted: a routing loop shows it dozens of times.
