@@ -197,6 +197,67 @@ fn a_vantage_without_an_agent_is_status_2_and_the_report_is_printed_all_the_same
 }
 
 #[test]
+fn a_missing_agent_says_what_to_do() {
+    for (via, reason, hint) in [
+        (
+            "no-such-program lb1",
+            "cannot run `no-such-program`",
+            "hint: `via` begins with `no-such-program`",
+        ),
+        (
+            "sh -c \"echo it\\'s Ubuntu; cat\"",
+            "expected an agent's hello, got `it's Ubuntu`",
+            "tunproof agent` must print `tunproof agent 1 ",
+        ),
+        (
+            "sh -c 'exec no-such-tunproof' --",
+            "the agent ended (exit status: 127)",
+            "TUNPROOF_AGENT=/path/to/tunproof`",
+        ),
+        (
+            "sh -c 'echo tunproof agent 7 9.9.9; cat'",
+            "the agent there is tunproof 9.9.9 and speaks protocol 7",
+            "hint: install tunproof ",
+        ),
+    ] {
+        let via = format!("[client]\nvia = {}", toml_string(via));
+        let file = Scratch::new("wrong-via.toml", &PATH.replace("[client]", &via));
+        let output = tunproof(&["verify", file.path()]);
+        assert_eq!(code(&output), 2, "{via}\n{}", stderr(&output));
+        for words in [&format!("error: no agent on client: {reason}"), hint] {
+            assert!(
+                stderr(&output).contains(words),
+                "{words}\n{}",
+                stderr(&output)
+            );
+        }
+    }
+}
+
+fn toml_string(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_known_before_anything_is_started() {
+    let text = PATH.replace(
+        "[client]",
+        "[client]\nvia = \"sh -c 'echo started >&2' --\"",
+    );
+    let file = Scratch::new("unwritable.toml", &text);
+    for option in ["--output", "--pcap"] {
+        let output = tunproof(&["verify", file.path(), option, "/nonexistent/file"]);
+        assert_eq!((code(&output), stdout(&output)), (2, ""), "{option}");
+        assert_eq!(
+            stderr(&output),
+            "error: cannot write to `/nonexistent/file`\n  \
+             caused by: No such file or directory (os error 2)\n",
+            "{option}"
+        );
+    }
+}
+
+#[test]
 fn explain_lists_explains_and_guesses() {
     let output = tunproof(&["explain"]);
     assert_eq!((code(&output), stderr(&output)), (0, ""));

@@ -73,7 +73,14 @@ impl fmt::Display for Hello {
 fn shown(line: &[u8]) -> String {
     match line.trim_ascii_end() {
         [] => "nothing".to_owned(),
-        text => format!("`{}`", text.escape_ascii()),
+        text => format!("`{}`", text.iter().map(printable).collect::<String>()),
+    }
+}
+
+fn printable(octet: &u8) -> String {
+    match octet {
+        b' '..=b'~' => char::from(*octet).to_string(),
+        other => other.escape_ascii().to_string(),
     }
 }
 
@@ -99,6 +106,10 @@ mod tests {
             (
                 b"\x1b[1mLast login\xff",
                 r"expected an agent's hello, got `\x1b[1mLast login\xff`",
+            ),
+            (
+                b"it's \"here\"\n",
+                r#"expected an agent's hello, got `it's "here"`"#,
             ),
             (
                 b"tunproof agent one 0.1.0\n",

@@ -90,12 +90,13 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         return Ok(Ended::Said);
     }
 
+    output::check(&settings)?;
     let is_live = settings.format == Format::Text && settings.output.is_none();
     let mut told = 0;
     let mut failure = None;
     let vias = [(host, prove::local())].into();
     let task = Task::Listen(arguments.duration);
-    let (known, started_all) = prove::run(plan, vias, task, &settings, &mut |evidence| {
+    let (known, had_all) = prove::run(plan, vias, task, &settings, &mut |evidence| {
         for item in &evidence.items()[told..] {
             if let Some(line) = report::arrival(evidence, item).filter(|_| is_live) {
                 failure = output::print(&line).err().or(failure.take());
@@ -107,7 +108,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         return Err(failure);
     }
     let outcome = prove::report(known, &settings)?;
-    Ok(match started_all {
+    Ok(match had_all {
         false => Ended::WithoutAnAgent,
         true => Ended::Judged(outcome),
     })

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::io::Write;
+use std::path::Path;
 
 use crate::cli::common::Format;
 use crate::cli::common::Settings;
@@ -11,6 +12,22 @@ use crate::evidence::Evidence;
 use crate::report;
 use crate::report::Report;
 use crate::verdict::Judgement;
+
+/// Whether the files that are asked for can be written, which is better known before the packets are sent.
+pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
+    for path in settings.output.iter().chain(&settings.pcap) {
+        let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|source| cannot_write(path, source))?;
+    }
+    Ok(())
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> Failure {
+    Failure::Write {
+        what: format!("`{}`", path.display()),
+        source,
+    }
+}
 
 /// Writes the packets of the evidence, where that is asked for.
 pub(super) fn write_packets(
@@ -21,10 +38,8 @@ pub(super) fn write_packets(
     let Some(path) = &settings.pcap else {
         return Ok(());
     };
-    fs::write(path, report::pcapng(evidence, judgement)).map_err(|source| Failure::Write {
-        what: format!("`{}`", path.display()),
-        source,
-    })
+    let packets = report::pcapng(evidence, judgement);
+    fs::write(path, packets).map_err(|source| cannot_write(path, source))
 }
 
 /// Writes the report.
@@ -42,10 +57,7 @@ pub(super) fn say(text: &str, settings: &Settings) -> Result<(), Failure> {
         None => print(text),
         Some(path) => {
             let plain = anstream::adapter::strip_str(text).to_string();
-            fs::write(path, plain).map_err(|source| Failure::Write {
-                what: format!("`{}`", path.display()),
-                source,
-            })
+            fs::write(path, plain).map_err(|source| cannot_write(path, source))
         }
     }
 }

@@ -26,14 +26,20 @@ impl ProgressLine {
         }
     }
 
-    pub(super) fn show(&mut self, progress: &run::Progress) {
-        if !self.is_shown || self.written.is_some_and(|at| at.elapsed() < PERIOD) {
-            return;
+    /// Shows how far it is, unless that was shown just now: finding it out takes time, too.
+    pub(super) fn show(&mut self, progress: impl FnOnce() -> run::Progress) {
+        if self.is_shown && self.written.is_none_or(|at| at.elapsed() >= PERIOD) {
+            self.say(&line(&progress()));
         }
-        self.written = Some(Instant::now());
-        let line = line(progress);
-        // It is of no account if it cannot be written.
-        let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+    }
+
+    /// Shows `words`, cut off where the terminal ends.
+    pub(super) fn say(&mut self, words: &str) {
+        if self.is_shown {
+            self.written = Some(Instant::now());
+            // It is of no account if it cannot be written.
+            let _ = write!(std::io::stderr(), "\r\x1b[K\x1b[?7l{words}\x1b[?7h");
+        }
     }
 
     /// Erases the line, so that something else can be written.
@@ -58,9 +64,9 @@ fn line(progress: &run::Progress) -> String {
         sent,
         elapsed,
     } = progress;
-    let packets = if *sent == 1 { "packet" } else { "packets" };
+    let probes = if *sent == 1 { "probe" } else { "probes" };
     format!(
-        "{phase}: {proven} of {hops} hops proven, {sent} {packets} sent, {:.1} s",
+        "{phase}: {proven} of {hops} hops proven, {sent} {probes} sent, {:.1} s",
         elapsed.as_secs_f64()
     )
 }
@@ -80,7 +86,7 @@ mod tests {
         };
         assert_eq!(
             line(&progress),
-            "probing: 7 of 12 hops proven, 31 packets sent, 2.3 s"
+            "probing: 7 of 12 hops proven, 31 probes sent, 2.3 s"
         );
     }
 }

@@ -22,6 +22,7 @@ use crate::plan::Host;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::report::Timing;
+use crate::report::escape;
 use crate::run::Engine;
 use crate::run::Task;
 use crate::verdict::Outcome;
@@ -35,7 +36,7 @@ pub(super) type Vias = BTreeMap<Host, Vec<String>>;
 pub(super) enum Ended {
     /// With a verdict.
     Judged(Outcome),
-    /// With a verdict from fewer hosts than were named: an agent did not start.
+    /// With a verdict from fewer hosts than were named: an agent did not start, or not stay.
     WithoutAnAgent,
     /// It said what it was asked, and had nothing to judge.
     Said,
@@ -52,8 +53,9 @@ pub(super) fn prove(plan: Plan, vias: Vias, settings: &Settings) -> Result<Ended
         output::say(&dry_run::text(plan, &vias, settings.limits)?, settings)?;
         return Ok(Ended::Said);
     }
-    let (known, started_all) = run(plan, vias, Task::Prove, settings, &mut |_| {})?;
-    Ok(match (report(known, settings)?, started_all) {
+    output::check(settings)?;
+    let (known, had_all) = run(plan, vias, Task::Prove, settings, &mut |_| {})?;
+    Ok(match (report(known, settings)?, had_all) {
         (outcome, true) => Ended::Judged(outcome),
         (_, false) => Ended::WithoutAnAgent,
     })
@@ -65,7 +67,8 @@ pub(super) struct Known {
     timing: Timing,
 }
 
-/// Carries a task out; what is known then, and whether every agent started. `watch` sees all evidence as it comes.
+/// Carries a task out; what is known then, and whether every agent started and stayed to the end. `watch`
+/// sees all evidence as it comes.
 pub(super) fn run(
     plan: Plan,
     vias: Vias,
@@ -87,31 +90,37 @@ pub(super) fn run(
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let (evidence, started_all) = runtime.block_on(async {
+    let (evidence, had_all) = runtime.block_on(async {
         let mut line = ProgressLine::new(task == Task::Prove);
+        line.say("starting agents");
         let (agents, absent) = vantage::start(vantages, &scope, options).await;
         let mut engine = Engine::new(plan, task, settings.limits, clock::mono());
+        line.clear();
         for failure in &absent {
-            complain(failure, &engine);
+            complain("no agent on", failure, &engine);
             engine.handle_lost(failure.host, failure.to_string(), clock::mono());
         }
         let driven = controller::drive(&mut engine, agents, &mut |engine| {
             watch(engine.evidence());
-            line.show(&engine.progress(clock::mono()));
+            line.show(|| engine.progress(clock::mono()));
         })
         .await
         .map_err(Failure::Runtime)?;
         line.clear();
         for failure in &driven.failures {
-            complain(failure, &engine);
+            complain("lost the agent on", failure, &engine);
         }
-        Ok((engine.into_evidence(), absent.is_empty()))
+        if driven.interrupted && task == Task::Prove {
+            anstream::eprintln!("interrupted: the report says what was known by then");
+        }
+        let had_all = absent.is_empty() && driven.failures.is_empty();
+        Ok((engine.into_evidence(), had_all))
     })?;
     let timing = Timing {
         started,
         elapsed: clock::mono().since(began),
     };
-    Ok((Known { evidence, timing }, started_all))
+    Ok((Known { evidence, timing }, had_all))
 }
 
 /// Judges what is known and writes the report and the packets.
@@ -138,23 +147,17 @@ fn addresses(plan: &Plan) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// An agent is missing; the proof goes on.
-fn complain(failure: &AgentFailure, engine: &Engine) {
+fn complain(what: &str, failure: &AgentFailure, engine: &Engine) {
     let host = engine.evidence().plan().host_name(failure.host);
-    let via = failure.via.join(" ").escape_debug().to_string();
-    anstream::eprintln!(
-        "error: no agent on {}: {}",
-        host.escape_debug(),
-        failure.reason.escape_debug()
-    );
+    let via = failure.via.iter().map(String::as_str);
+    let via = shlex::try_join(via).unwrap_or_else(|_| failure.via.join(" "));
+    let (host, via, reason) = (escape(&host), escape(&via), escape(&failure.reason));
+    anstream::eprintln!("error: {what} {host}: {reason}");
     anstream::eprintln!("  via: {via}");
     for line in failure.stderr.lines() {
-        anstream::eprintln!("  its stderr: {}", line.escape_debug());
+        anstream::eprintln!("  its stderr: {}", escape(line));
     }
-    if failure.reason.contains("(os error 1)") {
-        anstream::eprintln!("hint: it needs root there, or CAP_NET_RAW and CAP_NET_ADMIN");
-    } else if failure.via != local() {
-        anstream::eprintln!(
-            "hint: `{via} tunproof agent` must print one line that begins with `{{`"
-        );
+    if !failure.hint.is_empty() {
+        anstream::eprintln!("hint: {}", escape(&failure.hint));
     }
 }

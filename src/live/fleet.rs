@@ -202,7 +202,8 @@ impl Fleet {
         let mut member = self.members.remove(&host).expect("the host is a member");
         let bury = self.bury.clone();
         tokio::spawn(async move {
-            let failure = member.process.failure(&member.vantage, error).await;
+            let error = member.process.ended(error).await;
+            let failure = member.process.failure(&member.vantage, &error);
             // A fleet that is gone wants no report.
             let _ = bury.send(failure);
         });
@@ -219,7 +220,7 @@ impl Member {
                 limit: ENDING,
             },
         };
-        Some(self.process.failure(&self.vantage, error).await)
+        Some(self.process.failure(&self.vantage, &error))
     }
 }
 

@@ -10,6 +10,7 @@ use netlink_packet_route::route::RouteFlags;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::route::RouteMetric;
 use netlink_packet_route::route::RouteType;
+use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use nix::net::if_::if_nametoindex;
 
@@ -48,10 +49,13 @@ pub(super) fn look_up(
                 let why: Vec<_> = answer.undecoded.iter().map(ToString::to_string).collect();
                 NetlinkError::Unreadable(format!("no route in it {}", why.join(", ")))
             }),
-        Err(NetlinkError::Refused(error)) => Ok(RouteAnswer::Error {
-            errno: error.raw_os_error().unwrap_or(0),
-            error: error.to_string(),
-        }),
+        Err(NetlinkError::Refused(error)) => {
+            let errno = error.raw_os_error().unwrap_or(0);
+            Ok(RouteAnswer::Error {
+                errno,
+                error: Errno::from_raw(errno).desc().to_owned(),
+            })
+        }
         Err(error) => Err(error),
     }
 }

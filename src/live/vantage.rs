@@ -88,6 +88,8 @@ pub struct AgentFailure {
     pub reason: String,
     /// The last that it, or the command it was started through, wrote to stderr; may be empty.
     pub stderr: String,
+    /// What can be done about it; empty if nothing is known.
+    pub hint: String,
 }
 
 /// The host, the command, the reason, and what stood on stderr.
@@ -143,6 +145,47 @@ pub enum AgentError {
     Codec(#[from] CodecError),
 }
 
+/// A shell's exit status where the program does not exist, or may not be run; ssh and docker pass it on.
+const NO_PROGRAM: [i32; 2] = [126, 127];
+
+impl AgentError {
+    /// What to do about an agent that was to be started by `argv`.
+    fn hint(&self, argv: &[String]) -> String {
+        let by_hand = || {
+            let words = argv.iter().map(String::as_str);
+            let line = shlex::try_join(words).unwrap_or_else(|_| argv.join(" "));
+            let ours = Hello::ours().to_string();
+            format!("`{line}` must print `{}` and wait", ours.trim_end())
+        };
+        let elsewhere = format!(
+            "install tunproof {} on that host, or say where it is there: `export \
+             {AGENT_VARIABLE}=/path/to/tunproof`",
+            env!("CARGO_PKG_VERSION")
+        );
+        match self {
+            AgentError::Spawn { program, .. } => {
+                format!("`via` begins with `{program}`, which this host must have in its PATH")
+            }
+            AgentError::Hello(HelloError::Garbage(_)) => {
+                format!("{}; a login script there must print nothing", by_hand())
+            }
+            AgentError::Hello(HelloError::Protocol(_)) => elsewhere,
+            AgentError::Ended(Some(status))
+                if status.code().is_some_and(|code| NO_PROGRAM.contains(&code)) =>
+            {
+                elsewhere
+            }
+            AgentError::Ended(_) | AgentError::Silent { .. } => by_hand(),
+            AgentError::CannotStart { error, .. } if error.contains("(os error 1)") => {
+                "it needs root there, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned()
+            }
+            AgentError::CannotStart { .. } | AgentError::OutOfTurn(_) | AgentError::Codec(_) => {
+                String::new()
+            }
+        }
+    }
+}
+
 /// A running agent that has opened its sockets.
 #[derive(Debug)]
 pub struct AgentHandle {
@@ -185,15 +228,19 @@ async fn start_one(
     scope: &Scope,
     options: StartOptions,
 ) -> Result<AgentHandle, AgentFailure> {
-    let spawned = agent_argv(&vantage.via).and_then(|argv| spawn(&argv, options.verbose));
-    let (mut process, stdin, stdout) = match spawned {
+    let spawned = agent_argv(&vantage.via).and_then(|argv| {
+        let spawned = spawn(&argv, options.verbose)?;
+        Ok((argv, spawned))
+    });
+    let (argv, (mut process, stdin, stdout)) = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
             return Err(AgentFailure {
                 host: vantage.host,
-                via: vantage.via,
                 reason: error.to_string(),
                 stderr: String::new(),
+                hint: error.hint(&vantage.via),
+                via: vantage.via,
             });
         }
     };
@@ -224,7 +271,11 @@ async fn start_one(
         }),
         Err(error) => {
             drop((to, from));
-            Err(process.failure(&vantage, error).await)
+            let error = process.ended(error).await;
+            Err(AgentFailure {
+                hint: error.hint(&argv),
+                ..process.failure(&vantage, &error)
+            })
         }
     }
 }
@@ -285,13 +336,17 @@ impl Process {
         None
     }
 
-    /// Ends it, and says what went wrong.
-    pub(crate) async fn failure(&mut self, vantage: &Vantage, error: AgentError) -> AgentFailure {
+    /// Ends it; the error, with its exit status if that is what it is about.
+    pub(crate) async fn ended(&mut self, error: AgentError) -> AgentError {
         let status = self.end(LAST_WORDS).await;
-        let error = match error {
+        match error {
             AgentError::Ended(None) => AgentError::Ended(status),
             other => other,
-        };
+        }
+    }
+
+    /// What went wrong with it, now that it has ended.
+    pub(crate) fn failure(&self, vantage: &Vantage, error: &AgentError) -> AgentFailure {
         let kept = self.stderr.lock().expect("no holder panics");
         AgentFailure {
             host: vantage.host,
@@ -300,6 +355,7 @@ impl Process {
             stderr: String::from_utf8_lossy(&kept.iter().copied().collect::<Vec<_>>())
                 .trim()
                 .to_owned(),
+            hint: String::new(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod wording;
 
 pub use dry_run::Planned;
 pub use dry_run::dry_run;
+pub(crate) use escape::escape;
 pub use explain::contents;
 pub use explain::page;
 pub use model::*;

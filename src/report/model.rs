@@ -79,12 +79,12 @@ pub struct PathReport {
     pub port: u16,
     /// The service's protocol.
     pub protocol: Protocol,
-    /// The real server's own address.
-    pub rip: Ipv4Addr,
+    /// The real server's own address; a listener knows none.
+    pub rip: Option<Ipv4Addr>,
     /// The director's own address.
     pub dip: Option<Ipv4Addr>,
-    /// The client's address.
-    pub cip: Ipv4Addr,
+    /// The client's address; a listener may hear any client.
+    pub cip: Option<Ipv4Addr>,
     /// The real server's gateway, as the user named it or its routes do.
     pub gateway: Option<Ipv4Addr>,
     /// Over its hops.
@@ -204,9 +204,9 @@ impl Report {
                     vip: path.vip,
                     port: path.port,
                     protocol: path.protocol,
-                    rip: path.rip,
+                    rip: known(path.rip),
                     dip: path.dip,
-                    cip: path.cip,
+                    cip: known(path.cip),
                     gateway: gateway(evidence, judged.path, path),
                     verdict: judged.outcome,
                     hops: judged.hops.iter().map(hop).collect(),
@@ -252,8 +252,8 @@ impl Report {
         text
     }
 
-    /// How many packets were sent.
-    pub fn packets_sent(&self) -> usize {
+    /// How many probes were sent; the RSTs that close what some opened are none.
+    pub fn probes_sent(&self) -> usize {
         self.evidence
             .iter()
             .filter(|piece| piece.kind == Kind::Sent)
@@ -264,6 +264,11 @@ impl Report {
     pub(crate) fn piece(&self, id: EvidenceId) -> Option<&EvidenceReport> {
         self.evidence.get(id.0.checked_sub(1)? as usize)
     }
+}
+
+/// An address, if it is one.
+fn known(address: Ipv4Addr) -> Option<Ipv4Addr> {
+    (!address.is_unspecified()).then_some(address)
 }
 
 fn with_realserver(path: &PathReport) -> impl Iterator<Item = PathHop> {

@@ -305,7 +305,7 @@ mod tests {
          ttl 64 on eth0 (director-to-realserver of rs1)",
         "e5 tunnel-syn.0 at realserver.tunnel: 198.51.100.7:56990 > 192.0.2.10:80 SYN, ttl 64 on tunl0 \
          (decapsulation, realserver-accept of rs1)",
-        "e6: sent a packet of 42 octets",
+        "e6: sent ARP, Request who-has 203.0.113.1 (ff:ff:ff:ff:ff:ff) tell 203.0.113.5, length 28",
     ];
 
     fn file() -> Vec<u8> {

@@ -51,9 +51,12 @@ fn draw(page: &mut Page, report: &Report, path: &PathReport) {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
     };
+    let client = path
+        .cip
+        .map_or("any client".to_owned(), |cip| cip.to_string());
     let title = format!(
-        "{}: {} > {}:{}/{protocol} ",
-        path.realserver, path.cip, path.vip, path.port
+        "{}: {client} > {}:{}/{protocol} ",
+        path.realserver, path.vip, path.port
     );
     let (style, word) = outcome(path.verdict);
     let rule = "─".repeat(WIDTH.saturating_sub(title.chars().count() + word.len() + 4));
@@ -79,17 +82,15 @@ fn node(page: &mut Page, name: &str, address: String) {
 /// The host that a hop starts from, where the road comes to another one.
 fn node_before(hop: Hop, path: &PathReport) -> Option<(String, String)> {
     Some(match hop {
-        Hop::ClientToDirector | Hop::ReturnToDirector => {
-            ("client".to_owned(), shown(Some(path.cip)))
-        }
+        Hop::ClientToDirector | Hop::ReturnToDirector => ("client".to_owned(), shown(path.cip)),
         Hop::DirectorForward => ("director".to_owned(), shown(path.dip)),
-        Hop::Decapsulation if path.realserver == path.rip.to_string() => {
-            ("real server".to_owned(), shown(Some(path.rip)))
-        }
-        Hop::Decapsulation => (
-            format!("real server {}", path.realserver),
-            shown(Some(path.rip)),
-        ),
+        Hop::Decapsulation => match path.rip {
+            None => (path.realserver.clone(), String::new()),
+            Some(rip) if path.realserver == rip.to_string() => {
+                ("real server".to_owned(), shown(path.rip))
+            }
+            Some(_) => (format!("real server {}", path.realserver), shown(path.rip)),
+        },
         Hop::SpoofedSourceTransit => ("gateway".to_owned(), shown(path.gateway)),
         _ => return None,
     })
@@ -123,7 +124,7 @@ fn draw_hop(
                 None => "broken".to_owned(),
             },
         ),
-        HopVerdict::Unproven => ('?', OPEN, because("unproven", reason, None)),
+        HopVerdict::Unproven => ('?', OPEN, because("unproven", reason, last_reason)),
         HopVerdict::Skipped => ('·', DIM, because("skipped", reason, last_reason)),
     };
     let head = format!(
@@ -206,6 +207,7 @@ fn proven(report: &Report, hop: &HopReport) -> String {
     format!("{words} ({})", ids(&hop.evidence))
 }
 
+/// A reason is given once to hops in a row.
 fn because(word: &str, reason: Option<&str>, last: Option<&str>) -> String {
     match reason {
         Some(reason) if last != Some(reason) => {
@@ -303,13 +305,13 @@ fn summarise(page: &mut Page, report: &Report) {
         ms @ 0..1000 => format!("{ms} ms"),
         ms => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
     };
-    let packets = match report.packets_sent() {
-        1 => "1 packet".to_owned(),
-        number => format!("{number} packets"),
+    let probes = match report.probes_sent() {
+        1 => "1 probe".to_owned(),
+        number => format!("{number} probes"),
     };
     let (style, word) = outcome(report.verdict);
     page.line(&format!(
-        "{style}{word}{style:#}: {words}; {packets} sent in {elapsed}"
+        "{style}{word}{style:#}: {words}; {probes} sent in {elapsed}"
     ));
 }
 
@@ -423,7 +425,7 @@ note[loss]: 1 of 2 probes was lost
         let page = plain(true);
         assert_eq!(
             page.lines().next_back().unwrap(),
-            "broken: 16 of 24 hops proven, 1 broken, 1 unproven, 6 skipped; 3 packets sent in 3.2 s"
+            "broken: 16 of 24 hops proven, 1 broken, 1 unproven, 6 skipped; 3 probes sent in 3.2 s"
         );
     }
 
@@ -442,6 +444,34 @@ note[loss]: 1 of 2 probes was lost
             assert!(page.contains(&format!("\n   e{id} 12:00:00.00")), "{page}");
         }
         assert!(!plain(false).contains("12:00:00"));
+    }
+
+    #[test]
+    fn what_a_listener_does_not_know_is_left_out_and_a_reason_is_given_once() {
+        let mut report = fixture::report();
+        let path = &mut report.paths[0];
+        path.realserver = "any real server".to_owned();
+        (path.rip, path.cip) = (None, None);
+        for hop in &mut path.hops {
+            hop.verdict = HopVerdict::Unproven;
+            hop.reason = Some("a vantage would decide".to_owned());
+        }
+        let page = anstream::adapter::strip_str(&text(&report, false)).to_string();
+        assert!(
+            page.starts_with("any real server: any client > 192.0.2.10:80/tcp ───"),
+            "{page}"
+        );
+        let expected = "
+  client
+  ┊ ? client-to-director     unproven: a vantage would decide
+  director 192.0.2.2
+  ┊ ? director-forward       unproven
+  ┊ ? director-source        unproven
+  ┊ ? director-to-realserver unproven
+  any real server
+  ┊ ? decapsulation          unproven
+";
+        assert!(page.contains(expected), "expected\n{expected}\ngot\n{page}");
     }
 
     #[test]

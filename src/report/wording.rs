@@ -11,6 +11,7 @@ use crate::evidence::What;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::SendOutcome;
 use crate::exchange::Transmit;
+use crate::exchange::Way;
 use crate::matching::Sighting;
 use crate::plan::Flow;
 use crate::plan::Form;
@@ -20,6 +21,9 @@ use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::Station;
 use crate::report::escape::escape;
+use crate::wire::EtherType;
+use crate::wire::dissect;
+use crate::wire::dissect_frame;
 
 /// What sort of evidence it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -95,7 +99,8 @@ pub(crate) fn wording(evidence: &Evidence, item: &Item) -> Wording {
         What::Fact { summary, command } => (
             Kind::Fact,
             summary.clone(),
-            match command.is_empty() {
+            // Some say the command themselves.
+            match summary.starts_with(command) {
                 true => summary.clone(),
                 false => format!("{summary} (`{command}`)"),
             },
@@ -126,7 +131,10 @@ type Parts = (Kind, String, String);
 fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Parts {
     let what = match probe {
         Some(probe) => described(probe),
-        None => format!("a packet of {} octets", transmit.bytes.len()),
+        None => match &transmit.way {
+            Way::Stack => dissect(&transmit.bytes, EtherType::IPV4).summary,
+            Way::Frame { .. } => dissect_frame(&transmit.bytes).summary,
+        },
     };
     match outcome {
         SendOutcome::Sent { .. } => {

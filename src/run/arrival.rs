@@ -17,8 +17,8 @@ use crate::plan::Station;
 pub(super) enum Noted {
     /// A probe, or what it caused.
     Probe(ProbeId),
-    /// ARP about the path.
-    Arp(Arp),
+    /// ARP of the real server of a path.
+    Arp(Arp, usize),
     /// Nothing of ours.
     Nothing,
 }
@@ -35,12 +35,13 @@ pub(super) fn note(
     listening: bool,
 ) -> Noted {
     if capture.protocol == Capture::ARP {
-        return note_arp(evidence, host, capture).map_or(Noted::Nothing, Noted::Arp);
+        return note_arp(evidence, host, capture)
+            .map_or(Noted::Nothing, |(arp, path)| Noted::Arp(arp, path));
     }
     note_probe(evidence, matcher, host, capture, listening).map_or(Noted::Nothing, Noted::Probe)
 }
 
-fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<Arp> {
+fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<(Arp, usize)> {
     let arp = Arp::read(&capture.bytes)?;
     let Host::Realserver(path) = host else {
         return None;
@@ -53,7 +54,7 @@ fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<Arp
         (None, Some(path)),
         What::Arp { arp, capture },
     );
-    Some(arp)
+    Some((arp, path))
 }
 
 fn note_probe(
