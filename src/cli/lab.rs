@@ -126,7 +126,7 @@ fn act(directory: Directory, action: Action) -> Result<ExitCode, Failure> {
             anstream::eprintln!("broken: {}", fault.about);
             anstream::eprintln!(
                 "expect {} at {}; `tunproof lab {}mend` mends it",
-                fault.finding,
+                fault.finding_by(lab.director()),
                 fault.hop,
                 lab.directory().option()
             );
@@ -245,7 +245,8 @@ fn demo(fault: &'static Fault) -> Result<ExitCode, Failure> {
     let broke = own(&["lab", "--name", &name, "break", fault.name])?;
     say(&format!(
         "`tunproof verify` must find {} at {}",
-        fault.finding, fault.hop
+        fault.finding_by(lab.director()),
+        fault.hop
     ));
     let second = verify()?;
     say("mended");

@@ -7,15 +7,18 @@ use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
+use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
 use crate::matching::Arp;
 use crate::matching::Sighting;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
+use crate::plan::Path;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
+use crate::plan::Quoting;
 use crate::plan::Station;
 use crate::plan::Waypoint;
 use crate::plan::itinerary;
@@ -207,12 +210,56 @@ impl Evidence {
                 }
             }
         }
+        self.prove_by_return_control(&mut proofs);
+        self.prove_transit_by_refusal(path, &mut proofs);
         self.prove_egress_by_emission(path, &mut proofs);
         self.prove_arp(path, &mut proofs);
         if self.is_client_ignored(path) {
             proofs.remove(&Hop::DirectorForward);
         }
         proofs
+    }
+
+    /// What the client and the director do with the VIP is the same for every real server.
+    fn prove_by_return_control(&self, proofs: &mut BTreeMap<Hop, Proof>) {
+        for hop in [Hop::ClientToDirector, Hop::ReturnToDirector] {
+            if proofs.contains_key(&hop) {
+                continue;
+            }
+            let proof = self
+                .probes()
+                .iter()
+                .filter(|probe| probe.id.kind == ProbeKind::ReturnControl)
+                .find_map(|probe| self.passage(probe).proves(hop));
+            proofs.extend(proof.map(|proof| (hop, proof)));
+        }
+    }
+
+    /// A real server that refuses a tunnelled probe by ICMP has got it.
+    fn prove_transit_by_refusal(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
+        if proofs.contains_key(&Hop::DirectorToRealserver) {
+            return;
+        }
+        let rip = self.plan().paths[path].rip;
+        let refusal = self.passages(path).find_map(|passage| {
+            let mut sightings = self.sightings(passage.probe.id);
+            sightings.find_map(|(item, sighting)| {
+                let tunnelled = matches!(
+                    sighting.form,
+                    Form::IcmpError {
+                        icmp_type: 3,
+                        code: 2 | 3,
+                        of: Quoting::Tunnelled
+                    }
+                );
+                (tunnelled && sighting.source == rip).then_some(item.id)
+            })
+        });
+        let proof = refusal.map(|refusal| Proof {
+            seen: false,
+            evidence: vec![refusal],
+        });
+        proofs.extend(proof.map(|proof| (Hop::DirectorToRealserver, proof)));
     }
 
     /// Whether packets of the client itself reached the director and none was forwarded: those that the
@@ -323,16 +370,17 @@ impl Evidence {
         }
     }
 
-    /// The next hop of the real server's answers: the one whose entry was deleted, or that our own ARP
-    /// requests asked for.
+    /// The next hop of the real server's answers: the one whose entry was deleted, else the declared one,
+    /// else that of its route to the client.
     pub fn asked_gateway(&self, path: usize) -> Option<Ipv4Addr> {
         let host = Host::Realserver(path);
+        let Path { cip, gateway, .. } = self.plan().paths[path];
         let forgotten = self.host(host)?.forgotten.first().map(|entry| entry.ip);
-        let vip = self.plan().paths[path].vip;
-        forgotten.or_else(|| {
-            self.items().iter().find_map(|item| match &item.what {
-                What::Arp { arp, .. } if item.host == host && arp.is_ours() => {
-                    (arp.target != vip).then_some(arp.target)
+        forgotten.or(gateway).or_else(|| {
+            let mut routes = self.facts(host)?.routes.iter();
+            routes.find_map(|(query, answer)| match answer {
+                RouteAnswer::Route(route) if query.to == cip && query.iif.is_none() => {
+                    Some(route.gateway.unwrap_or(cip))
                 }
                 _ => None,
             })

@@ -170,10 +170,7 @@ pub const FAULTS: &[Fault] = &[
         hop: Hop::Decapsulation,
         about: "tunl0 is down",
         needs: Needs::Nothing,
-        changes: &[Change::Down {
-            on: Node::S,
-            device: TUNNEL,
-        }],
+        changes: &[Change::TunnelDown],
     },
     Fault {
         name: "tunnel-endpoint-mismatch",
@@ -308,6 +305,7 @@ pub const FAULTS: &[Fault] = &[
                 },
             },
             Change::LocalBehind { on: Node::Gw },
+            Change::ServerKnown,
             Change::Forgotten {
                 on: Node::S,
                 device: "eth0",

@@ -24,6 +24,7 @@ use crate::lab::Node;
 use crate::lab::packet;
 use crate::lab::packet::Ends;
 use crate::lab::state::Faults;
+use crate::lab::topology::DIRECTOR_INDEX;
 use crate::lab::topology::Hosts;
 use crate::lab::topology::PORT;
 use crate::lab::topology::RIP;
@@ -269,15 +270,22 @@ impl Director {
     ) -> Result<Director, LabError> {
         let mut far_end = backstage.run(Network::open)?;
         let (here, there) = (handle(hosts.namespace(Node::D))?, handle(backstage)?);
-        let end = |namespace| VethEnd {
+        let end = |index, namespace| VethEnd {
             name: DEVICE,
+            index,
             namespace,
         };
         let network = hosts.network(Node::D);
-        network.add_veth(&end(&here), &end(&there))?;
+        network.add_veth(
+            &end(DIRECTOR_INDEX, &here),
+            &end(DIRECTOR_INDEX + 1, &there),
+        )?;
         for network in [&mut *network, &mut far_end] {
             network.set_tunnel_like(DEVICE, TUNNEL_MTU)?;
             network.set_up(DEVICE, true)?;
+        }
+        for network in [&mut *network, &mut far_end] {
+            network.wait_until_passing(DEVICE)?;
         }
         network.add_route(&Route {
             table: TABLE,

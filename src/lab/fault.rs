@@ -13,10 +13,12 @@ use crate::lab::LabError;
 use crate::lab::Maker;
 use crate::lab::Node;
 use crate::lab::director;
+use crate::lab::director::Broken;
 use crate::lab::service;
 use crate::lab::standin;
 use crate::lab::standin::TUNNEL;
 use crate::lab::state::State;
+use crate::lab::topology::RIP;
 use crate::lab::topology::VIP;
 use crate::lab::topology::set;
 use crate::live::netns::Namespace;
@@ -30,7 +32,7 @@ use crate::plan::Hop;
 pub struct Fault {
     /// Its name.
     pub name: &'static str,
-    /// The finding it should lead to.
+    /// The finding it should lead to where the director is the kernel's; see [`Fault::finding_by`].
     pub finding: &'static str,
     /// The hop it breaks.
     pub hop: Hop,
@@ -54,6 +56,19 @@ pub enum Needs {
 }
 
 impl Fault {
+    /// The finding it should lead to. A stand-in has no tables in which destinations could be looked up, so that
+    /// all there is to say of one that forwards wrongly is that IPVS has no such service.
+    pub fn finding_by(&self, director: Maker) -> &'static str {
+        let is_wrong = |change: &Change| match change {
+            Change::Director(broken) => *broken != Broken::VipGone,
+            _ => false,
+        };
+        match director {
+            Maker::StandIn if self.changes.iter().any(is_wrong) => "ipvs-service-missing",
+            _ => self.finding,
+        }
+    }
+
     /// Whether it takes the program `nft`.
     pub fn needs_nft(&self) -> bool {
         self.changes
@@ -94,8 +109,8 @@ pub(super) enum Change {
         device: &'static str,
         ip: Ipv4Addr,
     },
-    /// A device is switched off.
-    Down { on: Node, device: &'static str },
+    /// The tunnel's device is switched off.
+    TunnelDown,
     /// The tunnel's device is deleted.
     TunnelGone,
     /// The VIP moves to an `ipip` device with these ends.
@@ -106,6 +121,8 @@ pub(super) enum Change {
     },
     /// A chain of nftables is added.
     Filter { on: Node, chain: &'static str },
+    /// The gateway never asks for the real server's hardware address, which a request would tell its own.
+    ServerKnown,
     /// A neighbour entry is deleted, so that ARP is asked again.
     Forgotten {
         on: Node,
@@ -113,7 +130,7 @@ pub(super) enum Change {
         ip: Ipv4Addr,
     },
     /// The director forwards otherwise.
-    Director(director::Broken),
+    Director(Broken),
     /// The service stops.
     ServiceStopped,
     /// The stand-in for `ipip` acts otherwise, by the fault's name.
@@ -136,7 +153,7 @@ impl Change {
             Change::AddressGone { on, device, ip } => {
                 Ok(network(state, on)?.delete_address(device, ip, 32)?)
             }
-            Change::Down { on, device } => Ok(network(state, on)?.set_up(device, false)?),
+            Change::TunnelDown => Ok(network(state, Node::S)?.set_up(TUNNEL, false)?),
             Change::TunnelGone => Ok(network(state, Node::S)?.delete_link(TUNNEL)?),
             Change::Ends {
                 device,
@@ -153,6 +170,11 @@ impl Change {
                 &enter(state, on)?,
                 format!("table ip {TABLE} {{\n{chain}\n}}\n"),
             ),
+            Change::ServerKnown => {
+                let link = network(state, Node::S)?.link("eth0")?;
+                let mac = link.and_then(|link| link.mac).unwrap_or_default();
+                Ok(network(state, Node::Gw)?.add_neighbour("eth1", RIP, mac)?)
+            }
             Change::Forgotten { on, device, ip } => {
                 Ok(network(state, on)?.delete_neighbour(device, ip)?)
             }
@@ -182,13 +204,22 @@ impl Change {
             Change::AddressGone { on, device, ip } => {
                 Ok(network(state, on)?.add_address(device, ip, 32)?)
             }
-            Change::Down { on, device } => Ok(network(state, on)?.set_up(device, true)?),
+            Change::TunnelDown => {
+                let mut server = network(state, Node::S)?;
+                match state.tunnel {
+                    Maker::Kernel => Ok(server.set_up(TUNNEL, true)?),
+                    Maker::StandIn => {
+                        let mut far_end = backstage(state)?.run(Network::open)?;
+                        standin::set_device_up(&mut server, &mut far_end)
+                    }
+                }
+            }
             Change::TunnelGone => {
                 let mut server = network(state, Node::S)?;
                 if server.link(TUNNEL)?.is_some() {
                     return Ok(());
                 }
-                let backstage = Namespace::enter(state.keeper.number, state.backstage)?;
+                let backstage = backstage(state)?;
                 let mut far_end = backstage.run(Network::open)?;
                 standin::add_device(
                     (&enter(state, Node::S)?, &mut server),
@@ -204,6 +235,7 @@ impl Change {
                 &enter(state, on)?,
                 format!("add table ip {TABLE}\ndelete table ip {TABLE}\n"),
             ),
+            Change::ServerKnown => Ok(network(state, Node::Gw)?.delete_neighbour("eth1", RIP)?),
             Change::Forgotten { on, device, ip } => {
                 Ok(network(state, on)?.delete_neighbour(device, ip)?)
             }
@@ -233,6 +265,10 @@ const TABLE: &str = "tunproof_lab";
 
 fn enter(state: &State, node: Node) -> Result<Namespace, LabError> {
     Ok(Namespace::enter(state.keeper.number, state.threads[&node])?)
+}
+
+fn backstage(state: &State) -> Result<Namespace, LabError> {
+    Ok(Namespace::enter(state.keeper.number, state.backstage)?)
 }
 
 fn network(state: &State, node: Node) -> Result<Network, LabError> {

@@ -16,6 +16,7 @@ use crate::lab::Node;
 use crate::lab::packet;
 use crate::lab::state::Faults;
 use crate::lab::topology::Hosts;
+use crate::lab::topology::TUNNEL_INDEX;
 use crate::lab::topology::TUNNEL_MTU;
 use crate::lab::topology::VIP;
 use crate::lab::topology::handle;
@@ -36,16 +37,28 @@ pub(super) fn add_device(
     backstage: (&Namespace, &mut Network),
 ) -> Result<(), LabError> {
     let (here, there) = (handle(server.0)?, handle(backstage.0)?);
-    let end = |namespace| VethEnd {
+    let end = |index, namespace| VethEnd {
         name: TUNNEL,
+        index,
         namespace,
     };
-    server.1.add_veth(&end(&here), &end(&there))?;
+    server
+        .1
+        .add_veth(&end(TUNNEL_INDEX, &here), &end(TUNNEL_INDEX + 1, &there))?;
     server.1.set_tunnel_like(TUNNEL, TUNNEL_MTU)?;
     server.1.add_address(TUNNEL, VIP, 32)?;
-    server.1.set_up(TUNNEL, true)?;
     backstage.1.set_tunnel_like(TUNNEL, TUNNEL_MTU)?;
-    backstage.1.set_up(TUNNEL, true)?;
+    set_device_up(server.1, backstage.1)
+}
+
+/// Switches both ends on.
+pub(super) fn set_device_up(server: &mut Network, backstage: &mut Network) -> Result<(), LabError> {
+    for network in [&mut *server, &mut *backstage] {
+        network.set_up(TUNNEL, true)?;
+    }
+    for network in [server, backstage] {
+        network.wait_until_passing(TUNNEL)?;
+    }
     Ok(())
 }
 

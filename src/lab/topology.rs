@@ -124,6 +124,13 @@ impl fmt::Display for Node {
     }
 }
 
+/// The index of the first device; the kernel's own have lower ones. Every device of the lab has another.
+const FIRST_INDEX: u32 = 100;
+/// The tunnel device's index; its far end has the next.
+pub(super) const TUNNEL_INDEX: u32 = 200;
+/// The same for the director's stand-in.
+pub(super) const DIRECTOR_INDEX: u32 = 202;
+
 /// One end of a link: host, device, address, prefix length.
 type End = (Node, &'static str, Ipv4Addr, u8);
 
@@ -204,8 +211,8 @@ impl Hosts {
             hosts.insert(node, (namespace, network));
         }
         let mut hosts = Hosts { hosts };
-        for (one, other) in LINKS {
-            hosts.link(one, other)?;
+        for (index, (one, other)) in (FIRST_INDEX..).step_by(2).zip(LINKS) {
+            hosts.link(one, other, index)?;
         }
         for node in Node::ALL {
             for route in node.routes() {
@@ -216,7 +223,7 @@ impl Hosts {
         Ok(hosts)
     }
 
-    fn link(&mut self, one: End, other: End) -> Result<(), LabError> {
+    fn link(&mut self, one: End, other: End, index: u32) -> Result<(), LabError> {
         let (here, there) = (
             handle(self.namespace(one.0))?,
             handle(self.namespace(other.0))?,
@@ -224,10 +231,12 @@ impl Hosts {
         let ends = [
             VethEnd {
                 name: one.1,
+                index,
                 namespace: &here,
             },
             VethEnd {
                 name: other.1,
+                index: index + 1,
                 namespace: &there,
             },
         ];
@@ -235,6 +244,9 @@ impl Hosts {
         for (node, name, ip, prefix) in [one, other] {
             self.network(node).add_address(name, ip, prefix)?;
             self.network(node).set_up(name, true)?;
+        }
+        for (node, name, ..) in [one, other] {
+            self.network(node).wait_until_passing(name)?;
         }
         Ok(())
     }

@@ -178,6 +178,8 @@ struct Served {
     sender: Sender,
     janitor: Janitor,
     ledger: Ledger,
+    /// Cleanups that were sent when they were asked for: once more at the end, for the first may be lost.
+    settled: Vec<Transmit>,
     /// Asks the tap's task for statistics.
     tap: Option<mpsc::Sender<()>>,
 }
@@ -195,6 +197,7 @@ impl Served {
             sender,
             janitor,
             ledger: Ledger::default(),
+            settled: Vec::new(),
             tap: None,
         })
     }
@@ -207,6 +210,9 @@ impl Served {
             match message {
                 ToAgent::Ping => say(&self.out, FromAgent::Pong).await,
                 ToAgent::Do(Command::Finish) => {
+                    for cleanup in &self.settled {
+                        self.sender.send(cleanup);
+                    }
                     let settled = janitor::settle(&self.ledger, &self.sender).await;
                     let dismissed = self.janitor.dismiss().map_err(|error| {
                         io::Error::other(format!("the janitor was gone before: {error}"))
@@ -258,9 +264,10 @@ impl Served {
                 outcome: self.send(token, &transmit, cleanup),
             },
             Command::Settle { token } => {
-                if let Some(cleanup) = self.ledger.cleanup(token) {
+                if let Some(cleanup) = self.ledger.cleanup(token).cloned() {
                     // The kernel's answer to a cleanup changes nothing.
-                    self.sender.send(cleanup);
+                    self.sender.send(&cleanup);
+                    self.settled.push(cleanup);
                     self.close(token);
                 }
                 Event::Settled { token }

@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_core::NLM_F_EXCL;
@@ -19,10 +22,12 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::InfoData;
 use netlink_packet_route::link::InfoVeth;
 use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourAddress;
 use netlink_packet_route::neighbour::NeighbourAttribute;
 use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::route::RouteScope;
 use netlink_packet_route::route::RouteType;
@@ -173,6 +178,9 @@ impl Rule {
 pub struct VethEnd<'a> {
     /// The device's name.
     pub name: &'a str,
+    /// The device's index. If both ends have the same, the kernel takes them for no pair and may wait a second
+    /// before it lets packets pass (`linkwatch_urgent_event` of `net/core/link_watch.c`).
+    pub index: u32,
     /// The namespace it is in.
     pub namespace: &'a File,
 }
@@ -212,6 +220,44 @@ impl Network {
         Ok(self.links()?.into_iter().find(|link| link.name == name))
     }
 
+    /// Waits until a device that was switched on, or whose other end was, passes packets: the kernel gets round to
+    /// that a little later, and drops them until then.
+    ///
+    /// # Errors
+    ///
+    /// If it does not within five seconds.
+    pub fn wait_until_passing(&mut self, name: &str) -> Result<(), NetworkError> {
+        let failed = |source| NetworkError {
+            operation: format!("see device {name} pass packets"),
+            source,
+        };
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            // IFF_RUNNING, unlike IFF_LOWER_UP, comes with the queue's activation.
+            let answer = self
+                .netlink
+                .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+                .map_err(failed)?;
+            let is_passing = answer.messages.iter().any(|message| match message {
+                RouteNetlinkMessage::NewLink(link) => {
+                    let is_meant = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(other) if other == name);
+                    link.header.flags.contains(LinkFlags::Running)
+                        && link.attributes.iter().any(is_meant)
+                }
+                _ => false,
+            });
+            if is_passing {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(failed(NetlinkError::Refused(
+                    io::ErrorKind::TimedOut.into(),
+                )));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The source address the kernel chooses toward `to`, if there is a route; `ip route get TO`.
     ///
     /// # Errors
@@ -237,9 +283,11 @@ impl Network {
     pub fn add_veth(&mut self, one: &VethEnd<'_>, other: &VethEnd<'_>) -> Result<(), NetworkError> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(other.name)
+            .index(other.index)
             .setns_by_fd(other.namespace.as_raw_fd())
             .build();
         let message = LinkVeth::new(one.name, other.name)
+            .index(one.index)
             .setns_by_fd(one.namespace.as_raw_fd())
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
@@ -475,6 +523,31 @@ impl Network {
         )
     }
 
+    /// Adds a neighbour entry that never needs ARP; `ip neigh replace IP lladdr MAC nud permanent dev NAME`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn add_neighbour(
+        &mut self,
+        name: &str,
+        ip: Ipv4Addr,
+        mac: [u8; 6],
+    ) -> Result<(), NetworkError> {
+        let operation = || format!("add neighbour {ip} of {name}");
+        let mut message = self.neighbour(operation, name, ip)?;
+        message.header.state = NeighbourState::Permanent;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        self.request(
+            operation,
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &[],
+        )
+    }
+
     /// Deletes a neighbour entry; `ip neigh del IP dev NAME`.
     ///
     /// # Errors
@@ -482,18 +555,28 @@ impl Network {
     /// If there is no such device.
     pub fn delete_neighbour(&mut self, name: &str, ip: Ipv4Addr) -> Result<(), NetworkError> {
         let operation = || format!("delete neighbour {ip} of {name}");
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = self.index(operation, name)?;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        let message = self.neighbour(operation, name, ip)?;
         self.request(
             operation,
             RouteNetlinkMessage::DelNeighbour(message),
             0,
             &[libc::ENOENT],
         )
+    }
+
+    fn neighbour(
+        &mut self,
+        operation: impl Fn() -> String,
+        name: &str,
+        ip: Ipv4Addr,
+    ) -> Result<NeighbourMessage, NetworkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = self.index(operation, name)?;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        Ok(message)
     }
 
     /// Has one thing done; the error numbers in `done` say that it is so already.

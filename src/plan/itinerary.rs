@@ -171,7 +171,7 @@ const SERVICE: &[Waypoint] = &[
     SYN_ACK_LEAVES,
     SYN_ACK_ARRIVES,
     RST_LEAVES,
-    RST_RETURNS,
+    at(Station::DirectorIn, Form::Rst, &[Hop::ReturnToDirector]),
 ];
 const SERVICE_UDP: &[Waypoint] = &[
     at(Station::ClientOut, Form::Plain, &[Hop::ClientToDirector]),

@@ -5,10 +5,13 @@ use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Capture;
 use crate::matching::Arp;
+use crate::matching::Certainty;
 use crate::matching::Matcher;
 use crate::matching::Sighting;
 use crate::matching::station;
+use crate::plan::Form;
 use crate::plan::Host;
+use crate::plan::Plan;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
 use crate::plan::Station;
@@ -17,8 +20,8 @@ use crate::plan::Station;
 pub(super) enum Noted {
     /// A probe, or what it caused.
     Probe(ProbeId),
-    /// ARP about the path.
-    Arp(Arp),
+    /// ARP of the real server of a path.
+    Arp(Arp, usize),
     /// Nothing of ours.
     Nothing,
 }
@@ -35,12 +38,13 @@ pub(super) fn note(
     listening: bool,
 ) -> Noted {
     if capture.protocol == Capture::ARP {
-        return note_arp(evidence, host, capture).map_or(Noted::Nothing, Noted::Arp);
+        return note_arp(evidence, host, capture)
+            .map_or(Noted::Nothing, |(arp, path)| Noted::Arp(arp, path));
     }
     note_probe(evidence, matcher, host, capture, listening).map_or(Noted::Nothing, Noted::Probe)
 }
 
-fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<Arp> {
+fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<(Arp, usize)> {
     let arp = Arp::read(&capture.bytes)?;
     let Host::Realserver(path) = host else {
         return None;
@@ -53,7 +57,7 @@ fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<Arp
         (None, Some(path)),
         What::Arp { arp, capture },
     );
-    Some(arp)
+    Some((arp, path))
 }
 
 fn note_probe(
@@ -67,13 +71,14 @@ fn note_probe(
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
     };
-    let place = station(
-        host,
-        &capture,
-        &evidence.plan().paths[number],
-        evidence.facts(host),
-    );
     let sighting = matcher.recognise(&capture.bytes)?;
+    let plan = evidence.plan();
+    if sighting.certainty == Certainty::Minimal && !is_to_a_realserver(plan, &sighting) {
+        return None;
+    }
+    let path = &plan.paths[number];
+    let place = station(host, &capture, path, evidence.facts(host))
+        .filter(|place| is_at_named_device(plan, *place, &sighting, &capture));
     let id = sighting.probe;
     if evidence.probe(id).is_none() {
         if !listening {
@@ -96,6 +101,23 @@ fn note_probe(
     };
     evidence.append(host, place, time, (Some(id), None), what);
     Some(id)
+}
+
+/// Whether the tunnel header of a sighting goes to one of the plan's real servers.
+fn is_to_a_realserver(plan: &Plan, sighting: &Sighting) -> bool {
+    let to = sighting.outer.map(|outer| outer.destination);
+    plan.paths.iter().any(|path| Some(path.rip) == to)
+}
+
+/// Whether the director passed it at the device that the user named, where one was named: the client's
+/// packets arrive at INDEV, the tunnelled ones leave by OUTDEV.
+fn is_at_named_device(plan: &Plan, place: Station, sighting: &Sighting, capture: &Capture) -> bool {
+    let named = match (place, sighting.form) {
+        (Station::DirectorIn, Form::Plain | Form::Rst) => &plan.ingress,
+        (Station::DirectorOut, Form::Tunnelled) => &plan.egress,
+        _ => &None,
+    };
+    named.as_ref().is_none_or(|named| *named == capture.device)
 }
 
 /// How often the same sighting of one probe is noted: a routing loop shows it dozens of times.

@@ -35,7 +35,7 @@ pub enum Command {
         /// agent or the controller die, by the agent's janitor.
         cleanup: Option<Transmit>,
     },
-    /// Send the cleanup of an earlier `Send` now. Answer: [`Event::Settled`].
+    /// Send the cleanup of an earlier `Send` now, and once more at the end. Answer: [`Event::Settled`].
     Settle {
         /// The `Send`'s token.
         token: u32,

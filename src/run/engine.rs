@@ -222,7 +222,9 @@ impl Engine {
                 if let Phase::Probing(probing) = &mut self.phase {
                     match noted {
                         Noted::Probe(probe) => probing.handle_sighting(probe, &self.evidence, now),
-                        Noted::Arp(arp) => probing.handle_arp(&arp),
+                        Noted::Arp(arp, path) => {
+                            probing.handle_arp(&arp, path, &self.evidence, now);
+                        }
                         Noted::Nothing => {}
                     }
                 }

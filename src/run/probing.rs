@@ -36,6 +36,8 @@ const TRIES: [Duration; 6] = [
     Duration::from_millis(2000),
     Duration::from_millis(3000),
 ];
+/// How often the kernel is given occasion to ask for its next hop.
+const RESOLUTIONS: usize = 3;
 /// How long the last try may take, unless slower answers were seen.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// When the sweeps start, if the VIP's packets have not been seen to reach the client by then.
@@ -77,6 +79,12 @@ enum Aim {
         device: String,
         sender: Ipv4Addr,
         target: Ipv4Addr,
+    },
+    /// The kernel's own ARP for the next hop: its entry is deleted and a packet from the VIP sent, until the
+    /// kernel was seen to ask; the gateway's own questions may fill the entry in between.
+    Resolution {
+        next_hop: Ipv4Addr,
+        device: String,
     },
     /// A real connection, once a crafted one went all the way: one that cannot complete would stay half
     /// open on the real server.
@@ -147,8 +155,11 @@ impl Probing {
         if let Some(egress) = &egress {
             let announces = egress.vip_on_link && egress.tells_vip;
             if !announces {
-                let forget = Outgoing::Forget(egress.next_hop, egress.device.clone());
-                self.pacer.push(host, forget);
+                let aim = Aim::Resolution {
+                    next_hop: egress.next_hop,
+                    device: egress.device.clone(),
+                };
+                self.add(aim, path, host, now, 1);
             }
         }
         let director = is_there(evidence, Host::Director);
@@ -228,20 +239,34 @@ impl Probing {
             }
         }
         if !self.proven[passage.path] {
-            self.proven[passage.path] = evidence.proofs(passage.path).len() == Hop::ALL.len();
-            if self.everything_is_proven() {
-                self.proven_at.get_or_insert(now);
-            }
+            self.reconsider(passage.path, evidence, now);
         }
     }
 
-    /// An ARP packet was seen.
-    pub(super) fn handle_arp(&mut self, arp: &Arp) {
-        for task in &mut self.tasks {
-            if let Aim::Arp { sender, target, .. } = &task.aim {
-                task.done |=
-                    arp.operation == Arp::REPLY && arp.sender == *target && arp.target == *sender;
+    /// Notes whether packets prove every hop of `path`, and since when those of every path.
+    fn reconsider(&mut self, path: usize, evidence: &Evidence, now: Mono) {
+        self.proven[path] = evidence.proofs(path).len() == Hop::ALL.len();
+        match self.everything_is_proven() {
+            true => {
+                self.proven_at.get_or_insert(now);
             }
+            false => self.proven_at = None,
+        }
+    }
+
+    /// An ARP packet of the real server of `path` was seen: one that stays unanswered takes a proof back.
+    pub(super) fn handle_arp(&mut self, arp: &Arp, path: usize, evidence: &Evidence, now: Mono) {
+        self.reconsider(path, evidence, now);
+        for task in self.tasks.iter_mut().filter(|task| task.path == path) {
+            task.done |= match &task.aim {
+                Aim::Arp { sender, target, .. } => {
+                    arp.operation == Arp::REPLY && arp.sender == *target && arp.target == *sender
+                }
+                Aim::Resolution { next_hop, .. } => {
+                    arp.operation == Arp::REQUEST && !arp.is_ours() && arp.target == *next_hop
+                }
+                Aim::Probe(_) | Aim::Connect => false,
+            };
         }
     }
 
@@ -294,6 +319,14 @@ impl Probing {
                     Some(outgoing) => self.pacer.push(host, outgoing),
                     None => self.tasks[number].done = true,
                 }
+                let Task { path, tries, .. } = self.tasks[number];
+                let resolves = matches!(self.tasks[number].aim, Aim::Resolution { .. });
+                // Behind the first, the first spoofed probe is due anyway.
+                if let (true, 2..) = (resolves, tries)
+                    && let Some(probe) = self.probe(ProbeKind::SpoofSynack, path, evidence)
+                {
+                    self.pacer.push(host, Outgoing::Probe(probe));
+                }
                 let Task {
                     tries,
                     at_least,
@@ -305,7 +338,7 @@ impl Probing {
                     && *at_least > 1
                     && match aim {
                         Aim::Probe(kind) => self.has_reached(*kind, *path, evidence),
-                        Aim::Arp { .. } | Aim::Connect => false,
+                        Aim::Arp { .. } | Aim::Resolution { .. } | Aim::Connect => false,
                     };
                 self.tasks[number].done |= enough;
             }
@@ -340,32 +373,42 @@ impl Probing {
 
     /// When something is due next.
     pub(super) fn poll_timeout(&self) -> Mono {
-        let over = match self.proven_at {
-            Some(at) => at + GRACE,
-            None => self.pacer.last() + self.last_wait(),
-        };
-        self.tasks
+        let due = self
+            .tasks
             .iter()
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
             .chain(self.pacer.due())
-            .min()
-            .map_or(over, |due| match self.proven_at {
-                Some(_) => due.min(over),
-                None => due,
-            })
+            .min();
+        match (self.proven_at, due) {
+            (Some(at), Some(due)) => due.min(self.settled_at(at)),
+            (Some(at), None) => self.settled_at(at),
+            (None, Some(due)) => due,
+            (None, None) => self.pacer.last() + self.last_wait(),
+        }
     }
 
     /// Whether nothing more is to be sent, and nothing more to be expected.
     pub(super) fn is_over(&self, now: Mono) -> bool {
         let all_done = self.tasks.iter().all(|task| task.done);
         if let Some(at) = self.proven_at {
-            return all_done || now >= at + GRACE;
+            return all_done || now >= self.settled_at(at);
         }
         let nothing_due = self.tasks.iter().all(|task| task.due().is_none())
             && self.sweeps.iter().all(|sweep| sweep.due().is_none())
             && self.pacer.is_empty();
         nothing_due && (all_done || now >= self.pacer.last() + self.last_wait())
+    }
+
+    /// When a proof that was complete at `at` stands: the probes on their way have arrived, and every real
+    /// server's kernel has asked for its next hop, or had its occasions.
+    fn settled_at(&self, at: Mono) -> Mono {
+        self.tasks
+            .iter()
+            .filter(|task| !task.done && matches!(task.aim, Aim::Resolution { .. }))
+            .map(|task| task.begin + TRIES[RESOLUTIONS - 1])
+            .fold(at, Mono::max)
+            + GRACE
     }
 
     /// Whether packets prove every hop of every path.
@@ -420,6 +463,7 @@ impl Probing {
                 };
                 Outgoing::Frame(path, transmit)
             }
+            Aim::Resolution { next_hop, device } => Outgoing::Forget(next_hop, device),
             Aim::Connect => {
                 let declared = &evidence.plan().paths[path];
                 Outgoing::Connect((declared.vip, declared.port))
@@ -464,7 +508,11 @@ impl Task {
         if self.done {
             return None;
         }
-        TRIES.get(self.tries).map(|offset| self.begin + *offset)
+        let tries = match self.aim {
+            Aim::Resolution { .. } => &TRIES[..RESOLUTIONS],
+            _ => &TRIES,
+        };
+        tries.get(self.tries).map(|offset| self.begin + *offset)
     }
 }
 

@@ -299,19 +299,25 @@ fn forward(case: &mut Case<'_>) {
         })
         .first()
         .copied();
+    let absent = matches!(
+        case.facts(DIRECTOR).map(|facts| &facts.ipvs),
+        Some(Ipvs::Absent)
+    );
     let tried = silence.is_some() || !case.forbidden(&[ProbeKind::IpvsLoop]).is_empty();
     if !tried {
         let elsewhere = elsewhere(case);
+        if absent && !elsewhere.is_empty() {
+            let reason = "the director tunnels to other real servers, and is no IPVS whose table would say \
+                          whether it knows this one";
+            case.unproven(Hop::DirectorForward, reason);
+            return;
+        }
         if !elsewhere.is_empty() {
             forward_by_fact(case, &elsewhere, fault);
         }
         return;
     }
     // A director that is not IPVS has no table to blame while nothing at all of protocol 4 leaves it.
-    let absent = matches!(
-        case.facts(DIRECTOR).map(|facts| &facts.ipvs),
-        Some(Ipvs::Absent)
-    );
     match fault.filter(|_| crafted_leave || !absent) {
         Some((code, summary, fix)) => {
             let mut evidence = Vec::new();

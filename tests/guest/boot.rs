@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::OnceLock;
-use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -48,7 +47,7 @@ fn boot() -> PathBuf {
     let log = File::create(&console).unwrap();
 
     let append = format!(
-        "console=ttyS0 quiet panic=-1 GUEST={} KERNEL={} TUNPROOF={} ONLY={}",
+        "console=ttyS0 loglevel=1 panic=-1 GUEST={} KERNEL={} TUNPROOF={} ONLY={}",
         repository.join("tests/guest").display(),
         unpacked.display(),
         env!("CARGO_BIN_EXE_tunproof"),
@@ -66,7 +65,10 @@ fn boot() -> PathBuf {
         ]
     };
     // Plain emulation: /dev/kvm may be there and hang.
-    let mut guest = Command::new("qemu-system-x86_64")
+    // `timeout` ends the guest even if this process is killed before.
+    let mut guest = Command::new("timeout")
+        .arg(LONGEST.as_secs().to_string())
+        .arg("qemu-system-x86_64")
         .args([
             "-accel",
             "tcg,thread=multi",
@@ -103,15 +105,9 @@ fn boot() -> PathBuf {
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
-        .expect("qemu-system-x86_64: install qemu-system-x86");
+        .expect("timeout, of coreutils");
     let begin = Instant::now();
-    while guest.try_wait().unwrap().is_none() {
-        if begin.elapsed() > LONGEST {
-            guest.kill().unwrap();
-            guest.wait().unwrap();
-        }
-        thread::sleep(Duration::from_millis(200));
-    }
+    guest.wait().unwrap();
     let said = String::from_utf8_lossy(&fs::read(&console).unwrap()).into_owned();
     assert!(
         said.contains("GUEST: done"),

@@ -1,5 +1,5 @@
 # The kernel's own packets, for tests/data: its ipip output, and its answers. Run by `ONLY=goldens`.
-build >/results/build 2>&1
+build
 
 capture() { # HOST FILTER FILE [DIRECTION]
     $1 tcpdump -Q "${4:-in}" -U -n -s 0 -i eth0 -w "/results/$3" "$2" 2>/dev/null &

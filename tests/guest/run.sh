@@ -1,8 +1,23 @@
-# The guest's driver: builds the path once, then runs every case of cases.txt and writes what came of it to /results.
-# TUNPROOF is the binary, ONLY a pattern of case names. Verdicts are not judged here: tests/guest.rs does that.
+# The guest's driver: runs every case of cases.txt and writes what came of it to /results. A run is mostly waiting,
+# so two lanes share the cases, each with a path of its own: same names and addresses, own namespaces of processes,
+# mounts (/run/netns) and networks. Verdicts are not judged here: main.rs does that.
+#
+# TUNPROOF is the binary, ONLY a pattern of case names, LANE the lane; without LANE this is the guest's process 1.
 set -u
-trap 'sync; busybox poweroff -f; sleep 60' EXIT
 . "$GUEST/topology.sh"
+
+if [ -z "${LANE:-}" ]; then
+    trap 'sync; busybox poweroff -f; sleep 60' EXIT
+    modules
+    for LANE in 0 1; do
+        export LANE
+        unshare --mount --pid --fork --mount-proc sh "$0" &
+    done
+    wait
+    cat /results/done.0 /results/done.1 && echo "GUEST: done"
+    exit
+fi
+mount -t tmpfs run /run
 
 # What cases.txt is written in.
 conf() { "$1" sysctl -qw "net.ipv4.conf.$2"; }
@@ -110,7 +125,7 @@ launch() {
     local name=$1 begin status elapsed
     shift
     begin=$(centiseconds)
-    timeout 90 "$@" >/results/$name.json 2>/results/$name.stderr </dev/null
+    command timeout 90 "$@" >/results/$name.json 2>/results/$name.stderr </dev/null
     status=$?
     elapsed=$((($(centiseconds) - begin) * 10))
     facts "$name" $status $elapsed
@@ -149,11 +164,14 @@ END
 }
 
 cases() {
+    turn=0
     grep -v -e '^#' -e '^$' "$GUEST/cases.txt" | while IFS='|' read -r name break mend vantage connection _; do
         name=${name%% *}
         vantage=$(echo $vantage)
         connection=$(echo $connection)
         wanted "$name" || continue
+        turn=$((turn + 1))
+        [ $((turn % 2)) = "$LANE" ] || continue
         eval "$break" >/results/$name.break 2>&1
         case $vantage in both) which="with without" ;; *) which=$vantage ;; esac
         for vantage in $which; do
@@ -187,7 +205,7 @@ killings() {
     remember
     launch kill.none "$TUNPROOF" verify /run/with.toml --format json
     whole=$(awk '/elapsed_ms/ { print $2 }' /results/kill.none.facts)
-    for share in 15 40 70; do
+    for share in 10 30 55; do
         for victim in controller d s; do
             name=kill.$victim.$share
             remember
@@ -211,24 +229,27 @@ killings() {
 }
 
 if [ "${ONLY:-}" = goldens ]; then
-    . "$GUEST/goldens.sh"
-    : >/results/state
-    echo "GUEST: done"
+    [ "$LANE" = 1 ] || . "$GUEST/goldens.sh"
+    : >/results/state.$LANE
+    : >/results/build.$LANE
+    : >/results/done.$LANE
     exit
 fi
 
 begin=$(centiseconds)
-build >/results/build 2>&1
-[ "$(connection "5 5")" = works ] || echo "the healthy path does not work" >>/results/build
+build >/results/build.$LANE 2>&1
+[ "$(connection "5 5")" = works ] || echo "the healthy path does not work" >>/results/build.$LANE
 for host in d c gw; do $host ping -q -c 1 -W 2 $CIP >/dev/null; done
 gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
 path_file >/run/without.toml
 { path_file && echo 'via = "ip netns exec c"'; } >/run/with.toml
 state >/run/state.before
-echo "GUEST: built in $((($(centiseconds) - begin) * 10)) ms"
+echo "GUEST: lane $LANE built in $((($(centiseconds) - begin) * 10)) ms"
 cases
-single_hosts
-killings
+case $LANE in
+    0) killings ;;
+    1) single_hosts ;;
+esac
 state >/run/state.after
-diff /run/state.before /run/state.after >/results/state
-echo "GUEST: done"
+diff /run/state.before /run/state.after >/results/state.$LANE
+: >/results/done.$LANE
