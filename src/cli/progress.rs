@@ -14,6 +14,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 pub(super) struct ProgressLine {
     is_shown: bool,
     written: Option<Instant>,
+    /// How long it took to find out what was shown last.
+    cost: Duration,
 }
 
 impl ProgressLine {
@@ -23,13 +25,18 @@ impl ProgressLine {
         ProgressLine {
             is_shown: is_wanted && !is_dumb && std::io::stderr().is_terminal(),
             written: None,
+            cost: Duration::ZERO,
         }
     }
 
-    /// Shows how far it is, unless that was shown just now: finding it out takes time, too.
+    /// Shows how far it is, unless that was shown just now: finding it out takes time, a twentieth at most.
     pub(super) fn show(&mut self, progress: impl FnOnce() -> run::Progress) {
-        if self.is_shown && self.written.is_none_or(|at| at.elapsed() >= PERIOD) {
-            self.say(&line(&progress()));
+        let period = PERIOD.max(20 * self.cost);
+        if self.is_shown && self.written.is_none_or(|at| at.elapsed() >= period) {
+            let began = Instant::now();
+            let line = line(&progress());
+            self.cost = began.elapsed();
+            self.say(&line);
         }
     }
 
