@@ -3,7 +3,6 @@
 use crate::evidence::EvidenceId;
 use crate::exchange::Ipvs;
 use crate::exchange::IpvsKey;
-use crate::exchange::Neighbour;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteKind;
 use crate::plan::Form;
@@ -11,17 +10,17 @@ use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
-use crate::plan::Quoting;
 use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 use crate::verdict::ipvs;
+use crate::verdict::transit;
 
 /// Probes that the director's own IPVS encapsulates.
 const SCHEDULED: [ProbeKind; 2] = [ProbeKind::IpvsLoop, ProbeKind::Service];
 /// Probes that tunproof encapsulates.
-const CRAFTED: [ProbeKind; 3] = [
+pub(super) const CRAFTED: [ProbeKind; 3] = [
     ProbeKind::TunnelUdp,
     ProbeKind::TunnelSyn,
     ProbeKind::Reflect,
@@ -33,7 +32,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
     client_to_director(case);
     source(case);
     forward(case);
-    to_realserver(case);
+    transit::judge(case);
 }
 
 fn client_to_director(case: &mut Case<'_>) {
@@ -455,135 +454,4 @@ fn vip_not_on_director(case: &mut Case<'_>) {
         ],
         evidence,
     });
-}
-
-/// Does protocol 4 leave, and does it arrive?
-fn to_realserver(case: &mut Case<'_>) {
-    if case.is_proven(Hop::DirectorToRealserver) || case.is_broken(Hop::DirectorSource) {
-        return;
-    }
-    let rip = case.path.rip;
-    let forbidden = case.forbidden(&CRAFTED);
-    let silent = case.silence(None, Station::DirectorOut, &CRAFTED);
-    if let (Some(silence), Some(next_hop)) = (&silent, dead_next_hop(case)) {
-        let Neighbour { ip, device, .. } = next_hop;
-        let command = format!("ip neigh show {ip} dev {device}");
-        let summary = format!("{ip} on {device} does not answer ARP");
-        let evidence = vec![
-            case.cite_silence(silence),
-            case.cite_fact(DIRECTOR, &summary, &command),
-        ];
-        case.broken(Break {
-            code: Code::NextHopUnreachable,
-            hop: Hop::DirectorToRealserver,
-            between: None,
-            summary: format!("the director's next hop to {rip} does not answer: {summary}"),
-            detail: "The packets wait for a hardware address that never comes, and are dropped."
-                .to_owned(),
-            fix: vec![
-                case.on(DIRECTOR, format!("arping -c 3 -I {device} {ip}")),
-                case.on(DIRECTOR, format!("ip route get {rip}")),
-            ],
-            evidence,
-        });
-        return;
-    }
-    if forbidden.len() >= 3 || silent.is_some() {
-        let mut evidence: Vec<_> = forbidden.into_iter().take(1).collect();
-        if let Some(silence) = silent {
-            evidence.push(case.cite_silence(&silence));
-        }
-        case.broken(Break {
-            code: Code::DirectorFirewallEgress,
-            hop: Hop::DirectorToRealserver,
-            between: None,
-            summary: format!("the director's own firewall drops IPIP packets to {rip}"),
-            detail:
-                "The packets were handed to the kernel and none left: something on the director's \
-                     OUTPUT or POSTROUTING path drops protocol 4."
-                    .to_owned(),
-            fix: vec![
-                case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
-                case.on(
-                    DIRECTOR,
-                    format!("iptables -I OUTPUT -p 4 -d {rip} -j ACCEPT"),
-                ),
-            ],
-            evidence,
-        });
-        return;
-    }
-    let rejected = rejection(case);
-    if let Some(id) = rejected {
-        let Some(sighting) = case.sighting(id).cloned() else {
-            return;
-        };
-        let Form::IcmpError {
-            icmp_type, code, ..
-        } = sighting.form
-        else {
-            return;
-        };
-        case.broken(Break {
-            code: Code::TunnelRejected,
-            hop: Hop::DirectorToRealserver,
-            between: None,
-            summary: format!("{} refuses the IPIP packets to {rip}", sighting.source),
-            detail: format!(
-                "It answered the director with ICMP type {icmp_type} code {code}, quoting the tunnel \
-                 header: it is the router or host that drops them."
-            ),
-            fix: vec![case.on(DIRECTOR, format!("traceroute -n {rip}"))],
-            evidence: vec![id],
-        });
-        return;
-    }
-    if let Some(silence) = case.silence(Some(Station::DirectorOut), Station::RealserverIn, &[]) {
-        let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
-        case.broken(Break {
-            code: Code::TunnelLostInTransit,
-            hop: Hop::DirectorToRealserver,
-            between: Some((Station::DirectorOut, Station::RealserverIn)),
-            summary: format!("IPIP packets leave the director and do not reach {rip}"),
-            detail: format!(
-                "{} of them left the director and none arrived. A router or firewall between drops \
-                 IP protocol 4 (or everything) on the way to {rip}.",
-                silence.probes.len()
-            ),
-            fix: vec![
-                case.on(DIRECTOR, format!("traceroute -n {rip}")),
-                case.on(case.realserver(), "tcpdump -ln -i any 'ip proto 4'"),
-            ],
-            evidence,
-        });
-    }
-}
-
-/// An ICMP error from anyone but the real server that quotes the tunnel.
-fn rejection(case: &Case<'_>) -> Option<EvidenceId> {
-    let rip = case.path.rip;
-    case.sightings(&[], |item, sighting| {
-        item.station == Some(Station::DirectorIn)
-            && sighting.source != rip
-            && matches!(sighting.form, Form::IcmpError { of: Quoting::Tunnelled, icmp_type: 3, code }
-                if code != 4)
-    })
-    .first()
-    .copied()
-}
-
-/// The director's next hop to the real server, if the kernel could not resolve it.
-fn dead_next_hop(case: &Case<'_>) -> Option<Neighbour> {
-    let route = match case.route(DIRECTOR, case.path.rip, None, None)? {
-        RouteAnswer::Route(route) => route,
-        RouteAnswer::Error { .. } => return None,
-    };
-    let next_hop = route.gateway.unwrap_or(case.path.rip);
-    let after = case.evidence.host(DIRECTOR)?.after.as_ref()?;
-    after
-        .neighbours
-        .iter()
-        .find(|entry| entry.ip == next_hop && Some(&entry.device) == route.device.as_ref())
-        .filter(|entry| entry.state & (Neighbour::FAILED | Neighbour::INCOMPLETE) != 0)
-        .cloned()
 }

@@ -11,6 +11,8 @@ mod judge;
 mod judgement;
 mod network;
 mod realserver;
+mod service;
+mod transit;
 mod tunnel;
 
 pub use code::Code;

@@ -1,8 +1,5 @@
 //! The real server's hops: out of the tunnel, to the service, back out of the host.
 
-use std::collections::BTreeSet;
-
-use crate::evidence::Passage;
 use crate::evidence::Proof;
 use crate::evidence::Silence;
 use crate::exchange::HostFacts;
@@ -12,22 +9,14 @@ use crate::matching::Arp;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
-use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
-use crate::plan::Protocol;
 use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 use crate::verdict::gateway;
+use crate::verdict::service;
 use crate::verdict::tunnel;
-
-/// Probes that ask for the service itself.
-const ASKING: [ProbeKind; 3] = [
-    ProbeKind::TunnelSyn,
-    ProbeKind::IpvsLoop,
-    ProbeKind::Service,
-];
 
 /// Judges `decapsulation` to `gateway-arp`.
 pub(super) fn judge(case: &mut Case<'_>) {
@@ -35,65 +24,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
     gateway::judge(case);
     rewritten(case);
     accept(case);
-    service(case);
-    facts_alone(case);
-}
-
-/// Without a director nothing comes out of the tunnel: what the real server says of itself then goes into
-/// the reason, and proves nothing.
-fn facts_alone(case: &mut Case<'_>) {
-    let server = case.realserver();
-    let alone = case.evidence.host(Host::Director).is_none();
-    let Some(facts) = case.facts(server).cloned().filter(|_| alone) else {
-        return;
-    };
-    let (vip, cip, port) = (case.path.vip, case.path.cip, case.path.port);
-    let device = facts
-        .links
-        .iter()
-        .filter(|link| tunnel::is_tunnel(case, link))
-        .max_by_key(|link| link.up)
-        .map(|link| link.name.clone());
-    let Some(device) = device else { return };
-    let decides = "only a packet of the director decides: a vantage at `director`";
-    let question = format!("ip route get from {cip} to {vip} iif {device}");
-    let routed = match case.route(server, vip, Some(cip), Some(&device)) {
-        Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local => "local".to_owned(),
-        Some(RouteAnswer::Route(_)) => "not local".to_owned(),
-        Some(RouteAnswer::Error { error, .. }) => error,
-        None => "not answered".to_owned(),
-    };
-    let said = [
-        (Hop::Decapsulation, format!("{device} is up")),
-        (Hop::RealserverAccept, format!("`{question}` says {routed}")),
-        (
-            Hop::Service,
-            match listens(case, &facts) {
-                true => format!("a socket listens on port {port}"),
-                false => format!("no socket listens on {vip}:{port}"),
-            },
-        ),
-    ];
-    for (hop, fact) in said {
-        if !case.is_proven(hop) && !case.is_broken(hop) {
-            case.unproven(hop, format!("{fact}; {decides}"));
-        }
-    }
-}
-
-/// Whether a socket takes what is for the service.
-fn listens(case: &Case<'_>, facts: &HostFacts) -> bool {
-    let number = match case.path.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
-    facts.listeners.iter().any(|listener| {
-        listener.protocol == number
-            && listener.port == case.path.port
-            && listener
-                .address
-                .is_none_or(|address| address == case.path.vip)
-    })
+    service::judge(case);
 }
 
 /// The probes came out of the tunnel, and nothing left.
@@ -102,8 +33,8 @@ fn unanswered(case: &Case<'_>) -> Option<Silence> {
 }
 
 fn accept(case: &mut Case<'_>) {
-    if case.is_proven(Hop::RealserverAccept) && !asks_in_vain(case) {
-        if !case.is_proven(Hop::Service) && asks(case) {
+    if case.is_proven(Hop::RealserverAccept) && !service::asks_in_vain(case) {
+        if !case.is_proven(Hop::Service) && service::asks(case) {
             case.proofs.remove(&Hop::RealserverAccept);
             let reason = "packets to a closed port are delivered, and those to the service's port were not answered, \
                           too few of them to count";
@@ -306,7 +237,7 @@ fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
     let (vip, cip) = (case.path.vip, case.path.cip);
     let forbidden = case.forbidden(&[ProbeKind::SpoofSynack, ProbeKind::SpoofTrace]);
     let rules = case.on(server, "nft list ruleset; iptables-save -c");
-    let (port, protocol) = (case.path.port, protocol_name(case));
+    let (port, protocol) = (case.path.port, service::protocol_name(case));
     let waiting = gateway::arps(case, |arp| arp.operation == Arp::REQUEST && !arp.is_ours());
     let answered = gateway::arps(case, |arp| arp.operation == Arp::REPLY);
     let unresolved = !waiting.is_empty() && answered.is_empty();
@@ -381,165 +312,6 @@ fn forwarded_back(case: &mut Case<'_>) {
         fix: vec![case.on(server, format!("ip addr add {vip}/32 dev tunl0"))],
         evidence: vec![id],
     });
-}
-
-/// Whether a packet for the service came out of the tunnel and was not answered.
-fn asks(case: &Case<'_>) -> bool {
-    case.silences.iter().any(|s| {
-        ASKING.contains(&s.kind)
-            && case.path.protocol == Protocol::Tcp
-            && (s.after, s.at) == (Some(Station::RealserverTunnel), Station::RealserverOut)
-    })
-}
-
-/// Whether the real server answers closed ports, but the service's port not at all.
-fn asks_in_vain(case: &Case<'_>) -> bool {
-    !case.is_proven(Hop::Service)
-        && case
-            .silence(
-                Some(Station::RealserverTunnel),
-                Station::RealserverOut,
-                &ASKING,
-            )
-            .is_some()
-}
-
-fn protocol_name(case: &Case<'_>) -> &'static str {
-    match case.path.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
-fn service(case: &mut Case<'_>) {
-    if case.is_proven(Hop::Service) || case.is_broken(Hop::RealserverAccept) {
-        return;
-    }
-    let server = case.realserver();
-    let (vip, port) = (case.path.vip, case.path.port);
-    let name = protocol_name(case);
-    let listening = case.facts(server).map(|facts| listens(case, facts));
-    // What the director's own stack refuses is another matter.
-    let tunnelled: BTreeSet<ProbeId> = case
-        .evidence
-        .passages(case.number)
-        .filter(Passage::is_tunnelled)
-        .map(|passage| passage.probe.id)
-        .collect();
-    let refused = case.sightings(&ASKING, |item, sighting| {
-        let here = matches!(
-            item.station,
-            Some(Station::RealserverOut | Station::ClientIn)
-        );
-        here && tunnelled.contains(&sighting.probe)
-            && (sighting.form == Form::Refused
-                || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
-    });
-    let command = format!("ss -Hln{} sport = :{port}", &name[..1]);
-    let alone = case.evidence.host(Host::Director).is_none();
-    if !refused.is_empty() || alone && listening == Some(false) {
-        let mut evidence: Vec<_> = refused.into_iter().take(1).collect();
-        if listening == Some(false) {
-            let summary = format!("no {name} socket listens on {vip}:{port}");
-            evidence.push(case.cite_fact(server, summary, &command));
-        }
-        case.broken(Break {
-            code: Code::ServiceNotListening,
-            hop: Hop::Service,
-            between: None,
-            summary: format!("nothing listens on {vip}:{port} of the real server"),
-            detail: "The packet reaches the VIP and the kernel refuses it. The service must be bound to \
-                     the VIP or to any address."
-                .to_owned(),
-            fix: vec![case.on(server, command)],
-            evidence,
-        });
-        return;
-    }
-    if case.path.protocol == Protocol::Udp
-        && listening == Some(true)
-        && case.is_proven(Hop::RealserverAccept)
-    {
-        let summary =
-            format!("a udp socket is bound to {vip}:{port}, and closed ports are refused");
-        let cited = case.cite_fact(server, &summary, &command);
-        case.proven_by_fact(Hop::Service, &summary, vec![cited]);
-        return;
-    }
-    if !asks_in_vain(case)
-        || case.is_broken(Hop::GatewayArp)
-        || case.is_broken(Hop::RealserverEgress)
-    {
-        return;
-    }
-    let Some(silence) = case.silence(
-        Some(Station::RealserverTunnel),
-        Station::RealserverOut,
-        &ASKING,
-    ) else {
-        return;
-    };
-    let forbidden = case.forbidden(&[ProbeKind::SpoofSynack]);
-    if forbidden.len() >= 3 {
-        let cited = case.cite_silence(&silence);
-        case.broken(Break {
-            code: Code::RealserverFirewallEgress,
-            hop: Hop::RealserverEgress,
-            between: Some((Station::RealserverTunnel, Station::RealserverOut)),
-            summary: format!(
-                "the real server's firewall drops {name} that leaves from {vip}:{port}"
-            ),
-            detail: "Its kernel refuses even our own segments from there: OUTPUT drops them."
-                .to_owned(),
-            fix: vec![
-                case.on(server, "nft list ruleset; iptables-save -c"),
-                case.on(
-                    server,
-                    format!("iptables -I OUTPUT -s {vip} -p {name} --sport {port} -j ACCEPT"),
-                ),
-            ],
-            evidence: vec![forbidden[0], cited],
-        });
-        return;
-    }
-    let drops = |facts: Option<&HostFacts>| facts.and_then(|f| f.counter("TcpExtListenDrops"));
-    let record = case.evidence.host(server);
-    let before = drops(record.and_then(|record| record.before.as_ref()));
-    let overflows =
-        drops(record.and_then(|record| record.after.as_ref())) > before && before.is_some();
-    let cited = case.cite_silence(&silence);
-    let between = Some((Station::RealserverTunnel, Station::RealserverOut));
-    if overflows {
-        let fact = case.cite_fact(
-            server,
-            "TcpExtListenDrops rose",
-            "nstat -az TcpExtListenDrops",
-        );
-        case.broken(Break {
-            code: Code::ServiceSilent,
-            hop: Hop::Service,
-            between,
-            summary: format!("the service on {vip}:{port} takes no more connections"),
-            detail: "Its accept queue is full: the kernel drops new connections.".to_owned(),
-            fix: vec![case.on(server, command)],
-            evidence: vec![cited, fact],
-        });
-    } else {
-        case.broken(Break {
-            code: Code::RealserverFirewallDecapsulated,
-            hop: Hop::RealserverAccept,
-            between,
-            summary: format!("the real server's firewall drops {name} to {vip}:{port} after decapsulation"),
-            detail: "Probes to a closed port of the VIP are answered; those to the service are not, not \
-                     even refused."
-                .to_owned(),
-            fix: vec![
-                case.on(server, "nft list ruleset; iptables-save -c"),
-                case.on(server, format!("iptables -I INPUT -d {vip} -p {name} --dport {port} -j ACCEPT")),
-            ],
-            evidence: vec![cited],
-        });
-    }
 }
 
 /// Answers that leave with another source than the VIP.
