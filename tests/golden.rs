@@ -1,7 +1,9 @@
-//! What tunproof crafts is, octet for octet, what scapy makes of the same fields (`tests/data/README.md`).
+//! What tunproof crafts is, octet for octet, what scapy and the kernel make of the same fields
+//! (`tests/data/README.md`).
 
 use std::net::Ipv4Addr;
 
+use pcap_file::pcap::PcapReader;
 use tunproof::craft;
 use tunproof::craft::Ethernet;
 use tunproof::craft::Field;
@@ -17,7 +19,10 @@ use tunproof::plan::ProbeId;
 use tunproof::plan::ProbeKind;
 use tunproof::plan::Protocol;
 use tunproof::plan::SessionKey;
+use tunproof::wire;
+use tunproof::wire::IpProtocol;
 use tunproof::wire::Mac;
+use tunproof::wire::Octets;
 use tunproof::wire::TcpFlags;
 
 const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -302,4 +307,63 @@ fn golden_tail(count: usize, name: &str) -> Vec<u8> {
         .unwrap();
     let packet = hex::decode(line.trim()).unwrap();
     packet[packet.len() - count..].to_vec()
+}
+
+/// The same packet anew: what a person would write is taken over, what follows from it (lengths, protocols,
+/// header lengths, checksums) is left to the crafter.
+fn anew(datagram: Octets<'_>) -> Vec<Layer> {
+    let seen = wire::Ipv4::checked(datagram).unwrap();
+    let mut layers = vec![Layer::Ipv4(Ipv4 {
+        type_of_service: seen.type_of_service(),
+        identification: seen.identification(),
+        dont_fragment: seen.dont_fragment(),
+        time_to_live: seen.time_to_live(),
+        ..Ipv4::new(seen.source(), seen.destination())
+    })];
+    match seen.protocol() {
+        IpProtocol::IPIP => layers.extend(anew(seen.payload())),
+        IpProtocol::TCP => {
+            let tcp = wire::Tcp::checked(seen.payload()).unwrap();
+            layers.push(Layer::Tcp(Tcp {
+                sequence_number: tcp.sequence_number(),
+                acknowledgment_number: tcp.acknowledgment_number(),
+                window: tcp.window(),
+                options: tcp.options().to_vec(),
+                ..Tcp::new(tcp.source_port(), tcp.destination_port(), tcp.flags())
+            }));
+            layers.push(Layer::Raw(tcp.payload().bytes().to_vec()));
+        }
+        IpProtocol::UDP => {
+            let udp = wire::Udp::checked(seen.payload()).unwrap().start();
+            layers.push(Layer::Udp(Udp::new(udp.source_port, udp.destination_port)));
+            layers.push(Layer::Raw(udp.payload.bytes().to_vec()));
+        }
+        other => panic!("protocol {other} in a capture of tunnels"),
+    }
+    layers
+}
+
+/// What leaves a kernel by an `ipip` device and by IPVS, `tests/data/README.md` says how it was captured.
+#[test]
+fn tunnels_are_the_kernels() {
+    let capture = include_bytes!("data/kernel-ipip.pcap");
+    let mut reader = PcapReader::new(&capture[..]).unwrap();
+    let mut tunnelled = 0;
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.unwrap();
+        let frame = wire::Ethernet::checked(Octets::new(packet.data())).unwrap();
+        let datagram = wire::Ipv4::checked(frame.payload).unwrap();
+        assert_eq!(datagram.protocol(), IpProtocol::IPIP);
+        let length = usize::from(datagram.total_length());
+        let seen = &frame.payload.bytes()[..length];
+        let crafted = craft::build(&anew(Octets::new(seen))).unwrap();
+        assert_eq!(crafted.forced, []);
+        assert_eq!(
+            hex::encode(&crafted.bytes),
+            hex::encode(seen),
+            "\npacket {tunnelled}: crafted left, the kernel's right"
+        );
+        tunnelled += 1;
+    }
+    assert!(tunnelled >= 8, "only {tunnelled} packets");
 }

@@ -146,6 +146,9 @@ impl Evidence {
         if let Some(reason) = &record.lost {
             return Err(format!("{name} was lost: {reason}"));
         }
+        if let Some(reason) = self.misplaced(host) {
+            return Err(reason);
+        }
         if !record.tap_open {
             return Err(format!("no tap could be opened on {name}"));
         }
@@ -157,6 +160,15 @@ impl Evidence {
             )),
             Some(_) => Ok(()),
         }
+    }
+
+    /// Why a host cannot be the client that it is taken for: it does not have the client's address, so it
+    /// would spoof it, and sees nothing that is for it.
+    pub fn misplaced(&self, host: Host) -> Option<String> {
+        let facts = self.facts(host).filter(|_| host == Host::Client)?;
+        let cip = self.plan.paths[0].cip;
+        (!facts.is_local(cip))
+            .then(|| format!("{cip} is not an address of the host taken for the client"))
     }
 
     /// Notes that a probe is to be sent.
@@ -230,5 +242,80 @@ impl Evidence {
         if let (true, Some(path)) = (kernels, path) {
             self.scheduled.entry(sighting.probe).or_insert(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::exchange::Address;
+    use crate::exchange::Link;
+    use crate::plan::Path;
+    use crate::plan::Protocol;
+    use crate::plan::SessionKey;
+
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+    fn client_with(ip: Ipv4Addr) -> Evidence {
+        let path = Path {
+            realserver: "rs1".to_owned(),
+            vip: Ipv4Addr::new(192, 0, 2, 10),
+            port: 80,
+            protocol: Protocol::Tcp,
+            rip: Ipv4Addr::new(203, 0, 113, 5),
+            dip: None,
+            cip: CIP,
+            gateway: None,
+            tunnel: None,
+        };
+        let mut evidence = Evidence::new(Plan {
+            session: SessionKey::new([1; 16]),
+            paths: vec![path],
+            vantages: vec![Host::Client],
+            ingress: None,
+            egress: None,
+        });
+        let link = Link {
+            index: 2,
+            name: "eth0".to_owned(),
+            kind: None,
+            up: true,
+            running: true,
+            loopback: false,
+            noarp: false,
+            mtu: 1500,
+            mac: None,
+            addresses: vec![Address { ip, prefix: 24 }],
+            tunnel: None,
+        };
+        let record = evidence.host_mut(Host::Client);
+        record.tap_open = true;
+        record.statistics = Some(TapStatistics::default());
+        record.before = Some(HostFacts {
+            links: vec![link],
+            ..HostFacts::default()
+        });
+        evidence
+    }
+
+    #[test]
+    fn a_host_without_the_clients_address_hears_nothing_that_counts() {
+        assert_eq!(client_with(CIP).hears(Host::Client), Ok(()));
+        let elsewhere = client_with(Ipv4Addr::new(10, 0, 0, 2)).hears(Host::Client);
+        let reason = "198.51.100.7 is not an address of the host taken for the client";
+        assert_eq!(elsewhere, Err(reason.to_owned()));
+    }
+
+    #[test]
+    fn a_tap_that_lost_packets_hears_nothing_that_counts() {
+        let mut evidence = client_with(CIP);
+        evidence.host_mut(Host::Client).statistics = Some(TapStatistics {
+            received: 9,
+            dropped: 2,
+        });
+        let reason = "the tap on client lost 2 packets".to_owned();
+        assert_eq!(evidence.hears(Host::Client), Err(reason));
     }
 }

@@ -134,7 +134,7 @@ impl Probing {
     }
 
     fn plan_client(&mut self, evidence: &Evidence, path: usize, now: Mono) {
-        if !is_there(evidence, Host::Client) {
+        if !is_there(evidence, Host::Client) || evidence.misplaced(Host::Client).is_some() {
             return;
         }
         self.add(Aim::Probe(ProbeKind::Service), path, Host::Client, now, 1);

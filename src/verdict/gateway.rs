@@ -213,3 +213,150 @@ fn vip_advertised(case: &mut Case<'_>) {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::evidence::Evidence;
+    use crate::exchange::Address;
+    use crate::exchange::Capture;
+    use crate::exchange::HostFacts;
+    use crate::exchange::TapStatistics;
+    use crate::exchange::Wall;
+    use crate::matching::Certainty;
+    use crate::matching::Sighting;
+    use crate::plan::Host;
+    use crate::plan::Path;
+    use crate::plan::Plan;
+    use crate::plan::Probe;
+    use crate::plan::ProbeId;
+    use crate::plan::ProbeKind;
+    use crate::plan::Protocol;
+    use crate::plan::SessionKey;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+    const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+    fn capture(direction: Direction) -> Capture {
+        Capture {
+            time: Wall::default(),
+            device: "eth0".to_owned(),
+            hardware: 1,
+            direction,
+            protocol: Capture::ARP,
+            link_source: None,
+            bytes: Vec::new(),
+            original_length: 0,
+        }
+    }
+
+    /// A real server on the VIP's own link, whose kernel asked for somebody with the VIP as the sender.
+    fn advertised() -> Evidence {
+        let path = Path {
+            realserver: "rs1".to_owned(),
+            vip: VIP,
+            port: 80,
+            protocol: Protocol::Tcp,
+            rip: RIP,
+            dip: None,
+            cip: CIP,
+            gateway: None,
+            tunnel: None,
+        };
+        let host = Host::Realserver(0);
+        let mut evidence = Evidence::new(Plan {
+            session: SessionKey::new([1; 16]),
+            paths: vec![path],
+            vantages: vec![host],
+            ingress: None,
+            egress: None,
+        });
+        let record = evidence.host_mut(host);
+        record.tap_open = true;
+        record.statistics = Some(TapStatistics::default());
+        record.before = Some(HostFacts {
+            links: vec![Link {
+                index: 2,
+                name: "eth0".to_owned(),
+                kind: None,
+                up: true,
+                running: true,
+                loopback: false,
+                noarp: false,
+                mtu: 1500,
+                mac: Some([2, 0, 0, 0, 0, 1]),
+                addresses: vec![Address {
+                    ip: RIP,
+                    prefix: 24,
+                }],
+                tunnel: None,
+            }],
+            ..HostFacts::default()
+        });
+        let arp = Arp {
+            operation: Arp::REQUEST,
+            sender_mac: [2, 0, 0, 0, 0, 1],
+            sender: VIP,
+            target_mac: [0; 6],
+            target: Ipv4Addr::new(203, 0, 113, 1),
+        };
+        let what = What::Arp {
+            arp,
+            capture: capture(Direction::Out),
+        };
+        let station = Some(Station::RealserverArp);
+        evidence.append(host, station, Wall::default(), (None, Some(0)), what);
+        evidence
+    }
+
+    #[test]
+    fn a_vip_advertised_on_its_own_link_is_a_warning() {
+        let mut evidence = advertised();
+        let mut case = Case::new(&mut evidence, 0);
+        judge(&mut case);
+        let found: Vec<_> = case.findings.iter().map(|f| (f.code, f.severity)).collect();
+        assert_eq!(found, [(Code::VipAdvertised, Severity::Warning)]);
+        assert!(!case.is_broken(Hop::GatewayArp));
+    }
+
+    #[test]
+    fn packets_that_come_past_the_director_make_it_the_break() {
+        let mut evidence = advertised();
+        let id = ProbeId {
+            kind: ProbeKind::Service,
+            index: 0,
+        };
+        let plan = evidence.plan().clone();
+        let probe = Probe::new(id, 0, &plan.paths[0], &plan.session).unwrap();
+        let sighting = Sighting {
+            probe: id,
+            form: Form::Plain,
+            certainty: Certainty::Fields,
+            source: CIP,
+            destination: VIP,
+            ttl: 60,
+            outer: None,
+            flow: Some(probe.flow),
+            inner_ttl: Some(60),
+            sent_ttl: None,
+            quoted: None,
+        };
+        evidence.add_probe(probe);
+        let what = What::Seen {
+            sighting,
+            altered: Vec::new(),
+            capture: capture(Direction::In),
+        };
+        let station = Some(Station::RealserverIn);
+        let host = Host::Realserver(0);
+        evidence.append(host, station, Wall::default(), (Some(id), None), what);
+        let mut case = Case::new(&mut evidence, 0);
+        judge(&mut case);
+        let found: Vec<_> = case.findings.iter().map(|f| (f.code, f.severity)).collect();
+        assert_eq!(found, [(Code::VipAdvertised, Severity::Error)]);
+        assert!(case.is_broken(Hop::GatewayArp));
+    }
+}
