@@ -659,3 +659,60 @@ fn helper_sends() {
         other => panic!("no packet is called `{other}`"),
     }
 }
+
+#[test]
+fn a_proof_that_loses_an_agent_or_is_stopped_says_so() {
+    let lab = TestLab::up("lost");
+    // What is broken is probed for seconds.
+    assert!(
+        lab.run(&["break", "service-not-listening"])
+            .status
+            .success()
+    );
+    let whole = fs::read_to_string(lab.directory().join("path.toml")).unwrap();
+    let dying = whole.replacen(
+        &format!("via = \"{TUNPROOF} lab --name {} exec s", lab.name),
+        &format!(
+            "via = \"timeout -s KILL 0.5 {TUNPROOF} lab --name {} exec s",
+            lab.name
+        ),
+        1,
+    );
+    assert_ne!(whole, dying);
+    let verify = |path_file: &str| {
+        let path = lab.directory().join("test.toml");
+        fs::write(&path, path_file).unwrap();
+        let mut command = Command::new(TUNPROOF);
+        command.args(["verify", "--format", "json"]).arg(path);
+        command.env("TUNPROOF_AGENT", TUNPROOF);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let hops = |output: &Output| {
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["hops"].as_array().unwrap().len()
+    };
+
+    let lost = verify(&dying).wait_with_output().unwrap();
+    assert_eq!(lost.status.code(), Some(2), "{}", text(&lost));
+    let words = String::from_utf8_lossy(&lost.stderr);
+    assert!(words.contains("error: lost the agent on s: "), "{words}");
+    assert_eq!(hops(&lost), 12);
+
+    let child = verify(&whole);
+    thread::sleep(Duration::from_millis(700));
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let began = Instant::now();
+    let stopped = child.wait_with_output().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_ne!(stopped.status.code(), Some(0), "{}", text(&stopped));
+    let words = String::from_utf8_lossy(&stopped.stderr);
+    assert_eq!(
+        words,
+        "interrupted: the report says what was known by then\n"
+    );
+    assert_eq!(hops(&stopped), 12);
+    assert_eq!(lab.on("s", "ss -Hnt state syn-recv"), "");
+    fs::remove_file(lab.directory().join("test.toml")).unwrap();
+}

@@ -17,6 +17,7 @@ use crate::plan::Host;
 use crate::plan::Plan;
 use crate::report::Planned;
 use crate::report::dry_run;
+use crate::report::escape;
 use crate::run::Command;
 use crate::run::Engine;
 use crate::run::Event;
@@ -58,7 +59,19 @@ pub(super) fn text(plan: Plan, vias: &Vias, limits: Limits) -> Result<String, Fa
             _ => break,
         }
     }
-    Ok(dry_run(&packets))
+    let mut text = dry_run(&packets);
+    let unasked: Vec<_> = vias
+        .iter()
+        .filter(|(_, via)| **via != prove::local())
+        .map(|(host, _)| escape(&engine.evidence().plan().host_name(*host)))
+        .collect();
+    if !unasked.is_empty() {
+        text.push_str(&format!(
+            "not asked: {}; what depends on their routes (ARP requests) is not shown\n",
+            unasked.join(", ")
+        ));
+    }
+    Ok(text)
 }
 
 /// Keeps what a command would send.

@@ -74,7 +74,7 @@ pub fn dry_run(planned: &[Planned]) -> String {
         1 => "1 packet".to_owned(),
         number => format!("{number} packets"),
     };
-    let _ = writeln!(text, "{packets} at most; nothing was sent");
+    let _ = writeln!(text, "{packets} if nothing is answered; nothing was sent");
     text
 }
 
@@ -129,7 +129,7 @@ mod tests {
             "\n2. director afterwards, to close it, sends by a raw socket: ",
             "identification",
             "\n3. client connects to 192.0.2.10:80 and closes at once\n",
-            "\n3 packets at most; nothing was sent\n",
+            "\n3 packets if nothing is answered; nothing was sent\n",
         ] {
             assert!(text.contains(words), "{words}\n{text}");
         }
