@@ -21,6 +21,12 @@ pub(crate) fn results() -> &'static Path {
     RESULTS.get_or_init(boot)
 }
 
+/// The unit tests' binary, some of which need this kernel; `.ci/run` names it.
+pub(crate) fn unit_tests() -> Option<PathBuf> {
+    let path = std::env::var_os("GUEST_UNIT_TESTS")?;
+    Some(fs::canonicalize(path).expect("GUEST_UNIT_TESTS is a file"))
+}
+
 fn boot() -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = repository.join("target/guest");
@@ -47,10 +53,11 @@ fn boot() -> PathBuf {
     let log = File::create(&console).unwrap();
 
     let append = format!(
-        "console=ttyS0 loglevel=1 panic=-1 GUEST={} KERNEL={} TUNPROOF={} ONLY={}",
+        "console=ttyS0 loglevel=1 panic=-1 GUEST={} KERNEL={} TUNPROOF={} UNIT={} ONLY={}",
         repository.join("tests/guest").display(),
         unpacked.display(),
         env!("CARGO_BIN_EXE_tunproof"),
+        unit_tests().unwrap_or_default().display(),
         only()
     );
     let share = |id: &str, path: &Path, how: &str| {

@@ -24,4 +24,4 @@ mount --bind "/root$KERNEL/lib/modules" /root/lib/modules || give_up "modules"
 
 # As process 1, so that the kernel too looks for modprobe under the new root.
 exec chroot /root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-    TUNPROOF="$TUNPROOF" GUEST="$GUEST" ONLY="$ONLY" /bin/sh "$GUEST/run.sh" </dev/null
+    TUNPROOF="$TUNPROOF" GUEST="$GUEST" UNIT="$UNIT" ONLY="$ONLY" /bin/sh "$GUEST/run.sh" </dev/null

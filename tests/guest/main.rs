@@ -2,7 +2,8 @@
 //!
 //! `init.sh` is the guest's first process, `topology.sh` builds the path by plain tools, `run.sh`
 //! drives; what came of each case lies in `target/guest/results` and is judged here. One boot serves all tests.
-//! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host` and `kill` are names too.
+//! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host`, `kill` and
+//! `unit` are names too.
 
 mod boot;
 mod case;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use tunproof::plan::Hop;
 
 use boot::results;
+use boot::unit_tests;
 use case::Case;
 use case::blocks_unless_empty;
 use case::cases;
@@ -203,4 +205,15 @@ fn none(mut wrong: Vec<String>) {
         wrong.len(),
         wrong.join("\n\n")
     );
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn unit_tests_that_need_this_kernel_pass() {
+    if !wanted(results(), "unit") {
+        return;
+    }
+    unit_tests().expect("GUEST_UNIT_TESTS names the unit tests' binary, as `.ci/run` does");
+    let said = read(results(), "unit");
+    assert!(said.contains("2 passed; 0 failed"), "{said}");
 }

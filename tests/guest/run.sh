@@ -199,6 +199,13 @@ single_hosts() {
     settle /results/realserver.left
 }
 
+# The unit tests that need this kernel.
+units() {
+    wanted unit && [ -n "$UNIT" ] || return
+    "$UNIT" --ignored --test-threads=1 live:: >/results/unit 2>&1 </dev/null
+    facts unit $? 0
+}
+
 # kill -9 at a few moments of a healthy run: nobody gets to tidy up.
 killings() {
     wanted kill || return
@@ -248,7 +255,10 @@ echo "GUEST: lane $LANE built in $((($(centiseconds) - begin) * 10)) ms"
 cases
 case $LANE in
     0) killings ;;
-    1) single_hosts ;;
+    1)
+        single_hosts
+        units
+        ;;
 esac
 state >/run/state.after
 diff /run/state.before /run/state.after >/results/state.$LANE
