@@ -41,6 +41,7 @@ use tunproof::live::clock;
 use tunproof::live::controller::drive;
 use tunproof::live::fleet::Fleet;
 use tunproof::live::fleet::Report;
+use tunproof::live::network::Network;
 use tunproof::live::tap::Tap;
 use tunproof::live::vantage::AgentFailure;
 use tunproof::live::vantage::StartOptions;
@@ -90,6 +91,8 @@ fn in_namespace<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F + S
         ip("link add near type veth peer name far");
         ip("link set far up");
         ip("link set near up");
+        let mut network = Network::open().unwrap();
+        network.wait_until_passing("near").unwrap();
         ip("addr add 203.0.113.5/24 dev near");
         ip("route add default via 203.0.113.1 dev near");
         ip("neigh replace 203.0.113.1 lladdr 02:00:00:00:00:99 dev near nud stale");

@@ -298,6 +298,7 @@ mod tests {
         testbed::ip(&format!(
             "link add near mtu {mtu} type veth peer name far mtu {mtu}\nlink set near up\nlink set far up\n"
         ));
+        testbed::wait_until_passing(["near", "far"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use nix::sched::CloneFlags;
 use nix::sched::unshare;
 use nix::unistd::geteuid;
 
+use crate::live::network::Network;
+
 /// Runs `body` in a fresh network namespace. An ordinary user becomes root of a user namespace for it, which
 /// takes a process of one thread: the test runs once more under `unshare`. `test` is the test's own name,
 /// `concat!(module_path!(), "::name")`.
@@ -49,6 +51,14 @@ pub(super) fn ip(commands: &str) {
     input.write_all(commands.as_bytes()).unwrap();
     drop(input);
     assert!(ip.wait().unwrap().success(), "{commands}");
+}
+
+/// Waits until both ends of a veth pair that were switched on pass packets.
+pub(super) fn wait_until_passing(devices: [&str; 2]) {
+    let mut network = Network::open().unwrap();
+    for device in devices {
+        network.wait_until_passing(device).unwrap();
+    }
 }
 
 /// What `ip -j ARGUMENTS` says, in the calling thread's namespace.
