@@ -48,6 +48,7 @@ pub struct Evidence {
     hosts: BTreeMap<Host, HostRecord>,
     by_probe: HashMap<ProbeId, Vec<usize>>,
     scheduled: HashMap<ProbeId, usize>,
+    cut_short: Option<&'static str>,
     young: HashSet<ProbeId>,
 }
 
@@ -66,6 +67,7 @@ impl Evidence {
             hosts,
             by_probe: HashMap::new(),
             scheduled: HashMap::new(),
+            cut_short: None,
             young: HashSet::new(),
         }
     }
@@ -174,6 +176,16 @@ impl Evidence {
     /// Notes that a probe is to be sent.
     pub fn add_probe(&mut self, probe: Probe) {
         self.probes.push(probe);
+    }
+
+    /// Notes why probing ended before it was over.
+    pub fn cut_short(&mut self, why: &'static str) {
+        self.cut_short.get_or_insert(why);
+    }
+
+    /// Why probing ended before it was over, if it did.
+    pub fn is_cut_short(&self) -> Option<&'static str> {
+        self.cut_short
     }
 
     /// Notes that a probe was sent so shortly before the end that its silence says nothing.

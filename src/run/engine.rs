@@ -265,8 +265,15 @@ impl Engine {
     /// The user wants to stop: clean up and finish.
     pub fn handle_interrupt(&mut self, now: Mono) {
         match self.phase {
-            Phase::Preparing => self.finish(),
-            Phase::Probing(_) | Phase::Listening(_) => self.close(now),
+            Phase::Preparing => {
+                self.evidence.cut_short("it was interrupted");
+                self.finish();
+            }
+            Phase::Probing(_) => {
+                self.evidence.cut_short("it was interrupted");
+                self.close(now);
+            }
+            Phase::Listening(_) => self.close(now),
             Phase::Closing(_) | Phase::Finished => {}
         }
     }
@@ -318,13 +325,18 @@ impl Engine {
                         }
                     };
                     if late {
+                        self.evidence.cut_short("time was up");
                         self.close(now);
                     }
                 }
             }
             Phase::Probing(probing) => {
                 probing.advance(&self.evidence, now);
-                if probing.is_over(now) || late {
+                let over = probing.is_over(now);
+                if !over && late {
+                    self.evidence.cut_short("time was up");
+                }
+                if over || late {
                     self.close(now);
                 }
             }

@@ -323,6 +323,28 @@ impl<'a> Case<'a> {
         self.evidence.plan().host_name(host)
     }
 
+    /// How to find the rule of a host's firewall that drops what must pass; only its owner knows which may go.
+    pub(super) fn rules(&self, host: Host) -> Vec<String> {
+        vec![
+            self.on(
+                host,
+                "nft -a list ruleset | grep -nE 'table|chain|drop|reject'",
+            ),
+            self.on(host, "iptables-save -c | grep -nE 'DROP|REJECT'"),
+        ]
+    }
+
+    /// `via GATEWAY dev DEVICE` of a host's route, as far as it has one.
+    pub(super) fn via(&self, host: Host, to: Ipv4Addr) -> String {
+        let Some(RouteAnswer::Route(route)) = self.route(host, to, None, None) else {
+            return "via GATEWAY".to_owned();
+        };
+        let gateway = route.gateway.map(|gateway| format!("via {gateway}"));
+        let device = route.device.map(|device| format!("dev {device}"));
+        let words: Vec<_> = gateway.into_iter().chain(device).collect();
+        words.join(" ")
+    }
+
     /// A command to type on `host`.
     pub(super) fn on(&self, host: Host, command: impl AsRef<str>) -> String {
         format!("{}# {}", self.name(host), command.as_ref())

@@ -9,7 +9,6 @@ use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::ProbeKind;
-use crate::plan::Protocol;
 use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
@@ -115,6 +114,7 @@ fn source(case: &mut Case<'_>) {
     let (vip, rip, dip) = (case.path.vip, case.path.rip, case.path.dip);
     let own = dip.map_or_else(|| "DIP".to_owned(), |dip| dip.to_string());
     let command = format!("ip route get {rip}");
+    let via = case.via(DIRECTOR, rip);
     let (code, summary, detail, fix) = if source == vip {
         (
             Code::SourceIsVip,
@@ -126,10 +126,7 @@ fn source(case: &mut Case<'_>) {
                  of its own. The director must use an address that no real server has."
             ),
             vec![
-                case.on(
-                    DIRECTOR,
-                    format!("ip route replace {rip} via GATEWAY src {own}"),
-                ),
+                case.on(DIRECTOR, format!("ip route replace {rip} {via} src {own}")),
                 case.on(DIRECTOR, &command),
             ],
         )
@@ -146,7 +143,7 @@ fn source(case: &mut Case<'_>) {
                 case.on(server, format!("ip addr del {source} dev {device}")),
                 case.on(
                     DIRECTOR,
-                    format!("ip route replace {rip} via GATEWAY src ANOTHER_DIP"),
+                    format!("ip route replace {rip} {via} src ANOTHER_DIP"),
                 ),
             ],
         )
@@ -344,10 +341,6 @@ fn forward(case: &mut Case<'_>) {
             };
             let cited = case.cite_silence(&silence);
             let (vip, port, cip) = (case.path.vip, case.path.port, case.path.cip);
-            let protocol = match case.path.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            };
             case.broken(Break {
                 code: Code::DirectorFirewallIngress,
                 hop: Hop::DirectorForward,
@@ -356,13 +349,7 @@ fn forward(case: &mut Case<'_>) {
                 detail: "The same packets sent on the director itself are tunnelled; those that arrive from \
                          the client are not: PREROUTING or INPUT rules, or rp_filter there, drop them."
                     .to_owned(),
-                fix: vec![
-                    case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
-                    case.on(
-                        DIRECTOR,
-                        format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT"),
-                    ),
-                ],
+                fix: case.rules(DIRECTOR),
                 evidence: vec![cited, silence.evidence[0], own],
             });
         }
@@ -383,7 +370,7 @@ fn forward(case: &mut Case<'_>) {
                     .to_owned(),
                 fix: vec![
                     case.on(DIRECTOR, "ipvsadm -Ln --stats"),
-                    case.on(DIRECTOR, "nft list ruleset"),
+                    case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
                 ],
                 evidence,
             });

@@ -56,7 +56,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
             detail: format!(
                 "It answers the same question told to the real server's own address. The kernel asks with \
                  the VIP as the sender whenever a packet from the VIP finds no neighbour entry \
-                 (arp_announce 0 on {device}); {} requests of the kernel and {} of ours were not answered. Where \
+                 (arp_announce 0 on {device}). Of its requests {}, of ours {} were not answered. Where \
                  the kernel has the patch, `hidden` does the same.",
                 kernel_vip.len(),
                 ours_vip.len()

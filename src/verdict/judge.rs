@@ -116,6 +116,9 @@ fn deciders(case: &Case<'_>, hop: Hop) -> Vec<Host> {
 }
 
 fn what_would_decide(case: &Case<'_>, hop: Hop) -> String {
+    if let Some(why) = case.evidence.is_cut_short() {
+        return format!("{why} before it was decided");
+    }
     let deciders = deciders(case, hop);
     let deaf: Vec<String> = deciders
         .iter()
@@ -128,12 +131,24 @@ fn what_would_decide(case: &Case<'_>, hop: Hop) -> String {
     let missing: Vec<String> = deciders
         .iter()
         .filter(|host| case.evidence.host(**host).is_none())
-        .map(|host| format!("`{}`", vantage(*host)))
+        .map(|host| match host {
+            Host::Director => "`director`".to_owned(),
+            Host::Realserver(_) => format!("`realserver` ({})", case.name(*host)),
+            Host::Client => "`client`".to_owned(),
+        })
         .collect();
     let beyond = hop >= Hop::SpoofedSourceTransit;
     let listens = beyond && case.evidence.host(Host::Director).is_none();
     match missing.is_empty() {
-        true => "no probe got far enough to decide, and too few were silent to count".to_owned(),
+        true => match [Hop::RealserverEgress, Hop::GatewayArp]
+            .iter()
+            .find(|hop| case.is_broken(**hop))
+        {
+            Some(broken) => format!("no answer leaves the real server: {broken} is broken"),
+            None => {
+                "no probe got far enough to decide, and too few were silent to count".to_owned()
+            }
+        },
         false if listens => {
             format!(
                 "`tunproof listen` at the director, or a vantage at {}, would decide",
@@ -141,13 +156,5 @@ fn what_would_decide(case: &Case<'_>, hop: Hop) -> String {
             )
         }
         false => format!("a vantage at {} would decide", missing.join(" and ")),
-    }
-}
-
-fn vantage(host: Host) -> &'static str {
-    match host {
-        Host::Director => "director",
-        Host::Realserver(_) => "realserver",
-        Host::Client => "client",
     }
 }

@@ -384,7 +384,7 @@ fn client_silent(case: &mut Case<'_>) {
              program's raw handling of the address.",
             silence.probes.len()
         ),
-        fix: vec![case.on(Host::Client, "nft list ruleset; iptables-save -c")],
+        fix: case.rules(Host::Client),
         evidence,
     });
 }

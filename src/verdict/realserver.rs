@@ -222,8 +222,8 @@ fn no_route_to_client(case: &Case<'_>) -> Option<(Break, Facts)> {
             summary: format!("the real server has no route from {vip} to the client {cip}"),
             detail: format!("`{command}` says: {error}. Answers cannot leave."),
             fix: vec![
-                case.on(server, "ip route add default via GATEWAY"),
                 case.on(server, "ip rule; ip route show table all"),
+                case.on(server, &command),
             ],
             evidence: Vec::new(),
         },
@@ -236,8 +236,6 @@ fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
     let forbidden = case.forbidden(&[ProbeKind::SpoofSynack, ProbeKind::SpoofTrace]);
-    let rules = case.on(server, "nft list ruleset; iptables-save -c");
-    let (port, protocol) = (case.path.port, service::protocol_name(case));
     let waiting = gateway::arps(case, |arp| arp.operation == Arp::REQUEST && !arp.is_ours());
     let answered = gateway::arps(case, |arp| arp.operation == Arp::REPLY);
     let unresolved = !waiting.is_empty() && answered.is_empty();
@@ -253,10 +251,7 @@ fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
                 summary: format!("the real server's firewall drops what leaves from {vip}"),
                 detail: "Its kernel refuses even our own packets from the VIP: OUTPUT drops them."
                     .to_owned(),
-                fix: vec![
-                    rules,
-                    case.on(server, format!("iptables -I OUTPUT -s {vip} -j ACCEPT")),
-                ],
+                fix: case.rules(server),
                 evidence: forbidden[..1].to_vec(),
             },
             Vec::new(),
@@ -271,13 +266,7 @@ fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
             detail: "They come out of the tunnel, routing would deliver them to the VIP, and no answer of \
                      any kind leaves."
                 .to_owned(),
-            fix: vec![
-                rules,
-                case.on(
-                    server,
-                    format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT"),
-                ),
-            ],
+            fix: case.rules(server),
             evidence: Vec::new(),
         },
         Vec::new(),
@@ -359,13 +348,10 @@ fn rewritten(case: &mut Case<'_>) {
                 "The client asked the VIP and takes answers from no other address. A source NAT or \
                      masquerade rule on the real server rewrites them."
                     .to_owned(),
-            fix: vec![
-                case.on(server, "nft list ruleset; iptables-save -t nat -c"),
-                case.on(
-                    server,
-                    format!("iptables -t nat -I POSTROUTING -s {vip} -j ACCEPT"),
-                ),
-            ],
+            fix: vec![case.on(
+                server,
+                "nft -a list ruleset | grep -nE 'snat|masquerade|saddr set'; iptables-save -t nat -c",
+            )],
             evidence: vec![first],
         });
     } else if let Some(first) = probes.first().copied() {

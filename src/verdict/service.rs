@@ -110,13 +110,7 @@ fn answers(case: &mut Case<'_>) {
             ),
             detail: "Its kernel refuses even our own segments from there: OUTPUT drops them."
                 .to_owned(),
-            fix: vec![
-                case.on(server, "nft list ruleset; iptables-save -c"),
-                case.on(
-                    server,
-                    format!("iptables -I OUTPUT -s {vip} -p {name} --sport {port} -j ACCEPT"),
-                ),
-            ],
+            fix: case.rules(server),
             evidence: vec![forbidden[0], cited],
         });
         return;
@@ -152,10 +146,7 @@ fn answers(case: &mut Case<'_>) {
             detail: "Probes to a closed port of the VIP are answered; those to the service are not, not \
                      even refused."
                 .to_owned(),
-            fix: vec![
-                case.on(server, "nft list ruleset; iptables-save -c"),
-                case.on(server, format!("iptables -I INPUT -d {vip} -p {name} --dport {port} -j ACCEPT")),
-            ],
+            fix: case.rules(server),
             evidence: vec![cited],
         });
     }

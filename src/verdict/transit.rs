@@ -60,13 +60,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
                 "The packets were handed to the kernel and none left: something on the director's \
                      OUTPUT or POSTROUTING path drops protocol 4."
                     .to_owned(),
-            fix: vec![
-                case.on(DIRECTOR, "nft list ruleset; iptables-save -c"),
-                case.on(
-                    DIRECTOR,
-                    format!("iptables -I OUTPUT -p 4 -d {rip} -j ACCEPT"),
-                ),
-            ],
+            fix: case.rules(DIRECTOR),
             evidence,
         });
         return;

@@ -112,7 +112,7 @@ fn decapsulation_fault(
                 format!(
                     "{rip} refuses the IPIP packets with ICMP type 3 code {code}, as a firewall does"
                 ),
-                vec![on("nft list ruleset; iptables-save -c".to_owned())],
+                case.rules(server),
             ));
         }
         return form.map(|_| {
@@ -191,13 +191,7 @@ fn decapsulation_fault(
             "{} is up and takes them, so the real server's firewall drops protocol 4",
             incoming.name
         ),
-        vec![
-            on("nft list ruleset; iptables-save -c".to_owned()),
-            on(format!(
-                "iptables -I INPUT -p 4 -s {} -j ACCEPT",
-                dip.map_or_else(|| "DIP".to_owned(), |dip| dip.to_string())
-            )),
-        ],
+        case.rules(server),
     ))
 }
 
