@@ -74,6 +74,8 @@ codes! {
     RealserverFirewallDecapsulated = "realserver-firewall-decapsulated",
     /// Nothing listens on VIP:port.
     ServiceNotListening = "service-not-listening",
+    /// The service's socket is bound to another address than the VIP.
+    ServiceBoundElsewhere = "service-bound-elsewhere",
     /// The service takes no more connections.
     ServiceSilent = "service-silent",
     /// The real server has no route to the client.

@@ -58,18 +58,36 @@ fn answers(case: &mut Case<'_>) {
     let alone = case.evidence.host(Host::Director).is_none();
     if !refused.is_empty() || alone && listening == Some(false) {
         let mut evidence: Vec<_> = refused.into_iter().take(1).collect();
+        let elsewhere = bound_elsewhere(case);
         if listening == Some(false) {
-            let summary = format!("no {name} socket listens on {vip}:{port}");
+            let summary = match &elsewhere {
+                Some(elsewhere) => {
+                    format!("the {name} sockets on port {port} are bound to {elsewhere}")
+                }
+                None => format!("no {name} socket listens on {vip}:{port}"),
+            };
             evidence.push(case.cite_fact(server, summary, &command));
         }
+        let (code, summary, detail) = match elsewhere {
+            Some(elsewhere) => (
+                Code::ServiceBoundElsewhere,
+                format!("the service listens on {elsewhere}, not on the VIP {vip}"),
+                "The packet reaches the VIP and the kernel refuses it: the service's socket is bound to \
+                 another address. It must be bound to the VIP or to any address.",
+            ),
+            None => (
+                Code::ServiceNotListening,
+                format!("nothing listens on {vip}:{port} of the real server"),
+                "The packet reaches the VIP and the kernel refuses it. The service must be bound to the VIP \
+                 or to any address.",
+            ),
+        };
         case.broken(Break {
-            code: Code::ServiceNotListening,
+            code,
             hop: Hop::Service,
             between: None,
-            summary: format!("nothing listens on {vip}:{port} of the real server"),
-            detail: "The packet reaches the VIP and the kernel refuses it. The service must be bound to \
-                     the VIP or to any address."
-                .to_owned(),
+            summary,
+            detail: detail.to_owned(),
             fix: vec![case.on(server, command)],
             evidence,
         });
@@ -180,14 +198,34 @@ pub(super) fn protocol_name(case: &Case<'_>) -> &'static str {
     }
 }
 
-/// Whether a socket takes what is for the service.
-fn listens(case: &Case<'_>, facts: &HostFacts) -> bool {
-    let number = match case.path.protocol {
+/// Where the sockets on the service's port are bound, if none of them takes what is for the VIP.
+fn bound_elsewhere(case: &Case<'_>) -> Option<String> {
+    let facts = case.facts(case.realserver())?;
+    if listens(case, facts) {
+        return None;
+    }
+    let port = case.path.port;
+    let ends: Vec<String> = facts
+        .listeners
+        .iter()
+        .filter(|listener| listener.protocol == number(case) && listener.port == port)
+        .filter_map(|listener| Some(format!("{}:{port}", listener.address?)))
+        .collect();
+    (!ends.is_empty()).then(|| ends.join(", "))
+}
+
+/// The IP protocol number of the service.
+fn number(case: &Case<'_>) -> u8 {
+    match case.path.protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
-    };
+    }
+}
+
+/// Whether a socket takes what is for the service.
+fn listens(case: &Case<'_>, facts: &HostFacts) -> bool {
     facts.listeners.iter().any(|listener| {
-        listener.protocol == number
+        listener.protocol == number(case)
             && listener.port == case.path.port
             && listener
                 .address

@@ -39,6 +39,7 @@ pub(super) fn of(code: Code) -> Page {
                 | Code::DirectorNotForwarding
                 | Code::Loss
                 | Code::NextHopUnreachable
+                | Code::ServiceBoundElsewhere
                 | Code::ServiceSilent
         ),
     };
@@ -106,6 +107,15 @@ pub(super) fn of(code: Code) -> Page {
              may have set it, or somebody who drains the server.",
             "The destination's weight, read over netlink, is 0, and no probe is scheduled to it.",
             &["director# ipvsadm -e -t VIP:PORT -r RIP -i -w 1"],
+        ),
+        Code::ServiceBoundElsewhere => page(
+            Hop::Service,
+            Q4,
+            "The service listens on the port, but on another address of the real server, most often the RIP or \
+             the loopback. Behind LVS-TUN packets arrive for the VIP.",
+            "A probe to VIP:PORT is refused by the real server, whose only listening sockets on that port are \
+             bound elsewhere.",
+            &["rs# ss -tulnp"],
         ),
         Code::NextHopUnreachable => page(
             Hop::DirectorToRealserver,
