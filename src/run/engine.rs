@@ -30,7 +30,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             rate: 100,
-            timeout: Duration::from_secs(20),
+            timeout: Duration::from_secs(30),
         }
     }
 }

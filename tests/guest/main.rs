@@ -2,8 +2,8 @@
 //!
 //! `init.sh` is the guest's first process, `topology.sh` builds the path by plain tools, `run.sh`
 //! drives; what came of each case lies in `target/guest/results` and is judged here. One boot serves all tests.
-//! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host`, `kill` and
-//! `unit` are names too.
+//! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host`, `kill`,
+//! `two-servers` and `unit` are names too.
 
 mod boot;
 mod case;
@@ -195,6 +195,40 @@ fn two_terminals_find_each_others_probes() {
         ));
     }
     none(wrong);
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn real_servers_are_proven_side_by_side() {
+    let results = results();
+    if !wanted(results, "two-servers") {
+        return;
+    }
+    let verdicts = |name: &str| {
+        let text = read(results, &format!("{name}.json"));
+        let report: Value = serde_json::from_str(&text).unwrap_or_default();
+        let paths = report["paths"].as_array().cloned().unwrap_or_default();
+        let verdict = |path: &Value| path["verdict"].as_str().unwrap_or_default().to_owned();
+        let verdicts: Vec<_> = paths.iter().map(verdict).collect();
+        (fact(results, name, "exit"), verdicts, paths)
+    };
+    let (exit, both, paths) = verdicts("two-servers");
+    assert_eq!(
+        (exit, both),
+        (0, vec!["proven".into(), "proven".into()]),
+        "{paths:#?}"
+    );
+    let (exit, one, paths) = verdicts("two-servers.one-down");
+    assert_eq!(
+        (exit, one),
+        (1, vec!["proven".into(), "broken".into()]),
+        "{paths:#?}"
+    );
+    let finding = &paths[1]["findings"][0];
+    assert_eq!(
+        (&finding["code"], &finding["hop"]),
+        (&"tunnel-down".into(), &"decapsulation".into())
+    );
 }
 
 fn none(mut wrong: Vec<String>) {

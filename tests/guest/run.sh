@@ -199,6 +199,35 @@ single_hosts() {
     settle /results/realserver.left
 }
 
+# A second real server beside the first: both well, then the second without its tunnel.
+two_servers() {
+    wanted two-servers || return
+    local rip=203.0.113.13
+    ip -batch - <<END
+netns add s2
+link add eth2 netns gw type veth peer name eth0 netns s2
+END
+    host gw "203.0.113.9/29 dev eth2" </dev/null
+    host s2 "$rip/29 dev eth0" "$VIP/32 dev tunl0" <<END
+link set tunl0 up
+route add default via 203.0.113.9
+END
+    ip -n isp route add 203.0.113.8/29 via 10.0.4.2
+    ip -n core route add 203.0.113.8/29 via 10.0.3.2
+    busybox nsenter --net=/run/netns/s2 busybox httpd -p 0.0.0.0:80 -h /run/www
+    d ipvsadm -a -t $VIP:80 -r $rip -i -w 1
+    {
+        path_file
+        printf 'via = "ip netns exec c"\n[[realserver]]\nname = "rs2"\nip = "%s"\nvia = "ip netns exec s2"\n' $rip
+    } >/run/two.toml
+    run two-servers "$TUNPROOF" verify /run/two.toml --format json
+    ip -n s2 link set tunl0 down
+    run two-servers.one-down "$TUNPROOF" verify /run/two.toml --format json
+    d ipvsadm -d -t $VIP:80 -r $rip
+    ip netns pids s2 | xargs -r kill
+    ip netns del s2
+}
+
 # The unit tests that need this kernel.
 units() {
     wanted unit && [ -n "$UNIT" ] || return
@@ -257,6 +286,7 @@ case $LANE in
     0) killings ;;
     1)
         single_hosts
+        two_servers
         units
         ;;
 esac
