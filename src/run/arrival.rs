@@ -28,7 +28,7 @@ pub(super) enum Noted {
 
 /// Notes a packet that `host` saw, if it is ours.
 ///
-/// A packet counts only if its probe was sent in this session; a listener, which cannot know, takes every
+/// A packet counts only if its probe was sent in the session; a listener, which cannot know, takes every
 /// number of the session's key.
 pub(super) fn note(
     evidence: &mut Evidence,
