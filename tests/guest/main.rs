@@ -3,7 +3,7 @@
 //! `init.sh` is the guest's first process, `topology.sh` builds the path by plain tools, `run.sh`
 //! drives; what came of each case lies in `target/guest/results` and is judged here. One boot serves all tests.
 //! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host`, `kill`,
-//! `two-servers` and `unit` are names too.
+//! `two-servers`, `own-lab` and `unit` are names too.
 
 mod boot;
 mod case;
@@ -228,6 +228,26 @@ fn real_servers_are_proven_side_by_side() {
     assert_eq!(
         (&finding["code"], &finding["hop"]),
         (&"tunnel-down".into(), &"decapsulation".into())
+    );
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn the_lab_takes_the_kernels_own_ipip_and_ipvs() {
+    let results = results();
+    if !wanted(results, "own-lab") {
+        return;
+    }
+    let said = read(results, "own-lab.stderr");
+    let left = read(results, "own-lab.left");
+    assert_eq!(
+        (fact(results, "own-lab", "exit"), left.as_str()),
+        (0, ""),
+        "{said}"
+    );
+    assert!(
+        said.contains("mended") && !said.contains("stand-in"),
+        "{said}"
     );
 }
 

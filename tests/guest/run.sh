@@ -228,6 +228,12 @@ END
     ip netns del s2
 }
 
+# tunproof's own lab, which takes the kernel's ipip and IPVS where they are.
+own_lab() {
+    wanted own-lab || return
+    run own-lab "$TUNPROOF" lab demo
+}
+
 # The unit tests that need this kernel.
 units() {
     wanted unit && [ -n "$UNIT" ] || return
@@ -287,6 +293,7 @@ case $LANE in
     1)
         single_hosts
         two_servers
+        own_lab
         units
         ;;
 esac
