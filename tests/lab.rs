@@ -716,3 +716,79 @@ fn a_proof_that_loses_an_agent_or_is_stopped_says_so() {
     assert_eq!(lab.on("s", "ss -Hnt state syn-recv"), "");
     fs::remove_file(lab.directory().join("test.toml")).unwrap();
 }
+
+/// What `verify` says of the lab: exit status, the first broken hop, the codes of errors and warnings.
+fn verified(lab: &TestLab) -> (Option<i32>, String, Vec<String>) {
+    let path = lab.directory().join("path.toml");
+    let output = Command::new(TUNPROOF)
+        .args(["verify", "--format", "json"])
+        .arg(path)
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    let all = |list: &str| report[list].as_array().unwrap().clone();
+    let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let broken = all("hops")
+        .into_iter()
+        .find(|hop| hop["verdict"] == "broken")
+        .map_or_else(String::new, |hop| word(&hop["id"]));
+    let codes = all("findings")
+        .into_iter()
+        .filter(|finding| finding["severity"] != "note")
+        .map(|finding| word(&finding["code"]))
+        .collect();
+    (output.status.code(), broken, codes)
+}
+
+fn unless_proven(lab: &TestLab, when: &str) -> Option<String> {
+    let got = verified(lab);
+    let proven = (Some(0), String::new(), Vec::new());
+    (got != proven).then(|| format!("{when}\nexpected a proof\ngot      {got:?}"))
+}
+
+/// `lab break` says which finding to expect at which hop, and `verify` finds it; nothing on a healthy lab.
+#[test]
+fn verify_names_each_fault_and_nothing_on_a_healthy_lab() {
+    const LABS: usize = 6;
+    let examine = |number: usize| {
+        let lab = TestLab::up(&format!("verify{number}"));
+        let mut wrong = Vec::new();
+        wrong.extend(unless_proven(&lab, "healthy"));
+        let mut tried = 0;
+        for fault in FAULTS.iter().skip(number).step_by(LABS) {
+            let broke = lab.run(&["break", fault.name]);
+            if kernel_forbids(&broke) {
+                continue;
+            }
+            let said = text(&broke);
+            let expected = said
+                .lines()
+                .find_map(|line| line.strip_prefix("expect ")?.split(';').next())
+                .unwrap_or_else(|| panic!("{}: {said}", fault.name));
+            let (code, hop) = expected.split_once(" at ").unwrap();
+            let (status, broken, codes) = verified(&lab);
+            if (status, broken.as_str()) != (Some(1), hop) || !codes.iter().any(|c| c == code) {
+                let got = format!("exit {status:?}, {broken} first, {codes:?}");
+                wrong.push(format!(
+                    "{}\nexpected {expected}\ngot      {got}",
+                    fault.name
+                ));
+            }
+            lab.run(&["mend"]);
+            tried += 1;
+        }
+        wrong.extend(unless_proven(&lab, "mended"));
+        (tried, wrong)
+    };
+    let found: Vec<_> = thread::scope(|scope| {
+        let labs: Vec<_> = (0..LABS)
+            .map(|number| scope.spawn(move || examine(number)))
+            .collect();
+        labs.into_iter().map(|lab| lab.join().unwrap()).collect()
+    });
+    let tried: usize = found.iter().map(|(tried, _)| tried).sum();
+    assert!(tried >= 28, "only {tried} faults were tried");
+    let wrong: Vec<_> = found.into_iter().flat_map(|(_, wrong)| wrong).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n\n"));
+}
