@@ -119,11 +119,6 @@ impl Evidence {
         self.scheduled.get(&probe.id).copied().unwrap_or(probe.path)
     }
 
-    /// Whether IPVS was seen to choose a real server for this probe.
-    pub fn is_scheduled(&self, probe: ProbeId) -> bool {
-        self.scheduled.contains_key(&probe)
-    }
-
     /// What is known of a vantage; `None` if tunproof does not run there.
     pub fn host(&self, host: Host) -> Option<&HostRecord> {
         self.hosts.get(&host)

@@ -189,6 +189,15 @@ pub struct Address {
     pub prefix: u8,
 }
 
+impl Address {
+    /// Whether `ip` is in the network of this address.
+    pub fn contains(&self, ip: Ipv4Addr) -> bool {
+        let shift = 32 - u32::from(self.prefix.min(32));
+        let bits = |ip: Ipv4Addr| u32::from(ip).checked_shr(shift).unwrap_or(0);
+        bits(self.ip) == bits(ip)
+    }
+}
+
 /// The endpoints of an `ipip` device, `ip -d link show type ipip`; `None` is `any`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelEnds {

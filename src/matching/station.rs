@@ -43,10 +43,5 @@ fn is_tunnel(capture: &Capture, path: &Path, facts: Option<&HostFacts>) -> bool 
     let kind = facts
         .and_then(|facts| facts.links.iter().find(|link| link.name == capture.device))
         .and_then(|link| link.kind.as_deref());
-    capture.hardware == ARPHRD_TUNNEL
-        || kind == Some("ipip")
-        || match &path.tunnel {
-            Some(named) => *named == capture.device,
-            None => capture.device == "tunl0",
-        }
+    capture.hardware == ARPHRD_TUNNEL || path.is_tunnel(&capture.device, kind)
 }

@@ -20,6 +20,24 @@ pub enum Protocol {
     Udp,
 }
 
+impl Protocol {
+    /// Its number in an IPv4 header.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+
+    /// Its name, as in a path file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
 /// One path: client, director, one real server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
@@ -41,6 +59,14 @@ pub struct Path {
     pub gateway: Option<Ipv4Addr>,
     /// The real server's tunnel device, where the user named it; else it is discovered.
     pub tunnel: Option<String>,
+}
+
+impl Path {
+    /// Whether a device of the real server may take the path's packets out of the tunnel: any of the kind
+    /// `ipip`, and the one that the user named, whatever its kind; without a name `tunl0`.
+    pub fn is_tunnel(&self, device: &str, kind: Option<&str>) -> bool {
+        kind == Some("ipip") || device == self.tunnel.as_deref().unwrap_or("tunl0")
+    }
 }
 
 /// Everything that one command sets out to prove.

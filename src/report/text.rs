@@ -8,7 +8,6 @@ use anstyle::Style;
 
 use crate::evidence::EvidenceId;
 use crate::plan::Hop;
-use crate::plan::Protocol;
 use crate::report::EvidenceReport;
 use crate::report::FindingReport;
 use crate::report::HopReport;
@@ -47,10 +46,7 @@ pub fn text(report: &Report, verbose: bool) -> String {
 
 /// Draws a path: hosts as the nodes of a road, hops as what lies between them.
 fn draw(page: &mut Page, report: &Report, path: &PathReport) {
-    let protocol = match path.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
+    let protocol = path.protocol.name();
     let client = path
         .cip
         .map_or("any client".to_owned(), |cip| cip.to_string());

@@ -130,13 +130,13 @@ pub(super) fn egress(facts: &HostFacts, path: &Path) -> Option<Egress> {
     let address = link
         .addresses
         .iter()
-        .find(|address| address.ip != path.vip && contains(address.ip, address.prefix, next_hop))
+        .find(|address| address.ip != path.vip && address.contains(next_hop))
         .or_else(|| link.addresses.iter().find(|address| address.ip != path.vip))
         .map_or(path.rip, |address| address.ip);
     let vip_on_link = link
         .addresses
         .iter()
-        .any(|a| a.prefix < 32 && contains(a.ip, a.prefix, path.vip));
+        .any(|a| a.prefix < 32 && a.contains(path.vip));
     Some(Egress {
         next_hop,
         address,
@@ -160,10 +160,10 @@ pub(super) fn tunnels<'a>(
     facts: &'a HostFacts,
     path: &'a Path,
 ) -> impl Iterator<Item = &'a Link> + 'a {
-    facts.links.iter().filter(|link| match &path.tunnel {
-        Some(named) => link.name == *named,
-        None => link.kind.as_deref() == Some("ipip") || link.name == "tunl0",
-    })
+    facts
+        .links
+        .iter()
+        .filter(|link| path.is_tunnel(&link.name, link.kind.as_deref()))
 }
 
 fn realserver_routes(path: &Path) -> Vec<RouteQuery> {
@@ -189,10 +189,4 @@ fn path_of(host: Host) -> usize {
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
     }
-}
-
-fn contains(network: Ipv4Addr, prefix: u8, address: Ipv4Addr) -> bool {
-    let shift = 32 - u32::from(prefix.min(32));
-    let bits = |ip: Ipv4Addr| u32::from(ip).checked_shr(shift).unwrap_or(0);
-    bits(network) == bits(address)
 }

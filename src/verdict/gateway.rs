@@ -138,14 +138,13 @@ fn vip_advertised(case: &mut Case<'_>) {
     let Some(facts) = case.facts(server) else {
         return;
     };
-    let bits = |ip: std::net::Ipv4Addr, prefix: u8| u32::from(ip) >> (32 - u32::from(prefix));
     let on_link = |link: &&Link| {
         !link.loopback
             && !link.noarp
-            && link.addresses.iter().any(|address| {
-                (1..32).contains(&address.prefix)
-                    && bits(address.ip, address.prefix) == bits(vip, address.prefix)
-            })
+            && link
+                .addresses
+                .iter()
+                .any(|address| (1..32).contains(&address.prefix) && address.contains(vip))
     };
     let Some(device) = facts
         .links

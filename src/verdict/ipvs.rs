@@ -15,9 +15,10 @@ const DIRECTOR: Host = Host::Director;
 pub(super) fn fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
     let facts = case.facts(DIRECTOR)?;
     let (vip, port, rip) = (case.path.vip, case.path.port, case.path.rip);
-    let (number, flag) = match case.path.protocol {
-        Protocol::Tcp => (6, "-t"),
-        Protocol::Udp => (17, "-u"),
+    let number = case.path.protocol.number();
+    let flag = match case.path.protocol {
+        Protocol::Tcp => "-t",
+        Protocol::Udp => "-u",
     };
     let service = format!("{flag} {vip}:{port}");
     let add_service = case.on(DIRECTOR, format!("ipvsadm -A {service} -s wlc"));

@@ -36,7 +36,7 @@ fn answers(case: &mut Case<'_>) {
     }
     let server = case.realserver();
     let (vip, port) = (case.path.vip, case.path.port);
-    let name = protocol_name(case);
+    let name = case.path.protocol.name();
     let listening = case.facts(server).map(|facts| listens(case, facts));
     // What the director's own stack refuses is another matter.
     let tunnelled: BTreeSet<ProbeId> = case
@@ -191,13 +191,6 @@ pub(super) fn asks_in_vain(case: &Case<'_>) -> bool {
             .is_some()
 }
 
-pub(super) fn protocol_name(case: &Case<'_>) -> &'static str {
-    match case.path.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
 /// Where the sockets on the service's port are bound, if none of them takes what is for the VIP.
 fn bound_elsewhere(case: &Case<'_>) -> Option<String> {
     let facts = case.facts(case.realserver())?;
@@ -208,24 +201,18 @@ fn bound_elsewhere(case: &Case<'_>) -> Option<String> {
     let ends: Vec<String> = facts
         .listeners
         .iter()
-        .filter(|listener| listener.protocol == number(case) && listener.port == port)
+        .filter(|listener| {
+            listener.protocol == case.path.protocol.number() && listener.port == port
+        })
         .filter_map(|listener| Some(format!("{}:{port}", listener.address?)))
         .collect();
     (!ends.is_empty()).then(|| ends.join(", "))
 }
 
-/// The IP protocol number of the service.
-fn number(case: &Case<'_>) -> u8 {
-    match case.path.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    }
-}
-
 /// Whether a socket takes what is for the service.
 fn listens(case: &Case<'_>, facts: &HostFacts) -> bool {
     facts.listeners.iter().any(|listener| {
-        listener.protocol == number(case)
+        listener.protocol == case.path.protocol.number()
             && listener.port == case.path.port
             && listener
                 .address

@@ -196,9 +196,5 @@ fn decapsulation_fault(
 }
 
 pub(super) fn is_tunnel(case: &Case<'_>, link: &Link) -> bool {
-    link.kind.as_deref() == Some("ipip")
-        || match &case.path.tunnel {
-            Some(named) => link.name == *named,
-            None => link.name == "tunl0",
-        }
+    case.path.is_tunnel(&link.name, link.kind.as_deref())
 }
