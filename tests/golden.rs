@@ -66,6 +66,8 @@ fn probes_are_scapys() {
     let cleanup = |kind| craft::cleanup(&probe(kind, Protocol::Tcp), &key).unwrap();
     let limited = probe(ProbeKind::SpoofTrace, Protocol::Tcp).with_ttl(1);
     let service = probe(ProbeKind::Service, Protocol::Udp);
+    let traced = probe(ProbeKind::TunnelTrace, Protocol::Tcp).with_ttl(2);
+    let sized = probe(ProbeKind::Mtu, Protocol::Tcp).with_size(1001);
     compare(
         include_str!("data/scapy-probes.hex"),
         vec![
@@ -83,11 +85,18 @@ fn probes_are_scapys() {
             ("service.3", sent(ProbeKind::Service)),
             ("service.3-udp", craft::probe(&service, &key)),
             ("control-synack.3", sent(ProbeKind::ControlSynack)),
+            ("tunnel-trace.3-ttl-2", craft::probe(&traced, &key)),
+            ("tunnel-control.3", sent(ProbeKind::TunnelControl)),
+            ("mtu.3-of-1001", craft::probe(&sized, &key)),
+            ("open-tunnel.3", sent(ProbeKind::OpenTunnel)),
+            ("reflect-syn.3", sent(ProbeKind::ReflectSyn)),
+            ("cleanup-of-reflect-syn.3", cleanup(ProbeKind::ReflectSyn)),
         ],
     );
     for kind in ProbeKind::ALL {
         let opened = craft::cleanup(&probe(kind, Protocol::Udp), &key).is_some();
-        assert_eq!(opened, kind == ProbeKind::TunnelSyn, "{kind}");
+        let opens = matches!(kind, ProbeKind::TunnelSyn | ProbeKind::ReflectSyn);
+        assert_eq!(opened, opens, "{kind}");
     }
 }
 

@@ -69,7 +69,7 @@ fn probes() -> Vec<Probe> {
                 gateway: None,
                 tunnel: None,
             };
-            for index in [0, 3, 4095] {
+            for index in [0, 3, 2047] {
                 probes.push(Probe::new(ProbeId { kind, index }, 0, &path, &key()).unwrap());
             }
         }

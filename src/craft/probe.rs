@@ -26,13 +26,22 @@ const MSS_1460: [u8; 4] = [2, 4, 0x05, 0xb4];
 /// What Linux offers in a SYN.
 const WINDOW: u16 = 64_240;
 
+/// Octets of an IPv4 header without options (RFC 791 §3.1).
+const IPV4_HEADER: usize = 20;
+
+/// Octets before the payload of a UDP probe without a tunnel.
+const UDP_HEADERS: usize = IPV4_HEADER + 8;
+
+/// Octets that a UDP probe carries at least.
+const LEAST_PAYLOAD: usize = 16;
+
 /// Why the expectations below hold: a probe has a few fixed, small layers.
 const FITS: &str = "a probe's layers fit in their headers";
 
 /// The packet of `probe`, from its outermost IPv4 header on.
 ///
-/// Its own header has the key's identification, and so has the tunnel header; neither has DF, which the
-/// probes are too small to need. A UDP probe carries 16 octets: the tag (8, big endian), the number (2),
+/// Its own header has the key's identification, and so has the tunnel header; both have DF if the probe has
+/// a size, to which zeros then fill it up. A UDP probe carries 16 octets: the tag (8, big endian), the number (2),
 /// the time to live (1), 0 (3), and two that tune the checksum to the key's. A SYN has the cookie as its
 /// sequence number; a SYN-ACK has it as its acknowledgment number, and the tag's lower half as its
 /// sequence number; both carry MSS 1460 and window 64240.
@@ -50,7 +59,7 @@ pub fn probe(probe: &Probe, key: &SessionKey) -> Vec<u8> {
     let transport = match (probe.flow.protocol, probe.id.kind.sends_syn_ack()) {
         (Protocol::Udp, _) => vec![
             Layer::Udp(Udp::new(source_port, destination_port)),
-            Layer::Raw(udp_payload(probe, key).to_vec()),
+            Layer::Raw(udp_payload(probe, key)),
         ],
         (Protocol::Tcp, false) => vec![Layer::Tcp(Tcp {
             sequence_number: key.cookie(probe.id),
@@ -109,35 +118,47 @@ pub fn arp_request(sender_mac: [u8; 6], sender_ip: Ipv4Addr, target_ip: Ipv4Addr
 }
 
 fn on_the_wire(probe: &Probe, key: &SessionKey, transport: Vec<Layer>) -> Vec<u8> {
+    let dont_fragment = probe.size.is_some();
     let tunnel = probe.tunnel.map(|tunnel| {
         Layer::Ipv4(Ipv4 {
             identification: key.outer_identification(probe.id),
             time_to_live: tunnel.ttl,
+            dont_fragment,
             ..Ipv4::new(tunnel.source, tunnel.destination)
         })
     });
     let own = Layer::Ipv4(Ipv4 {
         identification: key.identification(probe.id),
         time_to_live: probe.ttl,
+        dont_fragment,
         ..Ipv4::new(probe.flow.source, probe.flow.destination)
     });
     let layers: Vec<_> = tunnel.into_iter().chain([own]).chain(transport).collect();
     build(&layers).expect(FITS).bytes
 }
 
-fn udp_payload(probe: &Probe, key: &SessionKey) -> [u8; 16] {
-    let mut payload = [0; 16];
+fn udp_payload(probe: &Probe, key: &SessionKey) -> Vec<u8> {
+    let headers = UDP_HEADERS
+        + if probe.tunnel.is_some() {
+            IPV4_HEADER
+        } else {
+            0
+        };
+    let wanted = probe
+        .size
+        .map_or(0, |size| usize::from(size).saturating_sub(headers));
+    let mut payload = vec![0; wanted.max(LEAST_PAYLOAD)];
     payload[..8].copy_from_slice(&key.tag(probe.id).to_be_bytes());
     payload[8..10].copy_from_slice(&probe.id.number().to_be_bytes());
-    payload[10] = probe.ttl;
+    payload[10] = probe.outermost_ttl();
     let tuning = tuning(&probe.flow, key.udp_checksum(probe.id), &payload);
-    payload[14..].copy_from_slice(&tuning.to_be_bytes());
+    payload[14..LEAST_PAYLOAD].copy_from_slice(&tuning.to_be_bytes());
     payload
 }
 
 /// The two octets that, in the place of zeros, give the datagram the checksum `wanted`: the checksum falls
 /// by as much as they add, modulo 0xffff.
-fn tuning(flow: &Flow, wanted: u16, payload: &[u8; 16]) -> u16 {
+fn tuning(flow: &Flow, wanted: u16, payload: &[u8]) -> u16 {
     let untuned = build(&[
         Layer::Udp(Udp {
             checksum: Field::Forced(0),
@@ -178,6 +199,7 @@ mod tests {
             },
             ttl,
             tunnel: None,
+            size: None,
         }
     }
 

@@ -49,7 +49,8 @@ impl Evidence {
     /// whether they are enough or not.
     pub fn silences(&self, path: usize) -> Vec<Silence> {
         let mut silences: Vec<Silence> = Vec::new();
-        for passage in self.passages(path) {
+        let passages = self.passages(path);
+        for passage in passages.filter(|passage| !passage.probe.id.kind.is_aside()) {
             let Some((next, last_seen)) = self.falls_silent(&passage) else {
                 continue;
             };

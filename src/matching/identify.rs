@@ -227,6 +227,10 @@ fn sends_udp(kind: ProbeKind) -> bool {
         kind,
         ProbeKind::TunnelUdp
             | ProbeKind::Reflect
+            | ProbeKind::TunnelTrace
+            | ProbeKind::TunnelControl
+            | ProbeKind::Mtu
+            | ProbeKind::OpenTunnel
             | ProbeKind::SpoofTrace
             | ProbeKind::ControlTrace
             | ProbeKind::IpvsLoop

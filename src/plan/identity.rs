@@ -207,7 +207,7 @@ mod tests {
     fn probes() -> impl Iterator<Item = ProbeId> {
         ProbeKind::ALL
             .into_iter()
-            .flat_map(|kind| (0..4096).map(move |index| ProbeId { kind, index }))
+            .flat_map(|kind| (0..ProbeId::PER_KIND).map(move |index| ProbeId { kind, index }))
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         let taken = probes()
             .filter(|probe| theirs.by_cookie(ours.cookie(*probe)).is_some())
             .count();
-        // 49,152 cookies, each taken with a chance of 2^-16 at most.
+        // 30,720 cookies, each taken with a chance of 2^-16 at most.
         assert!(taken < 10, "{taken} cookies of another session were taken");
     }
 

@@ -227,10 +227,45 @@ const CONTROL_SYNACK: &[Waypoint] = &[
     at(Station::RealserverIn, Form::Rst, &[]),
 ];
 
+/// What protocol 4 is compared with.
+const TUNNEL_CONTROL: &[Waypoint] = &[
+    at(Station::DirectorOut, Form::Plain, &[]),
+    at(Station::RealserverIn, Form::Plain, &[]),
+    at(Station::RealserverOut, Form::PORT_UNREACHABLE, &[]),
+    at(Station::DirectorIn, Form::PORT_UNREACHABLE, &[]),
+];
+/// Of a size that need not pass: it proves nothing about packets of another.
+const MTU: &[Waypoint] = &[
+    at(Station::DirectorOut, Form::Tunnelled, &[]),
+    at(Station::RealserverIn, Form::Tunnelled, &[]),
+    at(Station::RealserverTunnel, Form::Plain, &[]),
+    at(Station::RealserverOut, Form::PORT_UNREACHABLE, &[]),
+    at(Station::DirectorIn, Form::PORT_UNREACHABLE, &[]),
+];
+const OPEN_TUNNEL: &[Waypoint] = &[
+    at(Station::ClientOut, Form::Tunnelled, &[]),
+    at(Station::RealserverIn, Form::Tunnelled, &[]),
+    at(Station::RealserverTunnel, Form::Plain, &[]),
+    at(Station::RealserverOut, Form::PORT_UNREACHABLE, &[]),
+    at(Station::ClientIn, Form::PORT_UNREACHABLE, &[]),
+];
+/// As [`REFLECT`]; but a socket that answers the director answers.
+const REFLECT_SYN: &[Waypoint] = &[
+    PROBE_LEAVES,
+    TUNNEL_IN,
+    DECAPSULATED,
+    at(Station::RealserverOut, Form::SynAck, &[Hop::Service]),
+    at(Station::DirectorIn, Form::SynAck, &[Hop::Service]),
+];
+
 /// The stations that a probe of `kind`, sent with its full time to live, and its answers must pass.
 pub fn itinerary(kind: ProbeKind, service: Protocol) -> &'static [Waypoint] {
     match (kind, service) {
-        (ProbeKind::TunnelUdp, _) => TUNNEL_UDP,
+        (ProbeKind::TunnelUdp | ProbeKind::TunnelTrace, _) => TUNNEL_UDP,
+        (ProbeKind::TunnelControl, _) => TUNNEL_CONTROL,
+        (ProbeKind::Mtu, _) => MTU,
+        (ProbeKind::OpenTunnel, _) => OPEN_TUNNEL,
+        (ProbeKind::ReflectSyn, _) => REFLECT_SYN,
         (ProbeKind::TunnelSyn, _) => TUNNEL_SYN,
         (ProbeKind::IpvsLoop, Protocol::Tcp) => IPVS_LOOP,
         (ProbeKind::IpvsLoop, Protocol::Udp) => IPVS_UDP,

@@ -38,11 +38,21 @@ pub enum ProbeKind {
     Service = 9,
     /// Real server: SYN-ACK RIP→CIP.
     ControlSynack = 10,
+    /// Director: the same as tunnel-udp, with a limited outer time to live.
+    TunnelTrace = 11,
+    /// Director: UDP DIP→RIP closed port, limited or full time to live: what protocol 4 is compared with.
+    TunnelControl = 12,
+    /// Director: IPIP(DIP→RIP){DIP→VIP UDP closed port} of a given size, DF on both headers.
+    Mtu = 13,
+    /// Client: IPIP(CIP→RIP){CIP→VIP UDP closed port}: is the tunnel open to anyone?
+    OpenTunnel = 14,
+    /// Director: IPIP(DIP→RIP){DIP→VIP:port SYN}: does the service answer, by the director alone?
+    ReflectSyn = 15,
 }
 
 impl ProbeKind {
     /// Every kind.
-    pub const ALL: [ProbeKind; 10] = [
+    pub const ALL: [ProbeKind; 15] = [
         ProbeKind::TunnelUdp,
         ProbeKind::TunnelSyn,
         ProbeKind::IpvsLoop,
@@ -53,6 +63,11 @@ impl ProbeKind {
         ProbeKind::SpoofSynack,
         ProbeKind::Service,
         ProbeKind::ControlSynack,
+        ProbeKind::TunnelTrace,
+        ProbeKind::TunnelControl,
+        ProbeKind::Mtu,
+        ProbeKind::OpenTunnel,
+        ProbeKind::ReflectSyn,
     ];
 
     /// The kind's name.
@@ -68,12 +83,35 @@ impl ProbeKind {
             ProbeKind::SpoofSynack => "spoof-synack",
             ProbeKind::Service => "service",
             ProbeKind::ControlSynack => "control-synack",
+            ProbeKind::TunnelTrace => "tunnel-trace",
+            ProbeKind::TunnelControl => "tunnel-control",
+            ProbeKind::Mtu => "mtu",
+            ProbeKind::OpenTunnel => "open-tunnel",
+            ProbeKind::ReflectSyn => "reflect-syn",
         }
     }
 
     /// Whether its probes keep one flow (Paris traceroute).
     pub fn is_trace(self) -> bool {
-        matches!(self, ProbeKind::SpoofTrace | ProbeKind::ControlTrace)
+        matches!(
+            self,
+            ProbeKind::SpoofTrace
+                | ProbeKind::ControlTrace
+                | ProbeKind::TunnelTrace
+                | ProbeKind::TunnelControl
+        )
+    }
+
+    /// Whether it asks something beside the path: its silence says nothing of the packets that clients
+    /// send.
+    pub fn is_aside(self) -> bool {
+        matches!(
+            self,
+            ProbeKind::TunnelTrace
+                | ProbeKind::TunnelControl
+                | ProbeKind::Mtu
+                | ProbeKind::OpenTunnel
+        )
     }
 
     /// Whether its probes are SYN-ACKs, which a host that sent no SYN answers with an RST.
@@ -87,7 +125,7 @@ impl ProbeKind {
     /// Whether its probes open half a connection on the real server, which must be closed again.
     pub fn opens(self, service: Protocol) -> bool {
         match self {
-            ProbeKind::TunnelSyn => true,
+            ProbeKind::TunnelSyn | ProbeKind::ReflectSyn => true,
             ProbeKind::IpvsLoop | ProbeKind::Service => service == Protocol::Tcp,
             _ => false,
         }
@@ -100,7 +138,7 @@ impl fmt::Display for ProbeKind {
     }
 }
 
-/// A probe's name: its kind and its number within the kind (0 to 4095). Written `tunnel-syn.3`.
+/// A probe's name: its kind and its number within the kind (0 to 2047). Written `tunnel-syn.3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeId {
     /// The kind.
@@ -111,16 +149,16 @@ pub struct ProbeId {
 
 impl ProbeId {
     /// How many probes of a kind a session can have.
-    pub const PER_KIND: u16 = 4096;
+    pub const PER_KIND: u16 = 2048;
 
-    /// The 16-bit number that the identity carries: the kind in the upper 4 bits; never 0.
+    /// The 16-bit number that the identity carries: the kind in the upper 5 bits; never 0.
     pub fn number(self) -> u16 {
-        (self.kind as u16) << 12 | self.index & (Self::PER_KIND - 1)
+        (self.kind as u16) << 11 | self.index & (Self::PER_KIND - 1)
     }
 
     /// The probe of a number, if its kind exists.
     pub fn from_number(number: u16) -> Option<ProbeId> {
-        let kind = *ProbeKind::ALL.get(usize::from(number >> 12).checked_sub(1)?)?;
+        let kind = *ProbeKind::ALL.get(usize::from(number >> 11).checked_sub(1)?)?;
         Some(ProbeId {
             kind,
             index: number & (Self::PER_KIND - 1),
@@ -196,6 +234,8 @@ pub struct Probe {
     pub ttl: u8,
     /// The tunnel header, if it has one.
     pub tunnel: Option<Tunnel>,
+    /// Octets of the whole packet, with DF on every header; `None` is as few as it takes, without DF.
+    pub size: Option<u16>,
 }
 
 impl Probe {
@@ -217,13 +257,21 @@ impl Probe {
         let (vip, cip, rip, port) = (path.vip, path.cip, path.rip, path.port);
         let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
         let (from, flow) = match id.kind {
-            ProbeKind::TunnelUdp => (Host::Director, flow(udp, cip, client_port, vip, closed)),
+            ProbeKind::TunnelUdp | ProbeKind::TunnelTrace => {
+                (Host::Director, flow(udp, cip, client_port, vip, closed))
+            }
+            ProbeKind::TunnelControl => (
+                Host::Director,
+                flow(udp, path.dip?, client_port, rip, closed),
+            ),
+            ProbeKind::OpenTunnel => (Host::Client, flow(udp, cip, client_port, vip, closed)),
+            ProbeKind::ReflectSyn => (Host::Director, flow(tcp, path.dip?, client_port, vip, port)),
             ProbeKind::TunnelSyn => (Host::Director, flow(tcp, cip, client_port, vip, port)),
             ProbeKind::IpvsLoop => (
                 Host::Director,
                 flow(path.protocol, cip, client_port, vip, port),
             ),
-            ProbeKind::Reflect => (
+            ProbeKind::Reflect | ProbeKind::Mtu => (
                 Host::Director,
                 flow(udp, path.dip?, client_port, vip, closed),
             ),
@@ -249,18 +297,21 @@ impl Probe {
                 flow(path.protocol, cip, client_port, vip, port),
             ),
         };
-        let tunnelled = matches!(
-            id.kind,
-            ProbeKind::TunnelUdp | ProbeKind::TunnelSyn | ProbeKind::Reflect
-        );
-        let tunnel = match tunnelled {
-            true => Some(Tunnel {
-                source: path.dip?,
-                destination: rip,
-                ttl: Self::FULL_TTL,
-            }),
-            false => None,
+        let tunnelled_by = match id.kind {
+            ProbeKind::TunnelUdp
+            | ProbeKind::TunnelSyn
+            | ProbeKind::Reflect
+            | ProbeKind::TunnelTrace
+            | ProbeKind::Mtu
+            | ProbeKind::ReflectSyn => Some(path.dip?),
+            ProbeKind::OpenTunnel => Some(cip),
+            _ => None,
         };
+        let tunnel = tunnelled_by.map(|source| Tunnel {
+            source,
+            destination: rip,
+            ttl: Self::FULL_TTL,
+        });
         Some(Probe {
             id,
             path: index,
@@ -268,17 +319,32 @@ impl Probe {
             flow,
             ttl: Self::FULL_TTL,
             tunnel,
+            size: None,
         })
     }
 
-    /// The same probe with this time to live, on the innermost header.
+    /// The same probe with this time to live, on the outermost header.
     pub fn with_ttl(mut self, ttl: u8) -> Probe {
-        self.ttl = ttl;
+        match &mut self.tunnel {
+            Some(tunnel) => tunnel.ttl = ttl,
+            None => self.ttl = ttl,
+        }
         self
+    }
+
+    /// The same probe of so many octets in all, with DF.
+    pub fn with_size(mut self, size: u16) -> Probe {
+        self.size = Some(size);
+        self
+    }
+
+    /// The time to live of the outermost header.
+    pub fn outermost_ttl(&self) -> u8 {
+        self.tunnel.map_or(self.ttl, |tunnel| tunnel.ttl)
     }
 
     /// Whether routers are meant to drop it on the way.
     pub fn is_limited(&self) -> bool {
-        self.ttl < Self::FULL_TTL
+        self.outermost_ttl() < Self::FULL_TTL
     }
 }

@@ -298,12 +298,12 @@ mod tests {
 
     /// What the fixture's file must say of each packet.
     const COMMENTS: [&str; 5] = [
-        "e2 tunnel-syn.1: sent IPIP 192.0.2.2 > 203.0.113.5 { 198.51.100.7:62153 > 192.0.2.10:80 SYN }",
-        "e3 tunnel-syn.0 at director.out: IPIP 192.0.2.2 > 203.0.113.5 { 198.51.100.7:56990 > 192.0.2.10:80 SYN }, \
+        "e2 tunnel-syn.1: sent IPIP 192.0.2.2 > 203.0.113.5 { 198.51.100.7:56108 > 192.0.2.10:80 SYN }",
+        "e3 tunnel-syn.0 at director.out: IPIP 192.0.2.2 > 203.0.113.5 { 198.51.100.7:63284 > 192.0.2.10:80 SYN }, \
          ttl 64 on eth1 (director-to-realserver of rs1)",
-        "e4 tunnel-syn.0 at realserver.in: IPIP 192.0.2.2 > 203.0.113.5 { 198.51.100.7:56990 > 192.0.2.10:80 SYN }, \
+        "e4 tunnel-syn.0 at realserver.in: IPIP 192.0.2.2 > 203.0.113.5 { 198.51.100.7:63284 > 192.0.2.10:80 SYN }, \
          ttl 64 on eth0 (director-to-realserver of rs1)",
-        "e5 tunnel-syn.0 at realserver.tunnel: 198.51.100.7:56990 > 192.0.2.10:80 SYN, ttl 64 on tunl0 \
+        "e5 tunnel-syn.0 at realserver.tunnel: 198.51.100.7:63284 > 192.0.2.10:80 SYN, ttl 64 on tunl0 \
          (decapsulation, realserver-accept of rs1)",
         "e6: sent ARP, Request who-has 203.0.113.1 (ff:ff:ff:ff:ff:ff) tell 203.0.113.5, length 28",
     ];

@@ -386,7 +386,7 @@ mod tests {
   ┊ ✘ realserver-accept      broken between realserver.tunnel and realserver.out
   ┊     what leaves the tunnel is dropped before it reaches a socket
   ┊     e7   rs1: 3 probes were taken out of the tunnel and none was answered
-  ┊     e5   realserver.tunnel: 198.51.100.7:56990 > 192.0.2.10:80 SYN, ttl 64
+  ┊     e5   realserver.tunnel: 198.51.100.7:63284 > 192.0.2.10:80 SYN, ttl 64
   ┊          on tunl0
   ┊     type rs1# sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.tunl0.rp_filter=0
   ┊ · service                skipped: realserver-accept is broken
