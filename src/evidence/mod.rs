@@ -6,6 +6,7 @@ mod item;
 mod ledger;
 mod passage;
 mod silence;
+mod size;
 
 pub use item::EvidenceId;
 pub use item::Item;
@@ -16,3 +17,5 @@ pub use ledger::HostRecord;
 pub use passage::Passage;
 pub use passage::Proof;
 pub use silence::Silence;
+pub use size::SizedProbe;
+pub use size::Sizes;

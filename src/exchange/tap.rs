@@ -26,6 +26,7 @@ pub struct TapPath {
 /// - IPv4 protocol 4 whose inner header goes from CIP or DIP to VIP;
 /// - IPv4 between CIP and VIP, between DIP and VIP, between CIP and RIP; of TCP between CIP and RIP only
 ///   segments with SYN or RST, lest an agent that is reached by ssh from the client sees its own words;
+/// - UDP from DIP to RIP, to traceroute's ports (33434 to 33523);
 /// - ICMP errors (types 3, 4, 5, 11, 12) to VIP, DIP, RIP or CIP;
 /// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP.
 ///

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use crate::exchange::TapSpec;
+use crate::plan::SessionKey;
 
 /// The most instructions the kernel takes (`BPF_MAXINSNS`).
 pub(crate) const LIMIT: usize = 4096;
@@ -20,10 +22,12 @@ const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
 const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
 const LOAD_WORD_X: u16 = 0x40; // BPF_LD | BPF_W | BPF_IND
+const LOAD_HALF_X: u16 = 0x48; // BPF_LD | BPF_H | BPF_IND
 const LOAD_BYTE_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
 const HEADER_LENGTH_TO_X: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH: X = 4 * (packet[k] & 15)
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 const JUMP_BITS: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
@@ -66,6 +70,8 @@ struct Sets {
     service: Pairs,
     /// What the control probes go between.
     control: Pairs,
+    /// Director → the real servers that its control probes go to.
+    director: Pairs,
     /// VIP → the inner sources that are sent to it through the tunnel.
     tunnelled: BTreeMap<u32, Vec<u32>>,
     /// Where ICMP errors go.
@@ -80,6 +86,7 @@ impl Sets {
     fn of(spec: &TapSpec) -> Sets {
         let mut service = Vec::new();
         let mut control = Vec::new();
+        let mut director = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
         let mut tunnelled = BTreeMap::<Ipv4Addr, BTreeSet<Ipv4Addr>>::new();
         let mut errors = BTreeSet::new();
         let mut open = BTreeSet::new();
@@ -94,6 +101,9 @@ impl Sets {
             service.push((cip, vip));
             service.extend(path.dip.map(|dip| (dip, vip)));
             control.push((cip, rip));
+            if let Some(dip) = path.dip {
+                director.entry(dip).or_default().insert(rip);
+            }
             tunnelled
                 .entry(vip)
                 .or_default()
@@ -104,6 +114,7 @@ impl Sets {
         Sets {
             service: both_ways(&service),
             control: both_ways(&control),
+            director: grouped(director),
             tunnelled: tunnelled
                 .into_iter()
                 .map(|(vip, sources)| (vip.to_bits(), numbers(sources)))
@@ -121,6 +132,10 @@ fn both_ways(pairs: &[(Ipv4Addr, Ipv4Addr)]) -> Pairs {
         destinations.entry(*a).or_default().insert(*b);
         destinations.entry(*b).or_default().insert(*a);
     }
+    grouped(destinations)
+}
+
+fn grouped(destinations: BTreeMap<Ipv4Addr, BTreeSet<Ipv4Addr>>) -> Pairs {
     let mut grouped = Pairs::new();
     for (source, destinations) in destinations {
         grouped
@@ -154,6 +169,12 @@ fn ipv4(program: &mut Program, sets: &Sets) {
     program.unless_bits(0x1fff);
     program.load(HEADER_LENGTH_TO_X, 0);
     program.load(LOAD_BYTE, 9);
+    program.one_of(&[17], |p| {
+        p.load(LOAD_HALF_X, 2);
+        p.unless_between(&SessionKey::CLOSED_PORTS);
+        between(p, &sets.director, |p| p.end(ACCEPT));
+        p.end(REJECT);
+    });
     if !sets.open.is_empty() {
         program.one_of(&[6], |p| {
             p.load(LOAD_BYTE_X, 13);
@@ -251,6 +272,14 @@ impl Program {
         self.end(ACCEPT);
     }
 
+    /// Rejects if the accumulator is not in `range`.
+    fn unless_between(&mut self, range: &RangeInclusive<u16>) {
+        self.push(JUMP_AT_LEAST, 1, 0, u32::from(*range.start()));
+        self.end(REJECT);
+        self.push(JUMP_AT_LEAST, 0, 1, u32::from(*range.end()) + 1);
+        self.end(REJECT);
+    }
+
     /// Rejects if the accumulator is not `value`.
     fn unless_other(&mut self, value: u32) {
         self.push(JUMP_EQUAL, 1, 0, value);
@@ -326,6 +355,7 @@ mod tests {
                 LOAD_HALF => load(k, 2),
                 LOAD_BYTE => load(k, 1),
                 LOAD_WORD_X => load(x + k, 4),
+                LOAD_HALF_X => load(x + k, 2),
                 LOAD_BYTE_X => load(x + k, 1),
                 HEADER_LENGTH_TO_X => match load(k, 1) {
                     Some(byte) => {
@@ -340,6 +370,10 @@ mod tests {
                 }
                 JUMP_EQUAL => {
                     at += usize::from(if a == k { if_true } else { if_false });
+                    continue;
+                }
+                JUMP_AT_LEAST => {
+                    at += usize::from(if a >= k { if_true } else { if_false });
                     continue;
                 }
                 JUMP_BITS => {
@@ -434,6 +468,20 @@ mod tests {
                 assert_eq!(takes(IP, &long), is_probe, "{flags:#x}");
             }
             assert!(takes(IP, &ipv4(CIP, VIP, 6, &segment)));
+        }
+    }
+
+    #[test]
+    fn of_what_the_director_sends_the_real_server_only_its_control_is_seen() {
+        for port in [53, 6080, 33433, 33434, 33523, 33524, 65535] {
+            let mut datagram = [0; 8];
+            datagram[2..4].copy_from_slice(&u16::to_be_bytes(port));
+            let expected = SessionKey::CLOSED_PORTS.contains(&port);
+            let packet = ipv4(DIP, RIP, 17, &datagram);
+            assert_eq!(takes(IP, &packet), expected, "{port}");
+            assert_eq!(takes(IP, &with_options(packet)), expected, "{port}");
+            assert!(!takes(IP, &ipv4(RIP, DIP, 17, &datagram)), "{port}");
+            assert!(!takes(IP, &ipv4(DIP, RIP, 6, &datagram)), "{port}");
         }
     }
 
@@ -555,6 +603,14 @@ mod tests {
         }
         match packet[9] {
             6 => between(CIP, RIP) && byte(start + 13).is_some_and(|flags| flags & 6 != 0),
+            17 => {
+                (source, destination) == (DIP, RIP)
+                    && byte(start + 2)
+                        .zip(byte(start + 3))
+                        .is_some_and(|(high, low)| {
+                            SessionKey::CLOSED_PORTS.contains(&u16::from_be_bytes([high, low]))
+                        })
+            }
             4 => {
                 address(start + 16) == Some(VIP)
                     && [Some(CIP), Some(DIP)].contains(&address(start + 12))
@@ -575,7 +631,8 @@ mod tests {
         #[test]
         fn program_and_description_agree(
             addresses in prop::collection::vec(any_address(), 4),
-            protocol in prop::sample::select(vec![1u8, 4, 6]),
+            protocol in prop::sample::select(vec![1u8, 4, 6, 17]),
+            port in prop::sample::select(vec![33433u16, 33434, 33500, 33523, 33524]),
             payload_start in prop::sample::select(vec![0u8, 3, 8, 11, 0x45]),
             fragment in prop::sample::select(vec![0u16, 0, 0x2000, 0x4000, 1, 0x2100]),
             flags in 0u8..32,
@@ -585,6 +642,7 @@ mod tests {
         ) {
             let mut packet = ipv4(addresses[0], addresses[1], protocol, &ipv4(addresses[2], addresses[3], 6, &[]));
             packet[20] = payload_start;
+            packet[22..24].copy_from_slice(&port.to_be_bytes());
             packet[33] = flags;
             packet[6..8].copy_from_slice(&fragment.to_be_bytes());
             if options {

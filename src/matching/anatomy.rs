@@ -36,6 +36,8 @@ pub(super) struct Error {
     pub(super) quotes_error: bool,
     /// Octets it quotes.
     pub(super) octets: usize,
+    /// The next hop's MTU, of "fragmentation needed".
+    pub(super) next_hop_mtu: Option<u16>,
 }
 
 /// The innermost datagram.
@@ -69,6 +71,7 @@ impl<'a> Anatomy<'a> {
             quotes_tunnel: quoted_tunnel.is_some(),
             quotes_error: false,
             octets: quote.octets(),
+            next_hop_mtu: icmp.next_hop_mtu(),
         };
         let mut inner = (quoted_tunnel, quoted);
         if let Some((_, quote)) = quoted.quotation() {

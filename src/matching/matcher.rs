@@ -17,6 +17,7 @@ use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::SessionKey;
 use crate::wire::Ipv4;
+use crate::wire::Tcp;
 use crate::wire::TcpStart;
 use crate::wire::UdpStart;
 
@@ -67,6 +68,13 @@ impl Matcher {
             quoted: anatomy
                 .error
                 .map(|error| u16::try_from(error.octets).unwrap_or(u16::MAX)),
+            next_hop_mtu: anatomy.error.and_then(|error| error.next_hop_mtu),
+            maximum_segment_size: match anatomy.core {
+                Core::Datagram(ip) if identified.role == Role::SynAck => Tcp::checked(ip.payload())
+                    .ok()
+                    .and_then(|tcp| tcp.maximum_segment_size()),
+                _ => None,
+            },
         })
     }
 

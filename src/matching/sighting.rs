@@ -60,6 +60,10 @@ pub struct Sighting {
     pub sent_ttl: Option<u8>,
     /// In an error: how many octets of the probe (from its outermost header on) were quoted.
     pub quoted: Option<u16>,
+    /// In "fragmentation needed": the next hop's MTU, if it tells one.
+    pub next_hop_mtu: Option<u16>,
+    /// In a SYN-ACK: the maximum segment size that it announces, if any.
+    pub maximum_segment_size: Option<u16>,
 }
 
 /// A field that differs from what was sent.

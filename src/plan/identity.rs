@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::hash::Hasher;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -89,8 +90,10 @@ impl SessionKey {
         0xc000 | (self.hash(b'P', self.flow(probe)) & 0x3fff) as u16
     }
 
-    /// A port that traceroute uses and nothing listens on (33434 to 33523), constant as
-    /// [`SessionKey::client_port`].
+    /// The ports that traceroute uses, and nothing listens on.
+    pub const CLOSED_PORTS: RangeInclusive<u16> = 33434..=33523;
+
+    /// One of [`SessionKey::CLOSED_PORTS`], constant as [`SessionKey::client_port`].
     pub fn closed_port(&self, probe: ProbeId) -> u16 {
         33434 + (self.hash(b'D', self.flow(probe)) % 90) as u16
     }

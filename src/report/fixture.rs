@@ -136,6 +136,8 @@ fn seen(probe: &Probe, form: Form, device: &str, micros: u64, direction: Directi
             inner_ttl: Some(64),
             sent_ttl: None,
             quoted: None,
+            next_hop_mtu: None,
+            maximum_segment_size: None,
         },
         altered: Vec::new(),
         capture: Capture {

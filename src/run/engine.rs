@@ -294,7 +294,7 @@ impl Engine {
         let end = self.started + self.limits.timeout;
         match &self.phase {
             Phase::Preparing => Some(end),
-            Phase::Probing(probing) => Some(probing.poll_timeout().min(end)),
+            Phase::Probing(probing) => Some(probing.poll_timeout(&self.evidence).min(end)),
             Phase::Listening(until) => *until,
             Phase::Closing(until) => Some(*until),
             Phase::Finished => None,
@@ -332,7 +332,7 @@ impl Engine {
             }
             Phase::Probing(probing) => {
                 probing.advance(&self.evidence, now);
-                let over = probing.is_over(now);
+                let over = probing.is_over(&self.evidence, now);
                 if !over && late {
                     self.evidence.cut_short("time was up");
                 }

@@ -5,6 +5,7 @@
 mod arrival;
 mod command;
 mod engine;
+mod mtu;
 mod pacer;
 mod probing;
 mod queries;

@@ -21,6 +21,8 @@ use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::itinerary;
 use crate::run::Command;
+use crate::run::mtu;
+use crate::run::mtu::Search;
 use crate::run::pacer::Outgoing;
 use crate::run::pacer::Pacer;
 use crate::run::queries;
@@ -51,6 +53,7 @@ pub(super) struct Probing {
     pacer: Pacer,
     tasks: Vec<Task>,
     sweeps: Vec<Sweep>,
+    searches: Vec<Search>,
     settled: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
     slowest: Duration,
@@ -99,6 +102,7 @@ impl Probing {
             pacer: Pacer::new(rate, now),
             tasks: Vec::new(),
             sweeps: Vec::new(),
+            searches: Vec::new(),
             settled: Vec::new(),
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
@@ -131,6 +135,15 @@ impl Probing {
         for kind in kinds {
             self.add(Aim::Probe(kind), path, Host::Director, now, 1);
         }
+        let plan = evidence.plan();
+        if plan.paths[path].dip.is_none() {
+            return;
+        }
+        self.sweeps.push(Sweep::tunnel(path, now + SWEEP_AFTER));
+        let limit = evidence
+            .facts(Host::Director)
+            .and_then(|facts| mtu::limit(facts, &plan.paths[path]));
+        self.searches.extend(Search::new(path, limit, now));
     }
 
     fn plan_client(&mut self, evidence: &Evidence, path: usize, now: Mono) {
@@ -195,7 +208,7 @@ impl Probing {
             true => now + SWEEP_AFTER,
             false => now + Duration::from_millis(200),
         };
-        self.sweeps.push(Sweep::new(path, begin));
+        self.sweeps.push(Sweep::spoofed(path, begin));
     }
 
     fn add(&mut self, aim: Aim, path: usize, host: Host, begin: Mono, at_least: usize) {
@@ -217,6 +230,12 @@ impl Probing {
         };
         if probe.is_limited() {
             return;
+        }
+        if id.kind == ProbeKind::Mtu {
+            let mut searches = self.searches.iter_mut();
+            if let Some(search) = searches.find(|search| search.path() == probe.path) {
+                search.handle_sighting(evidence, now);
+            }
         }
         let passage = evidence.passage(probe);
         let goal = goal(evidence.plan(), evidence, id.kind, passage.path);
@@ -304,13 +323,23 @@ impl Probing {
         for task in self.tasks.iter_mut().filter(|task| task.host == host) {
             task.done = true;
         }
-        if let Host::Realserver(path) = host {
-            self.sweeps.retain(|sweep| sweep.path() != path);
+        self.sweeps.retain(|sweep| sweep.from() != host);
+        if host == Host::Director {
+            self.searches.clear();
         }
     }
 
     /// Queues what is due.
     pub(super) fn advance(&mut self, evidence: &Evidence, now: Mono) {
+        // Beyond a settled proof only the search for a size goes on.
+        if self.proven_at.is_none_or(|at| now < self.settled_at(at)) {
+            self.advance_tasks(evidence, now);
+            self.advance_sweeps(evidence, now);
+        }
+        self.advance_searches(evidence, now);
+    }
+
+    fn advance_tasks(&mut self, evidence: &Evidence, now: Mono) {
         for number in 0..self.tasks.len() {
             while self.tasks[number].due().is_some_and(|due| due <= now) {
                 self.tasks[number].tries += 1;
@@ -343,21 +372,64 @@ impl Probing {
                 self.tasks[number].done |= enough;
             }
         }
+    }
+
+    fn advance_sweeps(&mut self, evidence: &Evidence, now: Mono) {
         let mut sweeps = std::mem::take(&mut self.sweeps);
         for sweep in &mut sweeps {
             let path = sweep.path();
-            let director = is_there(evidence, Host::Director);
-            if director && sweep.is_fresh() && self.transit_is_proven(path, evidence) {
+            let idle = sweep.is_fresh() && sweep.due().is_some_and(|due| due <= now);
+            if idle && !self.is_worth(sweep, evidence) {
                 sweep.cancel();
             }
             for (kind, ttl) in sweep.poll(evidence, now) {
                 if let Some(probe) = self.probe(kind, path, evidence) {
                     let probe = Outgoing::Probe(probe.with_ttl(ttl));
-                    self.pacer.push(Host::Realserver(path), probe);
+                    self.pacer.push(sweep.from(), probe);
                 }
             }
         }
         self.sweeps = sweeps;
+    }
+
+    /// Whether a sweep would find something that is not known.
+    fn is_worth(&self, sweep: &Sweep, evidence: &Evidence) -> bool {
+        let path = sweep.path();
+        match sweep.from() {
+            Host::Director => {
+                let leaves = self.has_passed(ProbeKind::TunnelUdp, path, 0, evidence)
+                    || self.has_passed(ProbeKind::Reflect, path, 0, evidence);
+                leaves && !self.is_proven(Hop::DirectorToRealserver, path, evidence)
+            }
+            _ => {
+                !is_there(evidence, Host::Director)
+                    || !self.is_proven(Hop::SpoofedSourceTransit, path, evidence)
+            }
+        }
+    }
+
+    fn advance_searches(&mut self, evidence: &Evidence, now: Mono) {
+        let last_wait = self.last_wait();
+        let mut searches = std::mem::take(&mut self.searches);
+        for search in &mut searches {
+            for size in search.poll(evidence, now, self.slowest, last_wait) {
+                match self.probe(ProbeKind::Mtu, search.path(), evidence) {
+                    Some(probe) => {
+                        let probe = Outgoing::Probe(probe.with_size(size));
+                        self.pacer.push(Host::Director, probe);
+                    }
+                    None => search.cancel(),
+                }
+            }
+        }
+        self.searches = searches;
+    }
+
+    /// Whether the answer to a packet of some size is still worth waiting for.
+    fn is_searching(&self, evidence: &Evidence) -> bool {
+        self.searches
+            .iter()
+            .any(|search| search.is_pending(evidence))
     }
 
     /// The next command whose time has come.
@@ -372,13 +444,25 @@ impl Probing {
     }
 
     /// When something is due next.
-    pub(super) fn poll_timeout(&self) -> Mono {
+    pub(super) fn poll_timeout(&self, evidence: &Evidence) -> Mono {
+        let searches = self
+            .searches
+            .iter()
+            .filter_map(|search| search.due(evidence, self.slowest))
+            .chain(self.pacer.due())
+            .min();
+        if let (Some(at), Some(due)) = (self.proven_at, searches)
+            && due >= self.settled_at(at)
+            && self.is_searching(evidence)
+        {
+            return due;
+        }
         let due = self
             .tasks
             .iter()
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
-            .chain(self.pacer.due())
+            .chain(searches)
             .min();
         match (self.proven_at, due) {
             (Some(at), Some(due)) => due.min(self.settled_at(at)),
@@ -389,13 +473,15 @@ impl Probing {
     }
 
     /// Whether nothing more is to be sent, and nothing more to be expected.
-    pub(super) fn is_over(&self, now: Mono) -> bool {
+    pub(super) fn is_over(&self, evidence: &Evidence, now: Mono) -> bool {
         let all_done = self.tasks.iter().all(|task| task.done);
         if let Some(at) = self.proven_at {
-            return all_done || now >= self.settled_at(at);
+            let settled = all_done || now >= self.settled_at(at);
+            return settled && !self.is_searching(evidence);
         }
         let nothing_due = self.tasks.iter().all(|task| task.due().is_none())
             && self.sweeps.iter().all(|sweep| sweep.due().is_none())
+            && !self.is_searching(evidence)
             && self.pacer.is_empty();
         nothing_due && (all_done || now >= self.pacer.last() + self.last_wait())
     }
@@ -433,18 +519,25 @@ impl Probing {
     }
 
     fn has_reached(&self, kind: ProbeKind, path: usize, evidence: &Evidence) -> bool {
-        goal(evidence.plan(), evidence, kind, path).is_some_and(|goal| {
-            evidence
-                .passages(path)
-                .any(|p| p.probe.id.kind == kind && p.furthest() >= Some(goal))
-        })
+        goal(evidence.plan(), evidence, kind, path)
+            .is_some_and(|goal| self.has_passed(kind, path, goal, evidence))
     }
 
-    fn transit_is_proven(&self, path: usize, evidence: &Evidence) -> bool {
-        self.proven[path]
-            || evidence
-                .proofs(path)
-                .contains_key(&Hop::SpoofedSourceTransit)
+    /// Whether a probe of `kind` was seen at waypoint number `waypoint` or behind it.
+    fn has_passed(
+        &self,
+        kind: ProbeKind,
+        path: usize,
+        waypoint: usize,
+        evidence: &Evidence,
+    ) -> bool {
+        evidence
+            .passages(path)
+            .any(|p| p.probe.id.kind == kind && p.furthest() >= Some(waypoint))
+    }
+
+    fn is_proven(&self, hop: Hop, path: usize, evidence: &Evidence) -> bool {
+        self.proven[path] || evidence.proofs(path).contains_key(&hop)
     }
 
     fn outgoing(&mut self, number: usize, evidence: &Evidence) -> Option<Outgoing> {

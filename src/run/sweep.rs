@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::evidence::Evidence;
 use crate::exchange::Mono;
 use crate::plan::Form;
+use crate::plan::Host;
+use crate::plan::Probe;
 use crate::plan::ProbeKind;
 
 /// How many times to live are tried at once.
@@ -20,10 +22,13 @@ const AGAIN: Duration = Duration::from_millis(1100);
 /// How often silent times to live are tried again.
 const REPEATS: u8 = 2;
 
-/// Both sweeps of one path.
+/// A sweep of one path and its control.
 #[derive(Clone, Debug)]
 pub(super) struct Sweep {
     path: usize,
+    from: Host,
+    kind: ProbeKind,
+    control: ProbeKind,
     begin: Mono,
     reached: u8,
     repeats: u8,
@@ -31,10 +36,13 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Sweeps for `path` that begin at `begin`.
-    pub(super) fn new(path: usize, begin: Mono) -> Sweep {
+    /// From the real server, from the VIP and from its own address, that begins at `begin`.
+    pub(super) fn spoofed(path: usize, begin: Mono) -> Sweep {
         Sweep {
             path,
+            from: Host::Realserver(path),
+            kind: ProbeKind::SpoofTrace,
+            control: ProbeKind::ControlTrace,
             begin,
             reached: 0,
             repeats: 0,
@@ -42,9 +50,24 @@ impl Sweep {
         }
     }
 
+    /// From the director, through the tunnel and beside it, that begins at `begin`.
+    pub(super) fn tunnel(path: usize, begin: Mono) -> Sweep {
+        Sweep {
+            from: Host::Director,
+            kind: ProbeKind::TunnelTrace,
+            control: ProbeKind::TunnelControl,
+            ..Sweep::spoofed(path, begin)
+        }
+    }
+
     /// The path that it is for.
     pub(super) fn path(&self) -> usize {
         self.path
+    }
+
+    /// The host that sends it.
+    pub(super) fn from(&self) -> Host {
+        self.from
     }
 
     /// Whether nothing of it was sent yet.
@@ -67,8 +90,8 @@ impl Sweep {
         if self.done || now < self.begin {
             return Vec::new();
         }
-        let control = answered(evidence, self.path, ProbeKind::ControlTrace);
-        let distance = distance(evidence, self.path);
+        let control = answered(evidence, self.path, self.control);
+        let distance = distance(evidence, self.path, self.control);
         let recent = control.iter().any(|ttl| *ttl + BATCH > self.reached);
         let wider = self.reached == 0 || distance.is_none() && recent && self.reached < FARTHEST;
         if wider && self.repeats == 0 {
@@ -76,7 +99,8 @@ impl Sweep {
             self.reached = *batch.end();
             self.begin = now + BATCH_WAIT;
             return batch
-                .flat_map(|ttl| [(ProbeKind::SpoofTrace, ttl), (ProbeKind::ControlTrace, ttl)])
+                .flat_map(|ttl| [(self.kind, ttl), (self.control, ttl)])
+                .chain(self.whole())
                 .collect();
         }
         if self.repeats == REPEATS {
@@ -85,16 +109,23 @@ impl Sweep {
         }
         self.repeats += 1;
         self.begin = now + AGAIN;
-        let spoofed = answered(evidence, self.path, ProbeKind::SpoofTrace);
+        let passed = answered(evidence, self.path, self.kind);
         (1..=distance.unwrap_or(self.reached))
             .flat_map(|ttl| {
                 [
-                    (!spoofed.contains(&ttl)).then_some((ProbeKind::SpoofTrace, ttl)),
-                    (!control.contains(&ttl)).then_some((ProbeKind::ControlTrace, ttl)),
+                    (!passed.contains(&ttl)).then_some((self.kind, ttl)),
+                    (!control.contains(&ttl)).then_some((self.control, ttl)),
                 ]
             })
             .flatten()
+            .chain(self.whole())
             .collect()
+    }
+
+    /// The control with its full time to live, where no task sends it.
+    fn whole(&self) -> Option<(ProbeKind, u8)> {
+        let control = ProbeKind::TunnelControl;
+        (self.control == control).then_some((control, Probe::FULL_TTL))
     }
 }
 
@@ -109,23 +140,18 @@ fn answered(evidence: &Evidence, path: usize, kind: ProbeKind) -> BTreeSet<u8> {
                 .sightings(probe.id)
                 .any(|(_, sighting)| matches!(sighting.form, Form::IcmpError { .. }))
         })
-        .map(|probe| probe.ttl)
+        .map(Probe::outermost_ttl)
         .collect()
 }
 
-/// The least time to live with which the control reached the client.
-fn distance(evidence: &Evidence, path: usize) -> Option<u8> {
-    let cip = evidence.plan().paths[path].cip;
+/// The least time to live with which the control reached its destination.
+fn distance(evidence: &Evidence, path: usize, control: ProbeKind) -> Option<u8> {
     evidence
         .probes()
         .iter()
-        .filter(|probe| probe.id.kind == ProbeKind::ControlTrace && probe.path == path)
+        .filter(|probe| probe.id.kind == control && probe.path == path)
         .filter(|probe| probe.is_limited())
-        .filter(|probe| {
-            evidence.sightings(probe.id).any(|(_, sighting)| {
-                sighting.form == Form::PORT_UNREACHABLE && sighting.source == cip
-            })
-        })
-        .map(|probe| probe.ttl)
+        .filter(|probe| evidence.passage(probe).furthest() >= Some(1))
+        .map(Probe::outermost_ttl)
         .min()
 }

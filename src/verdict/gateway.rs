@@ -342,6 +342,8 @@ mod tests {
             inner_ttl: Some(60),
             sent_ttl: None,
             quoted: None,
+            next_hop_mtu: None,
+            maximum_segment_size: None,
         };
         evidence.add_probe(probe);
         let what = What::Seen {

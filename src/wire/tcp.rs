@@ -147,6 +147,17 @@ impl<'a> Tcp<'a> {
         self.header.options()
     }
 
+    /// The maximum segment size that it announces (RFC 9293 §3.7.1), if its options can be read that far.
+    pub fn maximum_segment_size(&self) -> Option<u16> {
+        self.header
+            .options_iterator()
+            .map_while(Result::ok)
+            .find_map(|option| match option {
+                TcpOptionElement::MaximumSegmentSize(size) => Some(size),
+                _ => None,
+            })
+    }
+
     /// What follows the header.
     pub fn payload(&self) -> Octets<'a> {
         self.segment.after(self.header.slice().len())

@@ -11,6 +11,7 @@ use tunproof::exchange::Transmit;
 use tunproof::exchange::Wall;
 use tunproof::exchange::Way;
 use tunproof::plan::Host;
+use tunproof::plan::SessionKey;
 use tunproof::run::Command;
 use tunproof::run::Event;
 use tunproof::wire::Arp;
@@ -190,6 +191,9 @@ fn passes(spec: &TapSpec, bytes: &[u8]) -> bool {
             Body::Icmp { error: true } => {
                 let to = packet.destination;
                 return [path.vip, path.rip, path.cip].contains(&to) || Some(to) == path.dip;
+            }
+            Body::Udp { to, .. } if ends.1 == path.rip && Some(ends.0) == path.dip => {
+                return SessionKey::CLOSED_PORTS.contains(to);
             }
             _ => {}
         }

@@ -1,0 +1,228 @@
+//! The search for the size at which the tunnel's packets die.
+//!
+//! One packet of the size that the director's own route allows is all there is on a path that passes it. Only
+//! if nothing is heard of that one, though tunnelled packets arrive, is it repeated, in turn with small ones,
+//! until chance is no explanation; then the sizes between are tried.
+
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::evidence::Sizes;
+use crate::exchange::HostFacts;
+use crate::exchange::Mono;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteQuery;
+use crate::plan::Path;
+use crate::plan::ProbeKind;
+
+/// Octets of the shortest tunnelled UDP probe: two IPv4 headers, UDP, 16 octets.
+const SMALL: u16 = 64;
+/// The longest packet tried: jumbo frames are no longer.
+const LONGEST: u16 = 9216;
+/// What every host must be able to forward (RFC 791 §3.2): a next hop's MTU below it is none.
+const LEAST_MTU: u16 = 68;
+/// How often a size is tried before the search turns to shorter ones.
+const TRIES: usize = 3;
+/// How often at most a size is tried that chance may explain.
+const MOST: usize = 20;
+/// How long an answer takes while none was seen.
+const UNKNOWN: Duration = Duration::from_millis(500);
+/// What an answer may take beyond two of the slowest round trips.
+const SLACK: Duration = Duration::from_millis(50);
+/// How many answers the real server gives at once, at least; then one a second (`icmp_ratelimit`).
+const BURST: f64 = 4.0;
+
+/// The search of one path.
+#[derive(Clone, Debug)]
+pub(super) struct Search {
+    path: usize,
+    /// The longest packet that need pass.
+    limit: u16,
+    /// The size sent last; 0 is none.
+    asked: u16,
+    begun: Mono,
+    /// When it goes on, or, if that is later, when what was sent last should have been answered.
+    begin: Mono,
+    sent: Option<Mono>,
+    /// Whether it was waited for late answers to all.
+    settled: bool,
+    done: bool,
+}
+
+impl Search {
+    /// The search for `path`, if the director knows what its route allows.
+    pub(super) fn new(path: usize, limit: Option<u16>, now: Mono) -> Option<Search> {
+        Some(Search {
+            path,
+            limit: limit.filter(|limit| *limit > SMALL)?,
+            asked: 0,
+            begun: now,
+            begin: now,
+            sent: None,
+            settled: false,
+            done: false,
+        })
+    }
+
+    /// The path that it is for.
+    pub(super) fn path(&self) -> usize {
+        self.path
+    }
+
+    /// It cannot go on.
+    pub(super) fn cancel(&mut self) {
+        self.done = true;
+    }
+
+    /// When it wants to be asked again. `slowest` is the slowest answer so far.
+    pub(super) fn due(&self, evidence: &Evidence, slowest: Duration) -> Option<Mono> {
+        if self.done || self.asked != 0 && !self.is_pending(evidence) {
+            return None;
+        }
+        let trip = if slowest.is_zero() { UNKNOWN } else { slowest };
+        let answered = self.sent.map(|sent| sent + trip * 2 + SLACK);
+        Some(answered.map_or(self.begin, |answered| answered.max(self.begin)))
+    }
+
+    /// Whether an answer is still worth waiting for: tunnelled packets arrive, and that they do shows.
+    pub(super) fn is_pending(&self, evidence: &Evidence) -> bool {
+        !self.done && self.asked != 0 && arrivals_show(evidence, self.path)
+    }
+
+    /// A probe of the search was seen.
+    pub(super) fn handle_sighting(&mut self, evidence: &Evidence, now: Mono) {
+        let sizes = evidence.sizes(self.path);
+        let told = told(evidence, &sizes).is_some_and(|mtu| mtu < self.limit);
+        self.done |= sizes.passing() >= self.limit;
+        if sizes.passing() >= self.asked || told {
+            self.begin = now;
+            self.sent = None;
+        }
+    }
+
+    /// Which sizes to send now; `last_wait` is what the last packets of all are given.
+    pub(super) fn poll(
+        &mut self,
+        evidence: &Evidence,
+        now: Mono,
+        slowest: Duration,
+        last_wait: Duration,
+    ) -> Vec<u16> {
+        if self.due(evidence, slowest).is_none_or(|due| now < due) {
+            return Vec::new();
+        }
+        if self.asked == 0 {
+            self.begun = now;
+            return self.ask(&[self.limit], now);
+        }
+        let sizes = evidence.sizes(self.path);
+        if let Some(mtu) = told(evidence, &sizes).filter(|mtu| *mtu < self.limit) {
+            self.limit = mtu;
+            if sizes.passing() < mtu {
+                return self.ask(&[mtu], now);
+            }
+        }
+        let passing = sizes.passing();
+        if passing >= self.limit {
+            self.done = true;
+            return Vec::new();
+        }
+        let answers = BURST + now.since(self.begun).as_secs_f64() - sizes.arrived.len() as f64;
+        if !sizes.is_seen && answers < 1.0 {
+            self.begin = now + Duration::from_secs_f64(1.0 - answers);
+            return Vec::new();
+        }
+        let too_long = sizes.too_long.iter().map(|one| one.size).min();
+        if too_long.is_none_or(|size| size > self.limit) && !sizes.are_dead(self.limit) {
+            return match sizes.dead_up_to(self.limit).count() < MOST {
+                true => self.ask(&[self.limit, SMALL], now),
+                false => self.end(now, last_wait),
+            };
+        }
+        let failing = failing(&sizes).unwrap_or(self.limit).min(self.limit);
+        if failing - passing > 1 {
+            return self.ask(&[passing.midpoint(failing)], now);
+        }
+        let is_told = too_long.is_some_and(|size| size <= failing);
+        match is_told || sizes.are_dead(failing) || sizes.dead_up_to(failing).count() >= MOST {
+            true => self.end(now, last_wait),
+            false => self.ask(&[failing], now),
+        }
+    }
+
+    fn ask(&mut self, sizes: &[u16], now: Mono) -> Vec<u16> {
+        self.asked = sizes[0];
+        self.sent = Some(now);
+        self.settled = false;
+        sizes.to_vec()
+    }
+
+    /// Late answers to what was sent last may still change it.
+    fn end(&mut self, now: Mono, last_wait: Duration) -> Vec<u16> {
+        self.done = self.settled;
+        self.settled = true;
+        self.begin = now + last_wait;
+        Vec::new()
+    }
+}
+
+/// The longest packet that the director's own route to the real server allows.
+pub(super) fn limit(facts: &HostFacts, path: &Path) -> Option<u16> {
+    let query = RouteQuery {
+        to: path.rip,
+        from: None,
+        iif: None,
+    };
+    let Some(RouteAnswer::Route(route)) = facts.route(&query) else {
+        return None;
+    };
+    let link = facts.link(route.device.as_deref()?)?;
+    let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+    Some(u16::try_from(mtu).unwrap_or(LONGEST).min(LONGEST))
+}
+
+/// The least next hop's MTU that a router told.
+fn told(evidence: &Evidence, sizes: &Sizes) -> Option<u16> {
+    sizes
+        .too_long
+        .iter()
+        .filter_map(|one| {
+            let told = |mtu: u16| (LEAST_MTU..one.size).contains(&mtu);
+            evidence
+                .sightings(one.probe)
+                .filter_map(|(_, sighting)| sighting.next_hop_mtu.filter(|mtu| told(*mtu)))
+                .min()
+        })
+        .min()
+}
+
+/// The shortest that did not pass: a router said so, or three did not arrive.
+fn failing(sizes: &Sizes) -> Option<u16> {
+    let passing = sizes.passing();
+    let told = sizes.too_long.iter().map(|one| one.size);
+    let mut dead: Vec<u16> = sizes.dead_up_to(u16::MAX).map(|one| one.size).collect();
+    dead.sort_unstable();
+    told.chain(dead.get(TRIES - 1).copied())
+        .filter(|size| *size > passing)
+        .min()
+}
+
+/// Whether tunnelled packets are known to arrive in a way in which the search's own would show: at the real
+/// server's tap, or by answers to the director.
+fn arrivals_show(evidence: &Evidence, path: usize) -> bool {
+    let sizes = evidence.sizes(path);
+    if !sizes.arrived.is_empty() {
+        return true;
+    }
+    let telling: &[ProbeKind] = match sizes.is_seen {
+        true => &[
+            ProbeKind::TunnelUdp,
+            ProbeKind::TunnelSyn,
+            ProbeKind::Reflect,
+        ],
+        false => &[ProbeKind::Reflect],
+    };
+    evidence
+        .passages(path)
+        .any(|p| telling.contains(&p.probe.id.kind) && p.furthest() >= Some(1))
+}
