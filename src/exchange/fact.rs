@@ -58,7 +58,7 @@ pub struct HostFacts {
     pub routes: Vec<(RouteQuery, RouteAnswer)>,
     /// `ip neigh show` for the addresses asked.
     pub neighbours: Vec<Neighbour>,
-    /// `sysctl` by name: `net.ipv4.ip_forward` and, for `all`, `default` and each device,
+    /// `sysctl` by name: `net.ipv4.ip_forward`, `net.ipv4.vs.pmtu_disc` and, for `all`, `default` and each device,
     /// `net.ipv4.conf.DEV.{rp_filter,arp_ignore,arp_announce,arp_filter,accept_local,forwarding,hidden}`, where they exist.
     /// Devices without an IPv4 address are left out, unless they are tunnels or a route asked names them. A dot in a
     /// device's name stays one, where `sysctl` writes a slash.

@@ -61,7 +61,7 @@ pub(super) fn kernel(name: &str) -> Result<String, Failure> {
     }
 }
 
-/// `net.ipv4.ip_forward`, and the settings of `all`, `default` and `devices`, as far as they exist. A device's
+/// `net.ipv4.ip_forward`, `net.ipv4.vs.pmtu_disc`, and the settings of `all`, `default` and `devices`, as far as they exist. A device's
 /// name stands in the key as it is, dots included.
 pub(super) fn sysctls(devices: &[&str], failures: &mut Vec<Failure>) -> BTreeMap<String, i64> {
     let mut found = BTreeMap::new();
@@ -82,6 +82,11 @@ pub(super) fn sysctls(devices: &[&str], failures: &mut Vec<Failure>) -> BTreeMap
         "net.ipv4.ip_forward".to_owned(),
         "/proc/sys/net/ipv4/ip_forward".to_owned(),
         true,
+    );
+    read(
+        "net.ipv4.vs.pmtu_disc".to_owned(),
+        "/proc/sys/net/ipv4/vs/pmtu_disc".to_owned(),
+        false,
     );
     for device in ["all", "default"].iter().chain(devices) {
         for setting in DEVICE_SETTINGS {

@@ -54,6 +54,12 @@ codes! {
     TunnelLostInTransit = "tunnel-lost-in-transit",
     /// A router or host on the way refuses the IPIP packets with an ICMP error.
     TunnelRejected = "tunnel-rejected",
+    /// A router passes less than the director's own route says, and says so.
+    TunnelMtuLow = "tunnel-mtu-low",
+    /// Long IPIP packets die, and no router says why.
+    TunnelMtuBlackHole = "tunnel-mtu-black-hole",
+    /// A router's "fragmentation needed" quotes too little for IPVS to relay it.
+    QuotesTooShort = "quotes-too-short",
     /// The real server's kernel does not take protocol 4.
     IpipNotSupported = "ipip-not-supported",
     /// The real server has no tunnel device.

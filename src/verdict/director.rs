@@ -14,6 +14,7 @@ use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 use crate::verdict::ipvs;
+use crate::verdict::mtu;
 use crate::verdict::transit;
 
 /// Probes that the director's own IPVS encapsulates.
@@ -32,6 +33,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
     source(case);
     forward(case);
     transit::judge(case);
+    mtu::judge(case);
 }
 
 fn client_to_director(case: &mut Case<'_>) {

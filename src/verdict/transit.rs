@@ -12,6 +12,8 @@ use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 use crate::verdict::director::CRAFTED;
+use crate::verdict::protocol4;
+use crate::verdict::protocol4::Comparison;
 
 const DIRECTOR: Host = Host::Director;
 
@@ -65,6 +67,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
         });
         return;
     }
+    let compared = Compared::of(case);
     let rejected = rejection(case);
     if let Some(id) = rejected {
         let Some(sighting) = case.sighting(id).cloned() else {
@@ -83,31 +86,78 @@ pub(super) fn judge(case: &mut Case<'_>) {
             summary: format!("{} refuses the IPIP packets to {rip}", sighting.source),
             detail: format!(
                 "It answered the director with ICMP type {icmp_type} code {code}, quoting the tunnel \
-                 header: it is the router or host that drops them."
+                 header: it is the router or host that drops them.{}",
+                compared.words
             ),
-            fix: vec![case.on(DIRECTOR, format!("traceroute -n {rip}"))],
-            evidence: vec![id],
+            fix: compared.fix,
+            evidence: [id].into_iter().chain(compared.evidence).collect(),
         });
         return;
     }
     if let Some(silence) = case.silence(Some(Station::DirectorOut), Station::RealserverIn, &[]) {
-        let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+        let mut evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+        evidence.extend(compared.evidence);
+        let place = compared
+            .place
+            .map_or_else(String::new, |p| format!(": {p}"));
+        let mut fix = compared.fix;
+        fix.push(case.on(case.realserver(), "tcpdump -ln -i any 'ip proto 4'"));
         case.broken(Break {
             code: Code::TunnelLostInTransit,
             hop: Hop::DirectorToRealserver,
             between: Some((Station::DirectorOut, Station::RealserverIn)),
-            summary: format!("IPIP packets leave the director and do not reach {rip}"),
+            summary: format!("IPIP packets leave the director and do not reach {rip}{place}"),
             detail: format!(
-                "{} of them left the director and none arrived. A router or firewall between drops \
-                 IP protocol 4 (or everything) on the way to {rip}.",
-                silence.probes.len()
+                "{} of them left the director and none arrived.{}",
+                silence.probes.len(),
+                compared.words
             ),
-            fix: vec![
-                case.on(DIRECTOR, format!("traceroute -n {rip}")),
-                case.on(case.realserver(), "tcpdump -ln -i any 'ip proto 4'"),
-            ],
+            fix,
             evidence,
         });
+        return;
+    }
+    if case.evidence.hears(case.realserver()).is_err() {
+        protocol4::from_the_director(case);
+    }
+}
+
+/// What the sweeps of protocol 4 and of UDP add to a break.
+struct Compared {
+    place: Option<String>,
+    words: String,
+    fix: Vec<String>,
+    evidence: Vec<EvidenceId>,
+}
+
+impl Compared {
+    fn of(case: &Case<'_>) -> Compared {
+        let rip = case.path.rip;
+        let found = Comparison::of(case);
+        let place = found.as_ref().and_then(|found| found.place(rip));
+        let passes = found.as_ref().is_some_and(Comparison::udp_arrives);
+        let mut fix = match passes {
+            true => protocol4::gue(case),
+            false => Vec::new(),
+        };
+        fix.insert(0, case.on(DIRECTOR, format!("traceroute -n {rip}")));
+        Compared {
+            words: match (&place, passes) {
+                (Some(place), true) => format!(
+                    " {place}. A router or firewall there filters IP protocol 4: its operator can let it \
+                     pass; IPIP in UDP (GUE) passes as it is."
+                ),
+                (Some(place), false) => {
+                    format!(" {place}. It is no matter of protocol 4 alone.")
+                }
+                (None, _) => format!(
+                    " A router or firewall between drops IP protocol 4 (or everything) on the way to {rip}."
+                ),
+            },
+            place,
+            fix,
+            evidence: found.map(|found| found.evidence()).unwrap_or_default(),
+        }
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn of(code: Code) -> Page {
                 | Code::DirectorNotForwarding
                 | Code::Loss
                 | Code::NextHopUnreachable
+                | Code::QuotesTooShort
                 | Code::ServiceBoundElsewhere
                 | Code::ServiceSilent
         ),
@@ -210,14 +211,19 @@ pub(super) fn of(code: Code) -> Page {
             Hop::DirectorToRealserver,
             Q4,
             "The IPIP packets leave the director and do not reach the real server. A firewall between the \
-             two passes TCP and UDP but not IP protocol 4, or the packets with their 20 octets more are \
-             too long for a link on the way.",
+             two passes TCP and UDP but not IP protocol 4, or the real server cannot be reached at all.",
             "Several probes are seen at director.out and none at realserver.in, whose tap was open and lost \
-             nothing; no router said why.",
+             nothing; no router said why. Protocol 4 and UDP are then sent with an outer time to live of 1, \
+             2, 3, …: the last router that answers each shows where it dies, and whether UDP passes. From \
+             the director alone the same sweeps are a note: a router may answer for UDP and not for \
+             protocol 4.",
             &[
                 "director# traceroute -n -P 4 RIP",
                 "rs# tcpdump -ln -i IN_ETH ip proto 4",
                 "ask the network between to pass IP protocol 4 from DIP to RIP",
+                "if UDP passes, GUE does (kernel 5.3, ipvsadm 1.31):",
+                "rs# modprobe fou && ip fou add port 6080 gue",
+                "director# ipvsadm -e -t VIP:PORT -r RIP -i --tun-type gue --tun-port 6080",
             ],
         ),
         Code::TunnelRejected => page(
@@ -230,6 +236,51 @@ pub(super) fn of(code: Code) -> Page {
             &[
                 "director# tcpdump -lnv -i OUTDEV icmp",
                 "ask whoever runs the host that sent the error to pass protocol 4 from DIP to RIP",
+            ],
+        ),
+        Code::TunnelMtuLow => page(
+            Hop::DirectorToRealserver,
+            BEYOND,
+            "A router on the way passes shorter packets than the director's own route says, and tells it by \
+             ICMP. The tunnel adds 20 octets to what clients send. IPVS relays such an error to the client, \
+             which then sends less: it works, as long as every firewall between passes these errors, and \
+             each time at the price of the packets that were too long.",
+            "A tunnelled probe of the size of the director's route, with DF on both headers, is answered with \
+             \"fragmentation needed\" by a router, which names the MTU of its next link. A note if the \
+             segment size in the SYN-ACK keeps clients below it anyway.",
+            &[
+                "director# ip route replace RIP/32 via GATEWAY dev OUTDEV mtu MTU",
+                "rs# iptables -t mangle -A OUTPUT -s VIP -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss MTU-60",
+            ],
+        ),
+        Code::TunnelMtuBlackHole => page(
+            Hop::DirectorToRealserver,
+            BEYOND,
+            "Long IPIP packets die on the way to the real server, and no router says that they are too long. \
+             Connections open and short requests work; whoever sends much hangs (what the real server \
+             sends does not pass the tunnel). A link on the way is narrower than the director's, and the \
+             ICMP error about it is filtered or never sent.",
+            "Tunnelled probes with DF: small ones arrive, those of a size and more never, too often for \
+             chance, and no \"fragmentation needed\" comes back. The size between is searched for. It is an \
+             error if the SYN-ACK lets clients send such packets (its segment size and 60 octets more), a \
+             note if it does not, and a warning where no SYN-ACK was seen.",
+            &[
+                "director# ip route replace RIP/32 via GATEWAY dev OUTDEV mtu SIZE",
+                "rs# iptables -t mangle -A OUTPUT -s VIP -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss SIZE-60",
+                "ask the network between to let ICMP type 3 code 4 pass",
+            ],
+        ),
+        Code::QuotesTooShort => page(
+            Hop::DirectorToRealserver,
+            BEYOND,
+            "A router tells the director that IPIP packets are too long, but quotes so little of them that \
+             IPVS cannot know whose they were: it needs both IP headers and 8 octets, 48 in all, where RFC \
+             792 asks for 28. The client never learns that it should send less, and its long packets are \
+             lost.",
+            "The router's \"fragmentation needed\", and how many octets of the probe it quotes.",
+            &[
+                "director# ip route replace RIP/32 via GATEWAY dev OUTDEV mtu MTU",
+                "rs# iptables -t mangle -A OUTPUT -s VIP -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss MTU-60",
             ],
         ),
         Code::IpipNotSupported => page(
