@@ -27,7 +27,7 @@ const TRIES: usize = 3;
 const MOST: usize = 20;
 /// How long an answer takes while none was seen.
 const UNKNOWN: Duration = Duration::from_millis(500);
-/// What an answer may take beyond two of the slowest round trips.
+/// What an answer may take beyond two round trips.
 const SLACK: Duration = Duration::from_millis(50);
 /// How many answers the real server gives at once, at least; then one a second (`icmp_ratelimit`).
 const BURST: f64 = 4.0;
@@ -74,12 +74,12 @@ impl Search {
         self.done = true;
     }
 
-    /// When it wants to be asked again. `slowest` is the slowest answer so far.
-    pub(super) fn due(&self, evidence: &Evidence, slowest: Duration) -> Option<Mono> {
+    /// When it wants to be asked again. `trip` is what the slowest answer took.
+    pub(super) fn due(&self, evidence: &Evidence, trip: Duration) -> Option<Mono> {
         if self.done || self.asked != 0 && !self.is_pending(evidence) {
             return None;
         }
-        let trip = if slowest.is_zero() { UNKNOWN } else { slowest };
+        let trip = if trip.is_zero() { UNKNOWN } else { trip };
         let answered = self.sent.map(|sent| sent + trip * 2 + SLACK);
         Some(answered.map_or(self.begin, |answered| answered.max(self.begin)))
     }
@@ -105,10 +105,10 @@ impl Search {
         &mut self,
         evidence: &Evidence,
         now: Mono,
-        slowest: Duration,
+        trip: Duration,
         last_wait: Duration,
     ) -> Vec<u16> {
-        if self.due(evidence, slowest).is_none_or(|due| now < due) {
+        if self.due(evidence, trip).is_none_or(|due| now < due) {
             return Vec::new();
         }
         if self.asked == 0 {

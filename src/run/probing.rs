@@ -57,6 +57,8 @@ pub(super) struct Probing {
     settled: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
     slowest: Duration,
+    /// The slowest answer that no kernel repeats by itself, as it does a SYN-ACK.
+    trip: Duration,
     proven: Vec<bool>,
     proven_at: Option<Mono>,
 }
@@ -106,6 +108,7 @@ impl Probing {
             settled: Vec::new(),
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
+            trip: Duration::ZERO,
             proven: vec![false; plan.paths.len()],
             proven_at: None,
         };
@@ -242,7 +245,11 @@ impl Probing {
         let reached = goal.is_some_and(|goal| passage.furthest() >= Some(goal));
         if reached {
             if let Some(departed) = self.pacer.departed(id) {
-                self.slowest = self.slowest.max(now.since(departed));
+                let took = now.since(departed);
+                self.slowest = self.slowest.max(took);
+                if !id.kind.opens(Protocol::Tcp) {
+                    self.trip = self.trip.max(took);
+                }
             }
             for task in &mut self.tasks {
                 let same = task.aim == Aim::Probe(id.kind) && task.path == passage.path;
@@ -409,10 +416,10 @@ impl Probing {
     }
 
     fn advance_searches(&mut self, evidence: &Evidence, now: Mono) {
-        let last_wait = self.last_wait();
+        let last_wait = self.trip_wait();
         let mut searches = std::mem::take(&mut self.searches);
         for search in &mut searches {
-            for size in search.poll(evidence, now, self.slowest, last_wait) {
+            for size in search.poll(evidence, now, self.trip, last_wait) {
                 match self.probe(ProbeKind::Mtu, search.path(), evidence) {
                     Some(probe) => {
                         let probe = Outgoing::Probe(probe.with_size(size));
@@ -448,7 +455,7 @@ impl Probing {
         let searches = self
             .searches
             .iter()
-            .filter_map(|search| search.due(evidence, self.slowest))
+            .filter_map(|search| search.due(evidence, self.trip))
             .chain(self.pacer.due())
             .min();
         if let (Some(at), Some(due)) = (self.proven_at, searches)
@@ -504,7 +511,13 @@ impl Probing {
 
     /// The probes whose answers may still be on their way.
     pub(super) fn young(&self, now: Mono) -> Vec<ProbeId> {
-        self.pacer.younger_than(self.last_wait(), now).collect()
+        let young = self.pacer.younger_than(self.last_wait(), now);
+        // A search has waited for the answers to its own, which no kernel repeats.
+        let others = young.filter(|probe| probe.kind != ProbeKind::Mtu);
+        let sizes = self.pacer.younger_than(self.trip_wait(), now);
+        others
+            .chain(sizes.filter(|probe| probe.kind == ProbeKind::Mtu))
+            .collect()
     }
 
     /// Closes everything that is still open.
@@ -516,6 +529,11 @@ impl Probing {
 
     fn last_wait(&self) -> Duration {
         LAST_WAIT.max(self.slowest * 2)
+    }
+
+    /// The same for what no kernel repeats.
+    fn trip_wait(&self) -> Duration {
+        LAST_WAIT.max(self.trip * 2)
     }
 
     fn has_reached(&self, kind: ProbeKind, path: usize, evidence: &Evidence) -> bool {

@@ -127,9 +127,9 @@ fn too_long(case: &mut Case<'_>, sizes: &Sizes) {
     let fits = clients.longest.is_some_and(|longest| longest <= passing);
     let short = errors.iter().all(|error| error.2 < RELAYED);
     let rip = case.path.rip;
-    let says = match mtu {
-        Some(mtu) => format!("{router} passes packets to {rip} of {mtu} octets at most"),
-        None => format!("{router} passes no packets to {rip} of {limit} octets"),
+    let says = match (mtu, passing) {
+        (None, 0) => format!("{router} passes no packets to {rip} of {limit} octets"),
+        _ => format!("{router} passes packets to {rip} of {passing} octets at most"),
     };
     let mut evidence = vec![error];
     evidence.extend(clients.evidence);

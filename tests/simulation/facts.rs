@@ -72,7 +72,12 @@ pub(crate) fn facts(
 
 fn director(scenario: &Scenario, facts: &mut HostFacts) {
     let director = &scenario.director;
-    facts.links.push(link(2, "eth0", &[(DIP, 24)]));
+    facts.links.push(Link {
+        mtu: u32::from(director.mtu),
+        ..link(2, "eth0", &[(DIP, 24)])
+    });
+    let disc = ("net.ipv4.vs.pmtu_disc".to_owned(), director.pmtu_disc);
+    facts.sysctls.extend([disc]);
     if director.has_vip {
         facts.links[0].addresses.push(address(VIP, 32));
     }

@@ -218,7 +218,11 @@ impl World {
             return;
         };
         let numbers = (0x1234_5678, acknowledgment);
-        let packet = packet::tcp((VIP, port), peer, numbers, TcpFlags::SYN_ACK);
+        let mss = match host {
+            Host::Realserver(n) => self.scenario.server[n].mss,
+            _ => 1460,
+        };
+        let packet = packet::syn_ack((VIP, port), peer, numbers, mss);
         self.answer(host, packet);
         if tries < 3 {
             let delay = Duration::from_secs(1 << tries);
@@ -378,6 +382,9 @@ impl World {
             Host::Director => {
                 if !self.scenario.director.route && packet.destination != CIP {
                     return Err(101);
+                }
+                if bytes.len() > usize::from(self.scenario.director.mtu) {
+                    return Err(90);
                 }
                 if self.filter(&node, "output", &bytes).is_some() {
                     return Err(1);

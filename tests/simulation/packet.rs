@@ -20,6 +20,7 @@ pub(crate) struct Packet {
     pub(crate) destination: Ipv4Addr,
     pub(crate) protocol: u8,
     pub(crate) ttl: u8,
+    pub(crate) dont_fragment: bool,
     pub(crate) body: Body,
 }
 
@@ -82,6 +83,7 @@ pub(crate) fn read(bytes: &[u8]) -> Packet {
         destination: ip.destination(),
         protocol: ip.protocol(),
         ttl: ip.time_to_live(),
+        dont_fragment: ip.dont_fragment(),
         body,
     }
 }
@@ -100,6 +102,28 @@ pub(crate) fn tcp(
     numbers: (u32, u32),
     flags: TcpFlags,
 ) -> Vec<u8> {
+    segment(source, destination, numbers, flags, Vec::new())
+}
+
+/// A SYN-ACK with a segment size.
+pub(crate) fn syn_ack(
+    source: (Ipv4Addr, u16),
+    destination: (Ipv4Addr, u16),
+    numbers: (u32, u32),
+    mss: u16,
+) -> Vec<u8> {
+    let [high, low] = mss.to_be_bytes();
+    let options = vec![2, 4, high, low];
+    segment(source, destination, numbers, TcpFlags::SYN_ACK, options)
+}
+
+fn segment(
+    source: (Ipv4Addr, u16),
+    destination: (Ipv4Addr, u16),
+    numbers: (u32, u32),
+    flags: TcpFlags,
+    options: Vec<u8>,
+) -> Vec<u8> {
     build(&[
         Layer::Ipv4(craft::Ipv4 {
             dont_fragment: true,
@@ -108,6 +132,7 @@ pub(crate) fn tcp(
         Layer::Tcp(craft::Tcp {
             sequence_number: numbers.0,
             acknowledgment_number: numbers.1,
+            options,
             ..craft::Tcp::new(source.1, destination.1, flags)
         }),
     ])
@@ -121,13 +146,28 @@ pub(crate) fn icmp_error(
     about: &[u8],
     minimal: bool,
 ) -> Vec<u8> {
+    with_mtu(source, destination, (icmp.0, icmp.1, 0), about, minimal)
+}
+
+/// The same with a next hop's MTU.
+pub(crate) fn with_mtu(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    icmp: (u8, u8, u16),
+    about: &[u8],
+    minimal: bool,
+) -> Vec<u8> {
+    let [high, low] = icmp.2.to_be_bytes();
     let quoted = about.len().min(if minimal { 28 } else { 548 });
     build(&[
         Layer::Ipv4(craft::Ipv4 {
             identification: 0x5151,
             ..craft::Ipv4::new(source, destination)
         }),
-        Layer::Icmpv4(craft::Icmpv4::error(icmp.0, icmp.1)),
+        Layer::Icmpv4(craft::Icmpv4 {
+            rest: [0, 0, high, low],
+            ..craft::Icmpv4::error(icmp.0, icmp.1)
+        }),
         Layer::Raw(about[..quoted].to_vec()),
     ])
 }

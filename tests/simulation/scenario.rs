@@ -24,6 +24,9 @@ pub(crate) struct Scenario {
     /// What is dropped where.
     #[serde(default)]
     pub(crate) filter: Vec<Filter>,
+    /// Links that take shorter packets only.
+    #[serde(default)]
+    pub(crate) narrow: Vec<Narrow>,
     /// What is delayed, lost, duplicated or reordered where.
     #[serde(default)]
     pub(crate) impair: Vec<Impair>,
@@ -82,6 +85,10 @@ pub(crate) struct Director {
     pub(crate) scheduler: String,
     /// Whether it has a route to the real servers.
     pub(crate) route: bool,
+    /// The MTU of its device.
+    pub(crate) mtu: u16,
+    /// `net.ipv4.vs.pmtu_disc`.
+    pub(crate) pmtu_disc: i64,
 }
 
 impl Default for Director {
@@ -93,6 +100,8 @@ impl Default for Director {
             service: true,
             scheduler: "rr".to_owned(),
             route: true,
+            mtu: 1500,
+            pmtu_disc: 1,
         }
     }
 }
@@ -130,6 +139,8 @@ pub(crate) struct Server {
     /// Other addresses that it has, on lo.
     pub(crate) addresses: Vec<Ipv4Addr>,
     pub(crate) listens: bool,
+    /// The segment size that its SYN-ACKs announce.
+    pub(crate) mss: u16,
     pub(crate) route: bool,
     pub(crate) ip_forward: bool,
     /// `all` or `own`: what a source NAT rewrites.
@@ -160,6 +171,7 @@ impl Default for Server {
             vip_on: "tunl0".to_owned(),
             addresses: Vec::new(),
             listens: true,
+            mss: 1460,
             route: true,
             ip_forward: false,
             snat: String::new(),
@@ -188,6 +200,20 @@ pub(crate) struct Filter {
     pub(crate) destination_port: Option<u16>,
     /// ICMP type and code with which a router says so.
     pub(crate) reject: Option<(u8, u8)>,
+}
+
+/// A router that passes no packet with DF of more than `octets`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Narrow {
+    pub(crate) at: String,
+    pub(crate) octets: u16,
+    /// It does not say so.
+    #[serde(default)]
+    pub(crate) silent: bool,
+    /// It says so without the MTU, as before RFC 1191.
+    #[serde(default)]
+    pub(crate) untold: bool,
 }
 
 /// What happens to packets on their way into a router or host.

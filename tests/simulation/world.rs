@@ -180,13 +180,24 @@ impl World {
         }
         let packet = packet::read(&bytes);
         if packet.ttl <= 1 {
-            self.complain(&node, (11, 0), &bytes);
+            self.complain(&node, (11, 0, 0), &bytes);
             return;
         }
         packet::set_ttl(&mut bytes, packet.ttl - 1);
         if let Some(filter) = self.filter(&node, "", &bytes) {
             if let Some(reject) = filter.reject {
-                self.complain(&node, reject, &bytes);
+                self.complain(&node, (reject.0, reject.1, 0), &bytes);
+            }
+            return;
+        }
+        let narrow = self.scenario.narrow.iter().find(|narrow| {
+            let long = bytes.len() > usize::from(narrow.octets);
+            narrow.at == node && long && packet.dont_fragment
+        });
+        if let Some(narrow) = narrow.cloned() {
+            if !narrow.silent {
+                let mtu = if narrow.untold { 0 } else { narrow.octets };
+                self.complain(&node, (3, 4, mtu), &bytes);
             }
             return;
         }
@@ -194,7 +205,7 @@ impl World {
     }
 
     /// A router sends an ICMP error, if it does and may.
-    fn complain(&mut self, node: &str, icmp: (u8, u8), about: &[u8]) {
+    fn complain(&mut self, node: &str, icmp: (u8, u8, u16), about: &[u8]) {
         let packet = packet::read(about);
         let silent = self
             .scenario
@@ -210,7 +221,7 @@ impl World {
         }
         let minimal = self.scenario.network.minimal_quotes;
         let address = crate::router_address(node);
-        let error = packet::icmp_error(address, packet.source, icmp, about, minimal);
+        let error = packet::with_mtu(address, packet.source, icmp, about, minimal);
         self.inject(node, error);
     }
 
