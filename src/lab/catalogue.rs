@@ -14,6 +14,7 @@ use crate::lab::standin::TUNNEL;
 use crate::lab::topology::CIP;
 use crate::lab::topology::DIP;
 use crate::lab::topology::GW;
+use crate::lab::topology::ISP;
 use crate::lab::topology::NOBODY;
 use crate::lab::topology::RD;
 use crate::lab::topology::RIP;
@@ -25,6 +26,16 @@ use crate::plan::Hop;
 
 /// Before the main table's rule, behind that of the host's own addresses.
 const RULE: Rule = Rule::blackhole(50);
+
+/// A narrow link behind `core`, for what goes to the real server.
+const NARROW: Change = Change::Route {
+    on: Node::Core,
+    route: Route {
+        mtu: Some(1400),
+        ..Route::via(RIP, 32, ISP)
+    },
+    healthy: None,
+};
 
 /// Every fault.
 pub const FAULTS: &[Fault] = &[
@@ -147,6 +158,45 @@ pub const FAULTS: &[Fault] = &[
                 ..RULE
             },
         }],
+    },
+    Fault {
+        name: "tunnel-rejected",
+        finding: "tunnel-rejected",
+        hop: Hop::DirectorToRealserver,
+        about: "isp refuses IPIP, and says so by ICMP",
+        needs: Needs::Nothing,
+        changes: &[Change::Rule {
+            on: Node::Isp,
+            rule: Rule {
+                to: Some(RIP),
+                protocol: Some(4),
+                tells: true,
+                ..RULE
+            },
+        }],
+    },
+    Fault {
+        name: "tunnel-mtu-low",
+        finding: "tunnel-mtu-low",
+        hop: Hop::DirectorToRealserver,
+        about: "core passes 1400 octets to the real server at most, and says so by ICMP",
+        needs: Needs::Nothing,
+        changes: &[NARROW],
+    },
+    Fault {
+        name: "tunnel-mtu-black-hole",
+        finding: "tunnel-mtu-black-hole",
+        hop: Hop::DirectorToRealserver,
+        about: "core passes 1400 octets to the real server at most, and says nothing",
+        needs: Needs::Nothing,
+        changes: &[
+            NARROW,
+            Change::Filter {
+                on: Node::Core,
+                chain: "chain tunnel_mtu_black_hole { type filter hook output priority 0; \
+                        icmp type destination-unreachable icmp code 4 drop; }",
+            },
+        ],
     },
     Fault {
         name: standin::NOT_SUPPORTED,

@@ -69,6 +69,11 @@ impl Fault {
         }
     }
 
+    /// Whether it breaks the hop; else the path works all the same, and the finding is a warning.
+    pub fn breaks(&self) -> bool {
+        self.finding != "tunnel-mtu-low"
+    }
+
     /// Whether it takes the program `nft`.
     pub fn needs_nft(&self) -> bool {
         self.changes

@@ -32,6 +32,8 @@ pub(super) const RD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(super) const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 /// The real server's gateway.
 pub(super) const GW: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The ISP's address toward `core`.
+pub(super) const ISP: Ipv4Addr = Ipv4Addr::new(10, 64, 3, 2);
 /// An address of the real server's network that nobody has.
 pub(super) const NOBODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 /// What a tunnel leaves of 1500 octets.
@@ -100,8 +102,8 @@ impl Node {
                 Route::via(ip(198, 51, 100, 0), 24, ip(10, 64, 1, 1)),
                 Route::via(ip(192, 0, 2, 0), 29, ip(10, 64, 2, 2)),
                 Route::via(VIP, 32, ip(10, 64, 2, 2)),
-                Route::via(ip(203, 0, 113, 0), 24, ip(10, 64, 3, 2)),
-                Route::via(ip(10, 64, 4, 0), 30, ip(10, 64, 3, 2)),
+                Route::via(ip(203, 0, 113, 0), 24, ISP),
+                Route::via(ip(10, 64, 4, 0), 30, ISP),
             ],
             Node::Rd => vec![
                 Route::default_via(ip(10, 64, 2, 1)),

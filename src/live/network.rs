@@ -28,7 +28,9 @@ use netlink_packet_route::neighbour::NeighbourAddress;
 use netlink_packet_route::neighbour::NeighbourAttribute;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::neighbour::NeighbourState;
+use netlink_packet_route::route::RouteAttribute;
 use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::RouteMetric;
 use netlink_packet_route::route::RouteScope;
 use netlink_packet_route::route::RouteType;
 use netlink_packet_route::rule::RuleAction;
@@ -52,6 +54,9 @@ use crate::live::netlink::Netlink;
 use crate::live::netlink::NetlinkError;
 use crate::live::routes;
 
+/// `1 << RTAX_MTU`: forwarded packets keep to a route's MTU only if it is locked.
+const LOCK_MTU: u32 = 1 << 2;
+
 /// Why the network could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation}")]
@@ -73,6 +78,8 @@ pub struct Route {
     pub source: Option<Ipv4Addr>,
     /// Routing table.
     pub table: u32,
+    /// What it passes at most, forwarded packets included; `mtu lock OCTETS`.
+    pub mtu: Option<u32>,
 }
 
 /// What becomes of a route's packets.
@@ -109,6 +116,7 @@ impl Route {
             hop,
             source: None,
             table: Route::MAIN,
+            mtu: None,
         }
     }
 }
@@ -124,6 +132,9 @@ impl fmt::Display for Route {
         }
         if let Some(source) = self.source {
             write!(f, " src {source}")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu lock {mtu}")?;
         }
         match self.table {
             Route::MAIN => Ok(()),
@@ -149,6 +160,8 @@ pub struct Rule {
     pub port: Option<u16>,
     /// The table to look the packet up in; without one it vanishes.
     pub table: Option<u32>,
+    /// Without a table: whether its sender is told that it is prohibited.
+    pub tells: bool,
 }
 
 impl Rule {
@@ -162,6 +175,7 @@ impl Rule {
             protocol: None,
             port: None,
             table: None,
+            tells: false,
         }
     }
 
@@ -492,7 +506,12 @@ impl Network {
             NextHop::Blackhole => builder.kind(RouteType::BlackHole),
             NextHop::Unreachable => builder.kind(RouteType::Unreachable),
         };
-        Ok(builder.build())
+        let mut message = builder.build();
+        if let Some(mtu) = route.mtu {
+            let metrics = vec![RouteMetric::Lock(LOCK_MTU), RouteMetric::Mtu(mtu)];
+            message.attributes.push(RouteAttribute::Metrics(metrics));
+        }
+        Ok(message)
     }
 
     /// Adds a policy rule.
@@ -607,6 +626,7 @@ fn rule_message(rule: &Rule) -> RuleMessage {
             attributes.push(RuleAttribute::Table(table));
             RuleAction::ToTable
         }
+        None if rule.tells => RuleAction::Prohibit,
         None => RuleAction::Blackhole,
     };
     attributes.push(RuleAttribute::Priority(rule.priority));
