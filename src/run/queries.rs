@@ -21,6 +21,7 @@ pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
         Host::Director => {
             let mut routes: Vec<_> = plan.paths.iter().map(|path| to(path.rip)).collect();
             routes.extend([to(path.vip), to(path.cip)]);
+            routes.extend(path.dip.map(to));
             routes
         }
         Host::Realserver(_) => realserver_routes(path),
@@ -58,6 +59,7 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
             }));
             for path in &plan.paths {
                 if let Some(RouteAnswer::Route(route)) = known.route(&to(path.rip)) {
+                    query.routes.extend(route.source.map(to));
                     query.neighbours.push(route.gateway.unwrap_or(path.rip));
                 }
             }

@@ -13,11 +13,12 @@ use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::foreign;
 use crate::verdict::ipvs;
 use crate::verdict::transit;
 
 /// Probes that the director's own IPVS encapsulates.
-const SCHEDULED: [ProbeKind; 2] = [ProbeKind::IpvsLoop, ProbeKind::Service];
+pub(super) const SCHEDULED: [ProbeKind; 2] = [ProbeKind::IpvsLoop, ProbeKind::Service];
 /// Probes that tunproof encapsulates.
 pub(super) const CRAFTED: [ProbeKind; 3] = [
     ProbeKind::TunnelUdp,
@@ -31,7 +32,9 @@ pub(super) fn judge(case: &mut Case<'_>) {
     client_to_director(case);
     source(case);
     forward(case);
-    transit::judge(case);
+    if !foreign::dip(case) {
+        transit::judge(case);
+    }
 }
 
 fn client_to_director(case: &mut Case<'_>) {
@@ -148,6 +151,9 @@ fn source(case: &mut Case<'_>) {
             ],
         )
     } else {
+        if foreign::judge(case, observed) {
+            return;
+        }
         if let (Some((_, source)), Some(dip)) = (observed, dip.filter(|dip| *dip != source))
             && case.is_proven(Hop::Decapsulation)
         {

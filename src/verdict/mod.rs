@@ -5,6 +5,8 @@
 mod case;
 mod code;
 mod director;
+mod foreign;
+mod forwarded;
 mod gateway;
 mod ipvs;
 mod judge;

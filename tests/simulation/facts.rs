@@ -72,7 +72,14 @@ pub(crate) fn facts(
 
 fn director(scenario: &Scenario, facts: &mut HostFacts) {
     let director = &scenario.director;
-    facts.links.push(link(2, "eth0", &[(DIP, 24)]));
+    let mut eth0 = vec![(Ipv4Addr::new(192, 0, 2, 3), 29)];
+    if director.has_dip {
+        eth0.push((DIP, 29));
+    }
+    facts.links.push(link(2, "eth0", &eth0));
+    for other in &director.addresses {
+        facts.links[0].addresses.push(address(*other, 32));
+    }
     if director.has_vip {
         facts.links[0].addresses.push(address(VIP, 32));
     }
@@ -96,8 +103,8 @@ fn director(scenario: &Scenario, facts: &mut HostFacts) {
                 other => panic!("no method `{other}`"),
             },
             weight: server.weight,
-            tunnel_type: 0,
-            tunnel_port: 0,
+            tunnel_type: server.tunnel_type,
+            tunnel_port: 6080,
         });
     let service = IpvsService {
         key: IpvsKey::Address {
@@ -251,7 +258,9 @@ fn route(scenario: &Scenario, host: Host, asked: &RouteQuery) -> RouteAnswer {
             let server = &scenario.server[n];
             if asked.iif.is_some() && asked.to == VIP {
                 return match () {
-                    () if rejects(server) => error(22, "Invalid argument"),
+                    () if rejects(server) || server.addresses.contains(&CIP) => {
+                        error(22, "Invalid argument")
+                    }
                     () if server.vip_on.is_empty() => error(113, "No route to host"),
                     () => local(&server.tunnel),
                 };

@@ -145,6 +145,10 @@ impl World {
             return;
         }
         let packet = packet::read(&inner);
+        // A martian: it claims to come from the host itself.
+        if server.addresses.contains(&packet.source) {
+            return;
+        }
         if server.vip_on.is_empty() {
             if server.ip_forward && packet.ttl > 1 {
                 let mut inner = inner;
@@ -346,6 +350,10 @@ impl World {
                 Capture::IPV4,
                 &inner,
             );
+            return;
+        }
+        // GUE or GRE: not for the tap's filter, and the real server has no port or device for it.
+        if self.scenario.server[n].tunnel_type != 0 {
             return;
         }
         let outer = packet::encapsulate(self.scenario.director.outer_source, rip(n), &inner);

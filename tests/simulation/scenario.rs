@@ -72,6 +72,10 @@ impl Default for Network {
 pub(crate) struct Director {
     /// The outer source that its kernel chooses.
     pub(crate) outer_source: Ipv4Addr,
+    /// Addresses that it has besides the DIP.
+    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// Whether it has the DIP.
+    pub(crate) has_dip: bool,
     /// Whether the VIP is an address of its own.
     pub(crate) has_vip: bool,
     /// Whether something else listens there on VIP:port.
@@ -88,6 +92,8 @@ impl Default for Director {
     fn default() -> Director {
         Director {
             outer_source: super::DIP,
+            addresses: Vec::new(),
+            has_dip: true,
             has_vip: true,
             listens: false,
             service: true,
@@ -116,6 +122,8 @@ pub(crate) struct Server {
     /// `tunnel`, `route` or `masq`.
     pub(crate) method: String,
     pub(crate) weight: i32,
+    /// How IPVS encapsulates: 0 ipip, 1 gue, 2 gre.
+    pub(crate) tunnel_type: u8,
     /// Whether its kernel takes protocol 4.
     pub(crate) ipip: bool,
     /// The tunnel device; none if empty.
@@ -150,6 +158,7 @@ impl Default for Server {
             in_ipvs: true,
             method: "tunnel".to_owned(),
             weight: 1,
+            tunnel_type: 0,
             ipip: true,
             tunnel: "tunl0".to_owned(),
             tunnel_up: true,
