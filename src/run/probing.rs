@@ -21,6 +21,8 @@ use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::itinerary;
 use crate::run::Command;
+use crate::run::aside::Aside;
+use crate::run::aside::Question;
 use crate::run::pacer::Outgoing;
 use crate::run::pacer::Pacer;
 use crate::run::queries;
@@ -42,6 +44,8 @@ const RESOLUTIONS: usize = 3;
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// When the sweeps start, if the VIP's packets have not been seen to reach the client by then.
 const SWEEP_AFTER: Duration = Duration::from_millis(700);
+/// When the director asks the service in its own name, if the path is not proven by then.
+const REFLECT_SYN_AFTER: Duration = Duration::from_millis(400);
 /// How long the probes still on their way may take once everything is proven.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -51,6 +55,7 @@ pub(super) struct Probing {
     pacer: Pacer,
     tasks: Vec<Task>,
     sweeps: Vec<Sweep>,
+    asides: Vec<Aside>,
     settled: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
     slowest: Duration,
@@ -99,6 +104,7 @@ impl Probing {
             pacer: Pacer::new(rate, now),
             tasks: Vec::new(),
             sweeps: Vec::new(),
+            asides: Vec::new(),
             settled: Vec::new(),
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
@@ -131,6 +137,14 @@ impl Probing {
         for kind in kinds {
             self.add(Aim::Probe(kind), path, Host::Director, now, 1);
         }
+        let is_tcp = evidence.plan().paths[path].protocol == Protocol::Tcp;
+        if is_tcp && !is_there(evidence, Host::Realserver(path)) {
+            let aim = Aim::Probe(ProbeKind::ReflectSyn);
+            self.add(aim, path, Host::Director, now + REFLECT_SYN_AFTER, 1);
+        }
+        if path == 0 {
+            self.ask_neighbours(evidence, path, Host::Director, now);
+        }
     }
 
     fn plan_client(&mut self, evidence: &Evidence, path: usize, now: Mono) {
@@ -138,6 +152,16 @@ impl Probing {
             return;
         }
         self.add(Aim::Probe(ProbeKind::Service), path, Host::Client, now, 1);
+        self.asides.extend(Aside::of_client(path, now));
+    }
+
+    fn ask_neighbours(&mut self, evidence: &Evidence, path: usize, host: Host, now: Mono) {
+        let plan = evidence.plan();
+        let aside = evidence.facts(host).and_then(|facts| {
+            let declared = (path, &plan.paths[path]);
+            Aside::of_neighbour(declared, (host, facts), plan.ingress.as_deref(), now)
+        });
+        self.asides.extend(aside);
     }
 
     /// First the gateway's neighbour entry goes, so that ARP is exercised as the HOWTO does with
@@ -186,11 +210,8 @@ impl Probing {
                 let vip = arp(declared.vip, egress.next_hop);
                 self.add(vip, path, host, after(150), 1);
             }
-            if egress.vip_on_link {
-                let who = arp(egress.address, declared.vip);
-                self.add(who, path, host, after(120), 1);
-            }
         }
+        self.ask_neighbours(evidence, path, host, now + Duration::from_millis(20));
         let begin = match director {
             true => now + SWEEP_AFTER,
             false => now + Duration::from_millis(200),
@@ -238,7 +259,8 @@ impl Probing {
                 self.add(Aim::Connect, passage.path, Host::Client, now, 1);
             }
         }
-        if !self.proven[passage.path] {
+        // What the director does with the client's own packets may take a proof back.
+        if !self.proven[passage.path] || id.kind == ProbeKind::Service {
             self.reconsider(passage.path, evidence, now);
         }
     }
@@ -246,6 +268,11 @@ impl Probing {
     /// Notes whether packets prove every hop of `path`, and since when those of every path.
     fn reconsider(&mut self, path: usize, evidence: &Evidence, now: Mono) {
         self.proven[path] = evidence.proofs(path).len() == Hop::ALL.len();
+        if self.proven[path] {
+            for task in self.tasks.iter_mut().filter(|task| task.path == path) {
+                task.done |= task.aim == Aim::Probe(ProbeKind::ReflectSyn);
+            }
+        }
         match self.everything_is_proven() {
             true => {
                 self.proven_at.get_or_insert(now);
@@ -304,6 +331,7 @@ impl Probing {
         for task in self.tasks.iter_mut().filter(|task| task.host == host) {
             task.done = true;
         }
+        self.asides.retain(|aside| aside.host() != host);
         if let Host::Realserver(path) = host {
             self.sweeps.retain(|sweep| sweep.path() != path);
         }
@@ -343,6 +371,8 @@ impl Probing {
                 self.tasks[number].done |= enough;
             }
         }
+        // Behind what the path's own proof needs.
+        self.ask_aside(evidence, now);
         let mut sweeps = std::mem::take(&mut self.sweeps);
         for sweep in &mut sweeps {
             let path = sweep.path();
@@ -358,6 +388,31 @@ impl Probing {
             }
         }
         self.sweeps = sweeps;
+    }
+
+    fn ask_aside(&mut self, evidence: &Evidence, now: Mono) {
+        let asked: Vec<_> = self
+            .asides
+            .iter_mut()
+            .filter_map(|aside| aside.poll(now))
+            .collect();
+        for (host, path, question) in asked {
+            let outgoing = match question {
+                Question::Probe(kind) => self.probe(kind, path, evidence).map(Outgoing::Probe),
+                Question::WhoHas(link, vip) => {
+                    let transmit = Transmit {
+                        bytes: craft::arp_request(link.mac, link.sender, vip),
+                        way: Way::Frame {
+                            device: link.device,
+                        },
+                    };
+                    Some(Outgoing::Frame(path, transmit))
+                }
+            };
+            if let Some(outgoing) = outgoing {
+                self.pacer.push(host, outgoing);
+            }
+        }
     }
 
     /// The next command whose time has come.
@@ -378,6 +433,7 @@ impl Probing {
             .iter()
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
+            .chain(self.asides.iter().filter_map(Aside::due))
             .chain(self.pacer.due())
             .min();
         match (self.proven_at, due) {

@@ -2,9 +2,11 @@
 //!
 //! It may not know bytes; `matching` has read them.
 
+mod alone;
 mod case;
 mod code;
 mod director;
+mod duplicate;
 mod foreign;
 mod forwarded;
 mod gateway;
@@ -12,6 +14,7 @@ mod ipvs;
 mod judge;
 mod judgement;
 mod network;
+mod open;
 mod realserver;
 mod service;
 mod transit;

@@ -388,9 +388,13 @@ fn rewritten(case: &mut Case<'_>) {
             Code::OwnFlowsRewritten,
             Hop::RealserverEgress,
             format!("packets that the real server itself starts from {vip} leave from {source}"),
-            "A source NAT rewrites flows that the real server starts, but not its answers to tunnelled \
-             packets, which are what matters."
-                .to_owned(),
+            match case.evidence.host(Host::Director) {
+                Some(_) => "A source NAT rewrites flows that the real server starts, but not its answers to \
+                            tunnelled packets, which are what matters.",
+                None => "A source NAT rewrites flows that the real server starts. Whether it rewrites answers to \
+                         tunnelled packets, which are what matters, only a packet of the director shows.",
+            }
+            .to_owned(),
             vec![first],
         );
     }

@@ -76,6 +76,9 @@ fn director(scenario: &Scenario, facts: &mut HostFacts) {
     if director.has_dip {
         eth0.push((DIP, 29));
     }
+    if director.vip_on_link {
+        eth0.push((Ipv4Addr::new(192, 0, 2, 4), 24));
+    }
     facts.links.push(link(2, "eth0", &eth0));
     for other in &director.addresses {
         facts.links[0].addresses.push(address(*other, 32));

@@ -121,7 +121,8 @@ impl World {
         let own = outer.source == rip(n)
             || server.addresses.contains(&outer.source)
             || (outer.source == VIP && !server.vip_on.is_empty());
-        if own {
+        let stranger = server.protected && outer.source != self.scenario.director.outer_source;
+        if own || stranger && outer.source != crate::DIP {
             return;
         }
         if !server.ipip {
@@ -464,6 +465,10 @@ impl World {
             !(sender == VIP && server.vip_on_link && target_mac != Mac([0; 6])),
             "tunproof announced a VIP that is on-link"
         );
+        if target == VIP {
+            self.claims(Host::Realserver(n), sender);
+        }
+        let server = &self.scenario.server[n];
         let answers = target == gateway(n)
             && server.gateway_answers
             && (sender != VIP || server.gateway_answers_vip);
@@ -473,6 +478,27 @@ impl World {
         if answers {
             self.later(Duration::from_micros(300), Happening::ArpReply(n, sender));
         }
+    }
+
+    /// Whoever claims the VIP answers for it.
+    pub(crate) fn claims(&mut self, host: Host, to: Ipv4Addr) {
+        let claimed = match host {
+            Host::Director => &self.scenario.director.vip_claimed_by,
+            Host::Realserver(n) => &self.scenario.server[n].vip_claimed_by,
+            Host::Client => return,
+        };
+        for octet in claimed.clone() {
+            self.later(
+                Duration::from_micros(400),
+                Happening::ArpClaim(host, octet, to),
+            );
+        }
+    }
+
+    pub(crate) fn arp_claim(&mut self, host: Host, octet: u8, to: Ipv4Addr) {
+        let own = (Mac([2, 0, 0, 0, 1, 2]), to);
+        let reply = arp(2, (Mac([2, 0, 0, 0, 1, octet]), VIP), own);
+        self.tap(host, "eth0", ETHERNET, Direction::In, Capture::ARP, &reply);
     }
 
     pub(crate) fn arp_reply(&mut self, n: usize, target: Ipv4Addr) {

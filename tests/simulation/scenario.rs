@@ -74,6 +74,10 @@ pub(crate) struct Director {
     pub(crate) outer_source: Ipv4Addr,
     /// Addresses that it has besides the DIP.
     pub(crate) addresses: Vec<Ipv4Addr>,
+    /// The VIP is on-link on eth0.
+    pub(crate) vip_on_link: bool,
+    /// Hosts of its link, by the last octets of their hardware addresses, that claim the VIP.
+    pub(crate) vip_claimed_by: Vec<u8>,
     /// Whether it has the DIP.
     pub(crate) has_dip: bool,
     /// Whether the VIP is an address of its own.
@@ -93,6 +97,8 @@ impl Default for Director {
         Director {
             outer_source: super::DIP,
             addresses: Vec::new(),
+            vip_on_link: false,
+            vip_claimed_by: Vec::new(),
             has_dip: true,
             has_vip: true,
             listens: false,
@@ -148,6 +154,10 @@ pub(crate) struct Server {
     pub(crate) permanent_neighbour: bool,
     /// eth0's prefix contains the VIP.
     pub(crate) vip_on_link: bool,
+    /// Hosts of its link, by the last octets of their hardware addresses, that claim the VIP.
+    pub(crate) vip_claimed_by: Vec<u8>,
+    /// It takes tunnelled packets from the DIP only.
+    pub(crate) protected: bool,
     pub(crate) gateway_answers: bool,
     pub(crate) gateway_answers_vip: bool,
 }
@@ -176,6 +186,8 @@ impl Default for Server {
             hidden: false,
             permanent_neighbour: false,
             vip_on_link: false,
+            vip_claimed_by: Vec::new(),
+            protected: true,
             gateway_answers: true,
             gateway_answers_vip: true,
         }
