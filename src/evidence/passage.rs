@@ -241,7 +241,10 @@ impl Evidence {
             return;
         }
         let rip = self.plan().paths[path].rip;
-        let refusal = self.passages(path).find_map(|passage| {
+        let own = |passage: &Passage<'_>| {
+            passage.probe.from != Host::Client || passage.probe.tunnel.is_none()
+        };
+        let refusal = self.passages(path).filter(own).find_map(|passage| {
             let mut sightings = self.sightings(passage.probe.id);
             sightings.find_map(|(item, sighting)| {
                 let tunnelled = matches!(

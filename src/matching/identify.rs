@@ -231,6 +231,7 @@ fn sends_udp(kind: ProbeKind) -> bool {
             | ProbeKind::TunnelControl
             | ProbeKind::Mtu
             | ProbeKind::OpenTunnel
+            | ProbeKind::SpoofTunnel
             | ProbeKind::SpoofTrace
             | ProbeKind::ControlTrace
             | ProbeKind::IpvsLoop

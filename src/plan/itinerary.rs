@@ -249,6 +249,14 @@ const OPEN_TUNNEL: &[Waypoint] = &[
     at(Station::RealserverOut, Form::PORT_UNREACHABLE, &[]),
     at(Station::ClientIn, Form::PORT_UNREACHABLE, &[]),
 ];
+/// The answer goes to the host whose address was forged.
+const SPOOF_TUNNEL: &[Waypoint] = &[
+    at(Station::ClientOut, Form::Tunnelled, &[]),
+    at(Station::RealserverIn, Form::Tunnelled, &[]),
+    at(Station::RealserverTunnel, Form::Plain, &[]),
+    at(Station::RealserverOut, Form::PORT_UNREACHABLE, &[]),
+    at(Station::DirectorIn, Form::PORT_UNREACHABLE, &[]),
+];
 /// As [`REFLECT`]; but a socket that answers the director answers.
 const REFLECT_SYN: &[Waypoint] = &[
     PROBE_LEAVES,
@@ -265,6 +273,7 @@ pub fn itinerary(kind: ProbeKind, service: Protocol) -> &'static [Waypoint] {
         (ProbeKind::TunnelControl, _) => TUNNEL_CONTROL,
         (ProbeKind::Mtu, _) => MTU,
         (ProbeKind::OpenTunnel, _) => OPEN_TUNNEL,
+        (ProbeKind::SpoofTunnel, _) => SPOOF_TUNNEL,
         (ProbeKind::ReflectSyn, _) => REFLECT_SYN,
         (ProbeKind::TunnelSyn, _) => TUNNEL_SYN,
         (ProbeKind::IpvsLoop, Protocol::Tcp) => IPVS_LOOP,

@@ -48,11 +48,13 @@ pub enum ProbeKind {
     OpenTunnel = 14,
     /// Director: IPIP(DIP→RIP){DIP→VIP:port SYN}: does the service answer, by the director alone?
     ReflectSyn = 15,
+    /// Client: IPIP(CIP→RIP){DIP→VIP UDP closed port}: may what comes out of the tunnel claim any source?
+    SpoofTunnel = 16,
 }
 
 impl ProbeKind {
     /// Every kind.
-    pub const ALL: [ProbeKind; 15] = [
+    pub const ALL: [ProbeKind; 16] = [
         ProbeKind::TunnelUdp,
         ProbeKind::TunnelSyn,
         ProbeKind::IpvsLoop,
@@ -68,6 +70,7 @@ impl ProbeKind {
         ProbeKind::Mtu,
         ProbeKind::OpenTunnel,
         ProbeKind::ReflectSyn,
+        ProbeKind::SpoofTunnel,
     ];
 
     /// The kind's name.
@@ -88,6 +91,7 @@ impl ProbeKind {
             ProbeKind::Mtu => "mtu",
             ProbeKind::OpenTunnel => "open-tunnel",
             ProbeKind::ReflectSyn => "reflect-syn",
+            ProbeKind::SpoofTunnel => "spoof-tunnel",
         }
     }
 
@@ -111,6 +115,7 @@ impl ProbeKind {
                 | ProbeKind::TunnelControl
                 | ProbeKind::Mtu
                 | ProbeKind::OpenTunnel
+                | ProbeKind::SpoofTunnel
         )
     }
 
@@ -265,6 +270,9 @@ impl Probe {
                 flow(udp, path.dip?, client_port, rip, closed),
             ),
             ProbeKind::OpenTunnel => (Host::Client, flow(udp, cip, client_port, vip, closed)),
+            ProbeKind::SpoofTunnel => {
+                (Host::Client, flow(udp, path.dip?, client_port, vip, closed))
+            }
             ProbeKind::ReflectSyn => (Host::Director, flow(tcp, path.dip?, client_port, vip, port)),
             ProbeKind::TunnelSyn => (Host::Director, flow(tcp, cip, client_port, vip, port)),
             ProbeKind::IpvsLoop => (
@@ -304,7 +312,7 @@ impl Probe {
             | ProbeKind::TunnelTrace
             | ProbeKind::Mtu
             | ProbeKind::ReflectSyn => Some(path.dip?),
-            ProbeKind::OpenTunnel => Some(cip),
+            ProbeKind::OpenTunnel | ProbeKind::SpoofTunnel => Some(cip),
             _ => None,
         };
         let tunnel = tunnelled_by.map(|source| Tunnel {

@@ -4,6 +4,7 @@ use crate::evidence::Evidence;
 use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Capture;
+use crate::exchange::Direction;
 use crate::matching::Arp;
 use crate::matching::Certainty;
 use crate::matching::Matcher;
@@ -20,7 +21,7 @@ use crate::plan::Station;
 pub(super) enum Noted {
     /// A probe, or what it caused.
     Probe(ProbeId),
-    /// ARP of the real server of a path.
+    /// ARP of the real server of a path, or of who claims the VIP at the director.
     Arp(Arp, usize),
     /// Nothing of ours.
     Nothing,
@@ -46,10 +47,17 @@ pub(super) fn note(
 
 fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<(Arp, usize)> {
     let arp = Arp::read(&capture.bytes)?;
-    let Host::Realserver(path) = host else {
-        return None;
+    let (path, station) = match host {
+        Host::Realserver(path) => (path, Some(Station::RealserverArp)),
+        // Of the director's neighbours only who claims the VIP matters.
+        Host::Director if capture.direction == Direction::In => {
+            let plan = evidence.plan();
+            let path = plan.paths.iter().position(|path| path.vip == arp.sender)?;
+            (path, None)
+        }
+        Host::Director | Host::Client => return None,
     };
-    let (time, station) = (capture.time, Some(Station::RealserverArp));
+    let time = capture.time;
     evidence.append(
         host,
         station,

@@ -21,6 +21,8 @@ use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::itinerary;
 use crate::run::Command;
+use crate::run::aside::Aside;
+use crate::run::aside::Question;
 use crate::run::mtu;
 use crate::run::mtu::Search;
 use crate::run::pacer::Outgoing;
@@ -44,6 +46,8 @@ const RESOLUTIONS: usize = 3;
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// When the sweeps start, if the VIP's packets have not been seen to reach the client by then.
 const SWEEP_AFTER: Duration = Duration::from_millis(700);
+/// When the director asks the service in its own name, if the path is not proven by then.
+const REFLECT_SYN_AFTER: Duration = Duration::from_millis(400);
 /// How long the probes still on their way may take once everything is proven.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -54,6 +58,7 @@ pub(super) struct Probing {
     tasks: Vec<Task>,
     sweeps: Vec<Sweep>,
     searches: Vec<Search>,
+    asides: Vec<Aside>,
     settled: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
     slowest: Duration,
@@ -105,6 +110,7 @@ impl Probing {
             tasks: Vec::new(),
             sweeps: Vec::new(),
             searches: Vec::new(),
+            asides: Vec::new(),
             settled: Vec::new(),
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
@@ -138,15 +144,22 @@ impl Probing {
         for kind in kinds {
             self.add(Aim::Probe(kind), path, Host::Director, now, 1);
         }
-        let plan = evidence.plan();
-        if plan.paths[path].dip.is_none() {
-            return;
+        let declared = &evidence.plan().paths[path];
+        if declared.dip.is_some() {
+            self.sweeps.push(Sweep::tunnel(path, now + SWEEP_AFTER));
+            let limit = evidence
+                .facts(Host::Director)
+                .and_then(|facts| mtu::limit(facts, declared));
+            self.searches.extend(Search::new(path, limit, now));
         }
-        self.sweeps.push(Sweep::tunnel(path, now + SWEEP_AFTER));
-        let limit = evidence
-            .facts(Host::Director)
-            .and_then(|facts| mtu::limit(facts, &plan.paths[path]));
-        self.searches.extend(Search::new(path, limit, now));
+        let is_tcp = declared.protocol == Protocol::Tcp;
+        if is_tcp && !is_there(evidence, Host::Realserver(path)) {
+            let aim = Aim::Probe(ProbeKind::ReflectSyn);
+            self.add(aim, path, Host::Director, now + REFLECT_SYN_AFTER, 1);
+        }
+        if path == 0 {
+            self.ask_neighbours(evidence, path, Host::Director, now);
+        }
     }
 
     fn plan_client(&mut self, evidence: &Evidence, path: usize, now: Mono) {
@@ -154,6 +167,16 @@ impl Probing {
             return;
         }
         self.add(Aim::Probe(ProbeKind::Service), path, Host::Client, now, 1);
+        self.asides.extend(Aside::of_client(path, now));
+    }
+
+    fn ask_neighbours(&mut self, evidence: &Evidence, path: usize, host: Host, now: Mono) {
+        let plan = evidence.plan();
+        let aside = evidence.facts(host).and_then(|facts| {
+            let declared = (path, &plan.paths[path]);
+            Aside::of_neighbour(declared, (host, facts), plan.ingress.as_deref(), now)
+        });
+        self.asides.extend(aside);
     }
 
     /// First the gateway's neighbour entry goes, so that ARP is exercised as the HOWTO does with
@@ -202,11 +225,8 @@ impl Probing {
                 let vip = arp(declared.vip, egress.next_hop);
                 self.add(vip, path, host, after(150), 1);
             }
-            if egress.vip_on_link {
-                let who = arp(egress.address, declared.vip);
-                self.add(who, path, host, after(120), 1);
-            }
         }
+        self.ask_neighbours(evidence, path, host, now + Duration::from_millis(20));
         let begin = match director {
             true => now + SWEEP_AFTER,
             false => now + Duration::from_millis(200),
@@ -264,7 +284,8 @@ impl Probing {
                 self.add(Aim::Connect, passage.path, Host::Client, now, 1);
             }
         }
-        if !self.proven[passage.path] {
+        // What the director does with the client's own packets may take a proof back.
+        if !self.proven[passage.path] || id.kind == ProbeKind::Service {
             self.reconsider(passage.path, evidence, now);
         }
     }
@@ -272,6 +293,11 @@ impl Probing {
     /// Notes whether packets prove every hop of `path`, and since when those of every path.
     fn reconsider(&mut self, path: usize, evidence: &Evidence, now: Mono) {
         self.proven[path] = evidence.proofs(path).len() == Hop::ALL.len();
+        if self.proven[path] {
+            for task in self.tasks.iter_mut().filter(|task| task.path == path) {
+                task.done |= task.aim == Aim::Probe(ProbeKind::ReflectSyn);
+            }
+        }
         match self.everything_is_proven() {
             true => {
                 self.proven_at.get_or_insert(now);
@@ -331,6 +357,7 @@ impl Probing {
             task.done = true;
         }
         self.sweeps.retain(|sweep| sweep.from() != host);
+        self.asides.retain(|aside| aside.host() != host);
         if host == Host::Director {
             self.searches.clear();
         }
@@ -341,6 +368,8 @@ impl Probing {
         // Beyond a settled proof only the search for a size goes on.
         if self.proven_at.is_none_or(|at| now < self.settled_at(at)) {
             self.advance_tasks(evidence, now);
+            // Behind what the path's own proof needs.
+            self.ask_aside(evidence, now);
             self.advance_sweeps(evidence, now);
         }
         self.advance_searches(evidence, now);
@@ -439,6 +468,31 @@ impl Probing {
             .any(|search| search.is_pending(evidence))
     }
 
+    fn ask_aside(&mut self, evidence: &Evidence, now: Mono) {
+        let asked: Vec<_> = self
+            .asides
+            .iter_mut()
+            .filter_map(|aside| aside.poll(now))
+            .collect();
+        for (host, path, question) in asked {
+            let outgoing = match question {
+                Question::Probe(kind) => self.probe(kind, path, evidence).map(Outgoing::Probe),
+                Question::WhoHas(link, vip) => {
+                    let transmit = Transmit {
+                        bytes: craft::arp_request(link.mac, link.sender, vip),
+                        way: Way::Frame {
+                            device: link.device,
+                        },
+                    };
+                    Some(Outgoing::Frame(path, transmit))
+                }
+            };
+            if let Some(outgoing) = outgoing {
+                self.pacer.push(host, outgoing);
+            }
+        }
+    }
+
     /// The next command whose time has come.
     pub(super) fn poll_command(
         &mut self,
@@ -470,6 +524,7 @@ impl Probing {
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
             .chain(searches)
+            .chain(self.asides.iter().filter_map(Aside::due))
             .min();
         match (self.proven_at, due) {
             (Some(at), Some(due)) => due.min(self.settled_at(at)),

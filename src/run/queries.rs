@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::exchange::Address;
 use crate::exchange::FactQuery;
 use crate::exchange::HostFacts;
 use crate::exchange::Link;
@@ -21,6 +22,7 @@ pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
         Host::Director => {
             let mut routes: Vec<_> = plan.paths.iter().map(|path| to(path.rip)).collect();
             routes.extend([to(path.vip), to(path.cip)]);
+            routes.extend(path.dip.map(to));
             routes
         }
         Host::Realserver(_) => realserver_routes(path),
@@ -58,6 +60,7 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
             }));
             for path in &plan.paths {
                 if let Some(RouteAnswer::Route(route)) = known.route(&to(path.rip)) {
+                    query.routes.extend(route.source.map(to));
                     query.neighbours.push(route.gateway.unwrap_or(path.rip));
                 }
             }
@@ -152,6 +155,49 @@ pub(super) fn egress(facts: &HostFacts, path: &Path) -> Option<Egress> {
             .is_some_and(|holder| facts.hidden(&holder.name)),
         vip_on_link,
         device: link.name.clone(),
+    })
+}
+
+/// A link that the VIP is on, and how to ask there who has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OnLink {
+    /// The device.
+    pub(super) device: String,
+    /// Its hardware address.
+    pub(super) mac: [u8; 6],
+    /// Whom the answer is told to: the host's own declared address, or nobody (RFC 5227); never the VIP.
+    pub(super) sender: Ipv4Addr,
+}
+
+/// The link by which `host` gets or sends the client's packets, if the VIP is on it.
+pub(super) fn on_link(
+    facts: &HostFacts,
+    host: Host,
+    path: &Path,
+    ingress: Option<&str>,
+) -> Option<OnLink> {
+    let (device, own) = match host {
+        Host::Director => {
+            let toward_client = match facts.route(&to(path.cip)) {
+                Some(RouteAnswer::Route(route)) => route.device.clone(),
+                _ => None,
+            };
+            (ingress.map(str::to_owned).or(toward_client)?, path.dip)
+        }
+        Host::Realserver(_) => (egress(facts, path)?.device, Some(path.rip)),
+        Host::Client => return None,
+    };
+    let link = facts.link(&device)?;
+    let mac = link.mac.filter(|_| !link.noarp && !link.loopback)?;
+    let on_link = |a: &Address| (1..32).contains(&a.prefix) && a.contains(path.vip);
+    link.addresses.iter().find(|a| on_link(a))?;
+    let sender = own
+        .filter(|own| link.addresses.iter().any(|address| address.ip == *own))
+        .unwrap_or(Ipv4Addr::UNSPECIFIED);
+    Some(OnLink {
+        device,
+        mac,
+        sender,
     })
 }
 

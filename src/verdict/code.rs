@@ -38,12 +38,16 @@ codes! {
     IpvsWeightZero = "ipvs-weight-zero",
     /// The director's own packets are forwarded, and those that arrive from the client are not.
     DirectorFirewallIngress = "director-firewall-ingress",
+    /// IPVS encapsulates by another protocol than IPIP.
+    IpvsTunnelTypeMismatch = "ipvs-tunnel-type-mismatch",
     /// The director takes the client's packets and does not forward them, and no fact says why.
     DirectorNotForwarding = "director-not-forwarding",
     /// The outer source is the VIP (HOWTO Q1).
     SourceIsVip = "source-is-vip",
     /// The outer source is an address of the real server (HOWTO Q1).
     SourceOnRealserver = "source-on-realserver",
+    /// The outer source is no address of the director.
+    SourceNotOwned = "source-not-owned",
     /// The director has no route to the RIP.
     NoRouteToRealserver = "no-route-to-realserver",
     /// The director's next hop to the RIP does not answer ARP.
@@ -70,12 +74,18 @@ codes! {
     TunnelEndpointMismatch = "tunnel-endpoint-mismatch",
     /// The real server's firewall drops the IPIP packets.
     RealserverFirewallIpip = "realserver-firewall-ipip",
+    /// The real server takes tunnelled packets from anyone (HOWTO Q2).
+    TunnelOpenToAnyone = "tunnel-open-to-anyone",
+    /// The real server takes forged sources out of the tunnel (HOWTO Q2).
+    SpoofProtectionMissing = "spoof-protection-missing",
     /// rp_filter drops the decapsulated packets (HOWTO Q2).
     RpFilterDrops = "rp-filter-drops",
     /// The VIP is not local on the real server (HOWTO Q2).
     VipNotLocal = "vip-not-local",
     /// The real server's routing refuses the decapsulated packets, and not by rp_filter.
     RouteRejects = "route-rejects",
+    /// The client's address is one of the real server's.
+    ClientAddressIsLocal = "client-address-is-local",
     /// The real server's firewall drops the decapsulated packets (HOWTO Q4).
     RealserverFirewallDecapsulated = "realserver-firewall-decapsulated",
     /// Nothing listens on VIP:port.
@@ -92,6 +102,8 @@ codes! {
     EgressSourceRewritten = "egress-source-rewritten",
     /// The real server advertises the VIP by ARP.
     VipAdvertised = "vip-advertised",
+    /// Another host claims the VIP by ARP.
+    DuplicateVip = "duplicate-vip",
     /// The gateway does not answer ARP at all.
     GatewayUnreachable = "gateway-unreachable",
     /// The gateway does not answer `who-has GW tell VIP` (HOWTO Q4).

@@ -11,14 +11,18 @@ use crate::plan::Host;
 use crate::plan::ProbeKind;
 use crate::plan::Station;
 use crate::verdict::Code;
+use crate::verdict::alone;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::duplicate;
+use crate::verdict::duplicate::Claim;
+use crate::verdict::foreign;
 use crate::verdict::ipvs;
 use crate::verdict::mtu;
 use crate::verdict::transit;
 
 /// Probes that the director's own IPVS encapsulates.
-const SCHEDULED: [ProbeKind; 2] = [ProbeKind::IpvsLoop, ProbeKind::Service];
+pub(super) const SCHEDULED: [ProbeKind; 2] = [ProbeKind::IpvsLoop, ProbeKind::Service];
 /// Probes that tunproof encapsulates.
 pub(super) const CRAFTED: [ProbeKind; 3] = [
     ProbeKind::TunnelUdp,
@@ -32,8 +36,10 @@ pub(super) fn judge(case: &mut Case<'_>) {
     client_to_director(case);
     source(case);
     forward(case);
-    transit::judge(case);
-    mtu::judge(case);
+    if !foreign::dip(case) {
+        transit::judge(case);
+        mtu::judge(case);
+    }
 }
 
 fn client_to_director(case: &mut Case<'_>) {
@@ -48,10 +54,15 @@ fn client_to_director(case: &mut Case<'_>) {
     if let Some(silence) = silence {
         let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
         let (vip, cip) = (case.path.vip, case.path.cip);
+        let between = Some((Station::ClientOut, Station::DirectorIn));
+        if let Some(claim) = duplicate::culprit(case) {
+            stolen(case, Hop::ClientToDirector, between, &claim, evidence);
+            return;
+        }
         case.broken(Break {
             code: Code::ClientPacketsLost,
             hop: Hop::ClientToDirector,
-            between: Some((Station::ClientOut, Station::DirectorIn)),
+            between,
             summary: format!("what {cip} sends to {vip} does not reach the director"),
             detail: format!(
                 "{} packets left the client for the VIP and none was seen at the director. The network \
@@ -65,6 +76,29 @@ fn client_to_director(case: &mut Case<'_>) {
             evidence,
         });
     }
+}
+
+/// What is for the VIP is lost before the director, and another host claims the VIP on its link.
+pub(super) fn stolen(
+    case: &mut Case<'_>,
+    hop: Hop,
+    between: Option<(Station, Station)>,
+    claim: &Claim,
+    mut evidence: Vec<EvidenceId>,
+) {
+    evidence.push(claim.evidence);
+    let (vip, mac) = (case.path.vip, duplicate::hardware(claim.mac));
+    case.broken(Break {
+        code: Code::DuplicateVip,
+        hop,
+        between,
+        summary: format!("what is for {vip} does not reach the director, and another host, {mac}, claims it on its link"),
+        detail: "That host says by ARP that the VIP is its own: a backup director that kept it, a real server that does not hide it, an address given \
+                 twice."
+            .to_owned(),
+        fix: duplicate::fix(case, claim),
+        evidence,
+    });
 }
 
 /// Q1: the outer source of what the kernel itself encapsulates.
@@ -97,6 +131,11 @@ fn source(case: &mut Case<'_>) {
     let observed = encapsulated
         .first()
         .and_then(|id| Some((*id, case.sighting(*id)?.outer?.source)));
+    if let Some((seen, source)) = observed
+        && Some(source) == case.path.dip
+    {
+        alone::source_is_taken(case, seen);
+    }
     if case.is_proven(Hop::DirectorSource) {
         return;
     }
@@ -150,6 +189,9 @@ fn source(case: &mut Case<'_>) {
             ],
         )
     } else {
+        if foreign::judge(case, observed) {
+            return;
+        }
         if let (Some((_, source)), Some(dip)) = (observed, dip.filter(|dip| *dip != source))
             && case.is_proven(Hop::Decapsulation)
         {

@@ -10,6 +10,8 @@ use crate::verdict::Code;
 use crate::verdict::case::Case;
 
 const DIRECTOR: Host = Host::Director;
+/// `IP_VS_CONN_F_TUNNEL_TYPE_IPIP` (`include/uapi/linux/ip_vs.h`).
+const IPIP: u8 = 0;
 
 /// What IPVS's table lacks for this path: code, one line, commands.
 pub(super) fn fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
@@ -75,6 +77,14 @@ pub(super) fn fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
             ),
             edit("-i"),
         )),
+        Some(d) if d.tunnel_type != IPIP => Some((
+            Code::IpvsTunnelTypeMismatch,
+            format!(
+                "IPVS encapsulates what is for {rip} by {}, not by IPIP",
+                tunnel_type(d)
+            ),
+            edit("-i --tun-type ipip"),
+        )),
         Some(d) if d.weight <= 0 => Some((
             Code::IpvsWeightZero,
             format!(
@@ -84,6 +94,14 @@ pub(super) fn fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
             edit("-i -w 1"),
         )),
         Some(_) => None,
+    }
+}
+
+fn tunnel_type(destination: &IpvsDestination) -> String {
+    match destination.tunnel_type {
+        1 => format!("GUE (UDP port {})", destination.tunnel_port),
+        2 => "GRE".to_owned(),
+        number => format!("tunnel type {number}"),
     }
 }
 

@@ -10,9 +10,12 @@ use crate::verdict::How;
 use crate::verdict::Judgement;
 use crate::verdict::Outcome;
 use crate::verdict::PathJudgement;
+use crate::verdict::alone;
 use crate::verdict::case::Case;
 use crate::verdict::director;
+use crate::verdict::duplicate;
 use crate::verdict::network;
+use crate::verdict::open;
 use crate::verdict::realserver;
 
 /// Judges what is known. The facts and silences that a judgement rests on become evidence of their own.
@@ -28,6 +31,9 @@ fn judge_path(evidence: &mut Evidence, number: usize) -> PathJudgement {
     director::judge(&mut case);
     realserver::judge(&mut case);
     network::judge(&mut case);
+    duplicate::judge(&mut case);
+    open::judge(&mut case);
+    alone::judge(&mut case);
     take_proofs(&mut case);
     explain_rest(&mut case);
     let mut findings = case.findings;

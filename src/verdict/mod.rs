@@ -2,15 +2,20 @@
 //!
 //! It may not know bytes; `matching` has read them.
 
+mod alone;
 mod case;
 mod code;
 mod director;
+mod duplicate;
+mod foreign;
+mod forwarded;
 mod gateway;
 mod ipvs;
 mod judge;
 mod judgement;
 mod mtu;
 mod network;
+mod open;
 mod protocol4;
 mod realserver;
 mod service;

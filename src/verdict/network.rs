@@ -16,6 +16,8 @@ use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::director;
+use crate::verdict::duplicate;
 
 const SPOOFED: [ProbeKind; 2] = [ProbeKind::SpoofTrace, ProbeKind::SpoofSynack];
 const CONTROL: [ProbeKind; 2] = [ProbeKind::ControlTrace, ProbeKind::ControlSynack];
@@ -410,10 +412,15 @@ fn return_path(case: &mut Case<'_>, control: &Control) {
             >= ENOUGH
     {
         let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
+        let between = Some((Station::ClientOut, Station::DirectorIn));
+        if let Some(claim) = duplicate::culprit(case) {
+            director::stolen(case, Hop::ReturnToDirector, between, &claim, evidence);
+            return;
+        }
         case.broken(Break {
             code: Code::ReturnPathBroken,
             hop: Hop::ReturnToDirector,
-            between: Some((Station::ClientOut, Station::DirectorIn)),
+            between,
             summary: format!("what the client {cip} sends to {vip} does not reach the director"),
             detail: "Its answers leave it and do not arrive: the network routes the VIP elsewhere, or drops it."
                 .to_owned(),
@@ -438,10 +445,15 @@ fn return_path(case: &mut Case<'_>, control: &Control) {
         return;
     };
     let evidence = vec![case.cite_silence(&silence), alive];
+    let between = Some((Station::DirectorOut, Station::DirectorIn));
+    if let Some(claim) = duplicate::culprit(case) {
+        director::stolen(case, Hop::ReturnToDirector, between, &claim, evidence);
+        return;
+    }
     case.broken(Break {
         code: Code::ReturnPathBroken,
         hop: Hop::ReturnToDirector,
-        between: Some((Station::DirectorOut, Station::DirectorIn)),
+        between,
         summary: format!("the client {cip} answers {}, but nothing for {vip} comes back to the director", case.path.rip),
         detail: "Packets from the VIP were sent to the client by the real server and by the director \
                  itself, and no answer reached the director: the way from the client to the VIP is dead, \

@@ -14,6 +14,7 @@ use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::forwarded;
 use crate::verdict::gateway;
 use crate::verdict::service;
 use crate::verdict::tunnel;
@@ -42,9 +43,11 @@ fn accept(case: &mut Case<'_>) {
         }
         return;
     }
+    if forwarded::judge(case) {
+        return;
+    }
     let server = case.realserver();
     let Some(facts) = case.facts(server).cloned() else {
-        forwarded_back(case);
         return;
     };
     let alone = case.evidence.host(Host::Director).is_none();
@@ -123,6 +126,10 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
                 format!("ip addr show to {vip}"),
             )],
         ));
+    }
+    if local && let Some(fault) = client_is_local(case, facts, &answer, &question) {
+        found.push(fault);
+        return found;
     }
     let Some(RouteAnswer::Error { error, .. }) = answer else {
         return found;
@@ -207,6 +214,57 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
     found
 }
 
+/// The client's address is the real server's own: what claims to come from it is a martian, and answers
+/// would go nowhere but to the real server itself.
+fn client_is_local(
+    case: &Case<'_>,
+    facts: &HostFacts,
+    answer: &Option<RouteAnswer>,
+    question: &str,
+) -> Option<(Break, Facts)> {
+    let server = case.realserver();
+    let (vip, cip) = (case.path.vip, case.path.cip);
+    let device = facts.holds(cip).map(|link| link.name.clone());
+    let back = case.route(server, cip, Some(vip), None);
+    let to_itself =
+        matches!(&back, Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local);
+    if device.is_none() && !to_itself {
+        return None;
+    }
+    let mut cited = vec![match &device {
+        Some(device) => (
+            format!("{cip} is an address of {device}"),
+            format!("ip addr show to {cip}"),
+        ),
+        None => (
+            format!("{cip} is local by a route"),
+            format!("ip route get {cip} from {vip}"),
+        ),
+    }];
+    if let Some(RouteAnswer::Error { error, .. }) = answer {
+        cited.push((format!("{question}: {error}"), question.to_owned()));
+    }
+    let fix = match &device {
+        Some(device) => vec![case.on(server, format!("ip addr del {cip} dev {device}"))],
+        None => vec![case.on(server, "ip route show table local; ip rule")],
+    };
+    Some((
+        Break {
+            code: Code::ClientAddressIsLocal,
+            hop: Hop::RealserverAccept,
+            between: None,
+            summary: format!("the client's address {cip} is one of the real server's own"),
+            detail: format!(
+                "Its kernel takes packets from {cip} that arrive from outside for forged (martians) and drops them, \
+                 whatever rp_filter says; answers to {cip} would go to the real server itself."
+            ),
+            fix,
+            evidence: Vec::new(),
+        },
+        cited,
+    ))
+}
+
 fn no_route_to_client(case: &Case<'_>) -> Option<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
@@ -273,36 +331,6 @@ fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
     ))
 }
 
-/// From the director alone: an inner packet that comes back with a lower time to live was forwarded.
-fn forwarded_back(case: &mut Case<'_>) {
-    let back = case.sightings(
-        &[
-            ProbeKind::TunnelUdp,
-            ProbeKind::TunnelSyn,
-            ProbeKind::Reflect,
-        ],
-        |item, sighting| item.station == Some(Station::DirectorIn) && sighting.form == Form::Plain,
-    );
-    let Some(id) = back.first().copied() else {
-        return;
-    };
-    let (server, vip) = (case.realserver(), case.path.vip);
-    case.broken(Break {
-        code: Code::VipNotLocal,
-        hop: Hop::RealserverAccept,
-        between: None,
-        summary: format!(
-            "the real server forwards packets for the VIP {vip} instead of taking them"
-        ),
-        detail:
-            "The inner packet came back to the director: the real server decapsulated it, does not \
-                 have the VIP, and routed it on."
-                .to_owned(),
-        fix: vec![case.on(server, format!("ip addr add {vip}/32 dev tunl0"))],
-        evidence: vec![id],
-    });
-}
-
 /// Answers that leave with another source than the VIP.
 fn rewritten(case: &mut Case<'_>) {
     let (vip, cip) = (case.path.vip, case.path.cip);
@@ -360,9 +388,13 @@ fn rewritten(case: &mut Case<'_>) {
             Code::OwnFlowsRewritten,
             Hop::RealserverEgress,
             format!("packets that the real server itself starts from {vip} leave from {source}"),
-            "A source NAT rewrites flows that the real server starts, but not its answers to tunnelled \
-             packets, which are what matters."
-                .to_owned(),
+            match case.evidence.host(Host::Director) {
+                Some(_) => "A source NAT rewrites flows that the real server starts, but not its answers to \
+                            tunnelled packets, which are what matters.",
+                None => "A source NAT rewrites flows that the real server starts. Whether it rewrites answers to \
+                         tunnelled packets, which are what matters, only a packet of the director shows.",
+            }
+            .to_owned(),
             vec![first],
         );
     }

@@ -45,11 +45,17 @@ fn answers(case: &mut Case<'_>) {
         .filter(Passage::is_tunnelled)
         .map(|passage| passage.probe.id)
         .collect();
-    let refused = case.sightings(&ASKING, |item, sighting| {
-        let here = matches!(
-            item.station,
-            Some(Station::RealserverOut | Station::ClientIn)
-        );
+    let mut asking = ASKING.to_vec();
+    asking.push(ProbeKind::ReflectSyn);
+    let refused = case.sightings(&asking, |item, sighting| {
+        // The director asks in its own name.
+        let here = match sighting.probe.kind {
+            ProbeKind::ReflectSyn => item.station == Some(Station::DirectorIn),
+            _ => matches!(
+                item.station,
+                Some(Station::RealserverOut | Station::ClientIn)
+            ),
+        };
         here && tunnelled.contains(&sighting.probe)
             && (sighting.form == Form::Refused
                 || case.path.protocol == Protocol::Udp && sighting.form == Form::PORT_UNREACHABLE)
@@ -57,6 +63,7 @@ fn answers(case: &mut Case<'_>) {
     let command = format!("ss -Hln{} sport = :{port}", &name[..1]);
     let alone = case.evidence.host(Host::Director).is_none();
     if !refused.is_empty() || alone && listening == Some(false) {
+        let seen_refused = !refused.is_empty();
         let mut evidence: Vec<_> = refused.into_iter().take(1).collect();
         let elsewhere = bound_elsewhere(case);
         if listening == Some(false) {
@@ -68,18 +75,23 @@ fn answers(case: &mut Case<'_>) {
             };
             evidence.push(case.cite_fact(server, summary, &command));
         }
+        let shown = match seen_refused {
+            true => "The packet reaches the VIP and the kernel refuses it",
+            false => "No packet was tunnelled, but the kernel would refuse it",
+        };
         let (code, summary, detail) = match elsewhere {
             Some(elsewhere) => (
                 Code::ServiceBoundElsewhere,
                 format!("the service listens on {elsewhere}, not on the VIP {vip}"),
-                "The packet reaches the VIP and the kernel refuses it: the service's socket is bound to \
-                 another address. It must be bound to the VIP or to any address.",
+                format!(
+                    "{shown}: the service's socket is bound to another address. It must be bound to the VIP \
+                     or to any address."
+                ),
             ),
             None => (
                 Code::ServiceNotListening,
                 format!("nothing listens on {vip}:{port} of the real server"),
-                "The packet reaches the VIP and the kernel refuses it. The service must be bound to the VIP \
-                 or to any address.",
+                format!("{shown}. The service must be bound to the VIP or to any address."),
             ),
         };
         case.broken(Break {
@@ -87,7 +99,7 @@ fn answers(case: &mut Case<'_>) {
             hop: Hop::Service,
             between: None,
             summary,
-            detail: detail.to_owned(),
+            detail,
             fix: vec![case.on(server, command)],
             evidence,
         });

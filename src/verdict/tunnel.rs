@@ -47,13 +47,20 @@ pub(super) fn judge(case: &mut Case<'_>) {
         let server = case.realserver();
         evidence.push(case.cite_fact(server, &summary, "ip -d addr show type ipip"));
     }
+    let or_else = match (code, &facts) {
+        (Code::TunnelMissing, None) => {
+            " From the director alone a firewall's REJECT of protocol 4 would look the same: a vantage at `realserver` \
+             tells them apart."
+        }
+        _ => "",
+    };
     let between = silence.map(|_| (Station::RealserverIn, Station::RealserverTunnel));
     case.broken(Break {
         code,
         hop: Hop::Decapsulation,
         between,
         detail: match arrived {
-            true => format!("IPIP packets arrive at the real server and nothing comes out of a tunnel: {summary}."),
+            true => format!("IPIP packets arrive at the real server and nothing comes out of a tunnel: {summary}.{or_else}"),
             false => format!("No packet was tunnelled, but none could come out: {summary}."),
         },
         summary,

@@ -109,14 +109,20 @@ impl World {
             Way::Stack => self.raw(host, transmit.bytes),
             Way::Frame { device } => {
                 assert_eq!(device, "eth0");
-                let Host::Realserver(n) = host else {
-                    panic!("a frame on {host}");
-                };
                 let frame = Ethernet::checked(Octets::new(&transmit.bytes)).expect("a frame");
                 let arp = Arp::checked(frame.payload).expect("an ARP packet");
                 let now = self.now;
                 self.kernel(host).sent.push(now);
-                self.arp_request(n, arp.sender_ip, arp.target_ip, arp.target_mac);
+                match host {
+                    Host::Realserver(n) => {
+                        self.arp_request(n, arp.sender_ip, arp.target_ip, arp.target_mac);
+                    }
+                    Host::Director => {
+                        assert_eq!((arp.sender_ip, arp.target_ip), (crate::DIP, crate::VIP));
+                        self.claims(host, arp.sender_ip);
+                    }
+                    Host::Client => panic!("a frame on {host}"),
+                }
                 Ok(())
             }
         };

@@ -72,12 +72,22 @@ pub(crate) fn facts(
 
 fn director(scenario: &Scenario, facts: &mut HostFacts) {
     let director = &scenario.director;
-    facts.links.push(Link {
-        mtu: u32::from(director.mtu),
-        ..link(2, "eth0", &[(DIP, 24)])
-    });
     let disc = ("net.ipv4.vs.pmtu_disc".to_owned(), director.pmtu_disc);
     facts.sysctls.extend([disc]);
+    let mut eth0 = vec![(Ipv4Addr::new(192, 0, 2, 3), 29)];
+    if director.has_dip {
+        eth0.push((DIP, 29));
+    }
+    if director.vip_on_link {
+        eth0.push((Ipv4Addr::new(192, 0, 2, 4), 24));
+    }
+    facts.links.push(Link {
+        mtu: u32::from(director.mtu),
+        ..link(2, "eth0", &eth0)
+    });
+    for other in &director.addresses {
+        facts.links[0].addresses.push(address(*other, 32));
+    }
     if director.has_vip {
         facts.links[0].addresses.push(address(VIP, 32));
     }
@@ -101,8 +111,8 @@ fn director(scenario: &Scenario, facts: &mut HostFacts) {
                 other => panic!("no method `{other}`"),
             },
             weight: server.weight,
-            tunnel_type: 0,
-            tunnel_port: 0,
+            tunnel_type: server.tunnel_type,
+            tunnel_port: 6080,
         });
     let service = IpvsService {
         key: IpvsKey::Address {
@@ -256,7 +266,9 @@ fn route(scenario: &Scenario, host: Host, asked: &RouteQuery) -> RouteAnswer {
             let server = &scenario.server[n];
             if asked.iif.is_some() && asked.to == VIP {
                 return match () {
-                    () if rejects(server) => error(22, "Invalid argument"),
+                    () if rejects(server) || server.addresses.contains(&CIP) => {
+                        error(22, "Invalid argument")
+                    }
                     () if server.vip_on.is_empty() => error(113, "No route to host"),
                     () => local(&server.tunnel),
                 };

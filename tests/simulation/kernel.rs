@@ -121,7 +121,8 @@ impl World {
         let own = outer.source == rip(n)
             || server.addresses.contains(&outer.source)
             || (outer.source == VIP && !server.vip_on.is_empty());
-        if own {
+        let stranger = server.protected && outer.source != self.scenario.director.outer_source;
+        if own || stranger && outer.source != crate::DIP {
             return;
         }
         if !server.ipip {
@@ -145,6 +146,10 @@ impl World {
             return;
         }
         let packet = packet::read(&inner);
+        // A martian: it claims to come from the host itself.
+        if server.addresses.contains(&packet.source) {
+            return;
+        }
         if server.vip_on.is_empty() {
             if server.ip_forward && packet.ttl > 1 {
                 let mut inner = inner;
@@ -352,6 +357,10 @@ impl World {
             );
             return;
         }
+        // GUE or GRE: not for the tap's filter, and the real server has no port or device for it.
+        if self.scenario.server[n].tunnel_type != 0 {
+            return;
+        }
         let outer = packet::encapsulate(self.scenario.director.outer_source, rip(n), &inner);
         self.answer(host, outer);
     }
@@ -463,6 +472,10 @@ impl World {
             !(sender == VIP && server.vip_on_link && target_mac != Mac([0; 6])),
             "tunproof announced a VIP that is on-link"
         );
+        if target == VIP {
+            self.claims(Host::Realserver(n), sender);
+        }
+        let server = &self.scenario.server[n];
         let answers = target == gateway(n)
             && server.gateway_answers
             && (sender != VIP || server.gateway_answers_vip);
@@ -472,6 +485,27 @@ impl World {
         if answers {
             self.later(Duration::from_micros(300), Happening::ArpReply(n, sender));
         }
+    }
+
+    /// Whoever claims the VIP answers for it.
+    pub(crate) fn claims(&mut self, host: Host, to: Ipv4Addr) {
+        let claimed = match host {
+            Host::Director => &self.scenario.director.vip_claimed_by,
+            Host::Realserver(n) => &self.scenario.server[n].vip_claimed_by,
+            Host::Client => return,
+        };
+        for octet in claimed.clone() {
+            self.later(
+                Duration::from_micros(400),
+                Happening::ArpClaim(host, octet, to),
+            );
+        }
+    }
+
+    pub(crate) fn arp_claim(&mut self, host: Host, octet: u8, to: Ipv4Addr) {
+        let own = (Mac([2, 0, 0, 0, 1, 2]), to);
+        let reply = arp(2, (Mac([2, 0, 0, 0, 1, octet]), VIP), own);
+        self.tap(host, "eth0", ETHERNET, Direction::In, Capture::ARP, &reply);
     }
 
     pub(crate) fn arp_reply(&mut self, n: usize, target: Ipv4Addr) {

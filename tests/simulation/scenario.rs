@@ -75,6 +75,14 @@ impl Default for Network {
 pub(crate) struct Director {
     /// The outer source that its kernel chooses.
     pub(crate) outer_source: Ipv4Addr,
+    /// Addresses that it has besides the DIP.
+    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// The VIP is on-link on eth0.
+    pub(crate) vip_on_link: bool,
+    /// Hosts of its link, by the last octets of their hardware addresses, that claim the VIP.
+    pub(crate) vip_claimed_by: Vec<u8>,
+    /// Whether it has the DIP.
+    pub(crate) has_dip: bool,
     /// Whether the VIP is an address of its own.
     pub(crate) has_vip: bool,
     /// Whether something else listens there on VIP:port.
@@ -95,6 +103,10 @@ impl Default for Director {
     fn default() -> Director {
         Director {
             outer_source: super::DIP,
+            addresses: Vec::new(),
+            vip_on_link: false,
+            vip_claimed_by: Vec::new(),
+            has_dip: true,
             has_vip: true,
             listens: false,
             service: true,
@@ -125,6 +137,8 @@ pub(crate) struct Server {
     /// `tunnel`, `route` or `masq`.
     pub(crate) method: String,
     pub(crate) weight: i32,
+    /// How IPVS encapsulates: 0 ipip, 1 gue, 2 gre.
+    pub(crate) tunnel_type: u8,
     /// Whether its kernel takes protocol 4.
     pub(crate) ipip: bool,
     /// The tunnel device; none if empty.
@@ -151,6 +165,10 @@ pub(crate) struct Server {
     pub(crate) permanent_neighbour: bool,
     /// eth0's prefix contains the VIP.
     pub(crate) vip_on_link: bool,
+    /// Hosts of its link, by the last octets of their hardware addresses, that claim the VIP.
+    pub(crate) vip_claimed_by: Vec<u8>,
+    /// It takes tunnelled packets from the DIP only.
+    pub(crate) protected: bool,
     pub(crate) gateway_answers: bool,
     pub(crate) gateway_answers_vip: bool,
 }
@@ -161,6 +179,7 @@ impl Default for Server {
             in_ipvs: true,
             method: "tunnel".to_owned(),
             weight: 1,
+            tunnel_type: 0,
             ipip: true,
             tunnel: "tunl0".to_owned(),
             tunnel_up: true,
@@ -179,6 +198,8 @@ impl Default for Server {
             hidden: false,
             permanent_neighbour: false,
             vip_on_link: false,
+            vip_claimed_by: Vec::new(),
+            protected: true,
             gateway_answers: true,
             gateway_answers_vip: true,
         }

@@ -30,6 +30,8 @@ pub(crate) enum Happening {
     Interrupt,
     /// The gateway's ARP reply arrives.
     ArpReply(usize, Ipv4Addr),
+    /// Somebody, by the last octet of his hardware address, claims the VIP.
+    ArpClaim(Host, u8, Ipv4Addr),
     /// The kernel asks for the gateway again.
     ArpAgain(usize),
     /// A SYN-ACK is sent again, to this client's address and port.
@@ -91,6 +93,7 @@ impl World {
             Happening::Arrival(node, rest, bytes) => self.arrive(node, rest, bytes),
             Happening::Ordered(host, command) => self.obey(host, command),
             Happening::ArpReply(n, target) => self.arp_reply(n, target),
+            Happening::ArpClaim(host, octet, to) => self.arp_claim(host, octet, to),
             Happening::ArpAgain(n) => self.arp_again(n),
             Happening::SynAckAgain(host, peer, tries) => self.syn_ack_again(host, peer, tries),
             Happening::ConnectTimeout(token, port) => self.connect_timeout(token, port),

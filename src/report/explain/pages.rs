@@ -144,6 +144,19 @@ pub(super) fn of(code: Code) -> Page {
                 "director# iptables -I INPUT -d VIP -p tcp --dport PORT -j ACCEPT",
             ],
         ),
+        Code::IpvsTunnelTypeMismatch => page(
+            Hop::DirectorForward,
+            BEYOND,
+            "IPVS encapsulates for this real server by GUE or GRE, and the path is IPIP. The packets leave, in \
+             UDP or as protocol 47, and the real server's ipip device never sees them.",
+            "IPVS's own table (netlink, what `ipvsadm -Ln` prints) gives the destination another tunnel type than \
+             ipip, and no IPIP packet leaves the director for what it schedules, while those that tunproof \
+             encapsulates itself do.",
+            &[
+                "director# ipvsadm -Ln --tun-info",
+                "director# ipvsadm -e -t VIP:PORT -r RIP -i --tun-type ipip",
+            ],
+        ),
         Code::DirectorNotForwarding => page(
             Hop::DirectorForward,
             Q4,
@@ -182,6 +195,22 @@ pub(super) fn of(code: Code) -> Page {
                 "director# ip route get RIP",
                 "director# ip route replace RIP via GATEWAY dev OUTDEV src DIP",
                 "rs# ip addr    # which device has the director's address, and why?",
+            ],
+        ),
+        Code::SourceNotOwned => page(
+            Hop::DirectorSource,
+            Q1,
+            "The outer source of the director's IPIP packets is no address of the director. A route still prefers \
+             an address that is gone, or a source NAT rule rewrites the tunnel header; networks drop sources that \
+             are not theirs, and a real server that takes tunnels from the DIP only drops them, too. An error only \
+             if packets died of it: behind a 1:1 translation such an address is right. As a note it says that the \
+             path file's DIP is none of the director's addresses.",
+            "A packet that the director's kernel encapsulated is seen at director.out with that source, it is lost \
+             where packets from the DIP pass, and neither a device nor a local route of the director has it.",
+            &[
+                "director# ip route get RIP",
+                "director# ip route replace RIP via GATEWAY src DIP",
+                "director# nft list ruleset; iptables-save -t nat -c",
             ],
         ),
         Code::NoRouteToRealserver => page(
@@ -341,6 +370,35 @@ pub(super) fn of(code: Code) -> Page {
                 "rs# iptables -I INPUT -p 4 -s DIP -d RIP -j ACCEPT",
             ],
         ),
+        Code::TunnelOpenToAnyone => page(
+            Hop::Decapsulation,
+            Q2,
+            "The real server takes tunnelled packets from hosts that are not its director. Anyone who knows its \
+             address can put packets into it past every firewall between. A warning: the path works.",
+            "An IPIP packet that the client itself addressed to the real server came out of the tunnel and was \
+             answered from the VIP, as seen at realserver.out or client.in. That it is not answered proves nothing, \
+             and nothing is said of it.",
+            &[
+                "realserver# nft add table ip tunnel",
+                "realserver# nft 'add chain ip tunnel input { type filter hook input priority 0; }'",
+                "realserver# nft add rule ip tunnel input ip protocol 4 ip saddr != DIP drop",
+            ],
+        ),
+        Code::SpoofProtectionMissing => page(
+            Hop::Decapsulation,
+            Q2,
+            "What comes out of the tunnel may claim any source. LVS-TUN needs rp_filter 0 on the tunnel device, so \
+             that reverse path filtering cannot detect spoofed packets there, and no firewall rule does it instead: \
+             a stranger's packets look as if they came from whomever he likes, and the real server answers those. \
+             A warning: the path works.",
+            "An IPIP packet of the client's, with the director's address as its inner source, came out of the \
+             tunnel, and its answer left for the director, as seen at realserver.out or director.in.",
+            &[
+                "realserver# nft add table ip tunnel",
+                "realserver# nft 'add chain ip tunnel input { type filter hook input priority 0; }'",
+                "realserver# nft add rule ip tunnel input ip protocol 4 ip saddr != DIP drop",
+            ],
+        ),
         Code::RpFilterDrops => page(
             Hop::RealserverAccept,
             Q2,
@@ -381,6 +439,20 @@ pub(super) fn of(code: Code) -> Page {
             &[
                 "rs# ip route get VIP from CIP iif tunl0",
                 "rs# ip rule; ip route show table all",
+            ],
+        ),
+        Code::ClientAddressIsLocal => page(
+            Hop::RealserverAccept,
+            Q2,
+            "The client's address is one of the real server's own. Its kernel takes packets that arrive with such a \
+             source for forged (martians) and drops them even with rp_filter 0; answers would go to itself. A typing \
+             error in the path file, a test address that was never removed, or a client that shares an address with \
+             the real server (a NAT, a container network).",
+            "Probes from the client's address come out of the tunnel and nothing leaves, and the address is on a \
+             device of the real server, or its route back to it is of type `local`.",
+            &[
+                "realserver# ip route get CIP from VIP",
+                "realserver# ip addr del CIP dev DEVICE",
             ],
         ),
         Code::RealserverFirewallDecapsulated => page(
@@ -468,6 +540,23 @@ pub(super) fn of(code: Code) -> Page {
                 "rs# sysctl -w net.ipv4.conf.all.arp_announce=2",
                 "rs# sysctl -w net.ipv4.conf.all.arp_ignore=1",
                 "rs# sysctl -w net.ipv4.conf.all.hidden=1 net.ipv4.conf.tunl0.hidden=1    # where it exists",
+            ],
+        ),
+        Code::DuplicateVip => page(
+            Hop::GatewayArp,
+            Q4,
+            "Another host claims the VIP by ARP where the VIP is on-link. Routers and neighbours send the VIP's \
+             packets to whoever answered last: the path works now and then, or not at all. A backup director that \
+             kept the VIP, a real server of another path that does not hide it, an address given twice. A warning; \
+             an error only if the client's packets for the VIP are lost before the director.",
+            "Asked `who-has VIP` on its own link, a hardware address answers that is none of the director's (nor of \
+             a real server that tunproof runs on: that is vip-advertised). The question is told to the asking \
+             host's own address, never to the VIP.",
+            &[
+                "director# arping -c 3 -I INDEV VIP",
+                "director# ip neigh; bridge fdb show",
+                "other# ip addr del VIP/32 dev DEVICE",
+                "other# sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
             ],
         ),
         Code::GatewayUnreachable => page(
