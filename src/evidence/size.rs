@@ -102,6 +102,14 @@ impl Sizes {
             .filter(move |one| one.size > passing && one.size <= size)
     }
 
+    /// How many must die before that can be more than an accident.
+    pub fn least(&self) -> usize {
+        match self.is_seen {
+            true => ONE_WAY,
+            false => BOTH_WAYS,
+        }
+    }
+
     /// Whether packets of `size` octets die, and mere loss is no explanation: that of the sizes that pass,
     /// raised to the number of the dead, is no more than one in 100,000.
     pub fn are_dead(&self, size: u16) -> bool {
@@ -111,8 +119,7 @@ impl Sizes {
         let arrived = self.arrived.len();
         // Laplace's rule of succession: no loss seen is not no loss.
         let loss = (lost + 1) as f64 / (lost + arrived + 2) as f64;
-        let least = if self.is_seen { ONE_WAY } else { BOTH_WAYS };
-        arrived > 0 && dead >= least && loss.powi(dead as i32) <= CHANCE
+        arrived > 0 && dead >= self.least() && loss.powi(dead as i32) <= CHANCE
     }
 }
 

@@ -25,6 +25,10 @@ const LEAST_MTU: u16 = 68;
 const TRIES: usize = 3;
 /// How often at most a size is tried that chance may explain.
 const MOST: usize = 20;
+/// Between tries of a size for which no answer is waited.
+const PACE: Duration = Duration::from_millis(100);
+/// How long answers are waited for between tries; those that are late count all the same.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long an answer takes while none was seen.
 const UNKNOWN: Duration = Duration::from_millis(500);
 /// What an answer may take beyond two round trips.
@@ -41,9 +45,9 @@ pub(super) struct Search {
     /// The size sent last; 0 is none.
     asked: u16,
     begun: Mono,
-    /// When it goes on, or, if that is later, when what was sent last should have been answered.
-    begin: Mono,
-    sent: Option<Mono>,
+    awaited: Awaited,
+    /// How often the size asked last was asked.
+    tries: usize,
     /// Whether it was waited for late answers to all.
     settled: bool,
     done: bool,
@@ -57,8 +61,8 @@ impl Search {
             limit: limit.filter(|limit| *limit > SMALL)?,
             asked: 0,
             begun: now,
-            begin: now,
-            sent: None,
+            awaited: Awaited::Nothing(now),
+            tries: 0,
             settled: false,
             done: false,
         })
@@ -80,8 +84,13 @@ impl Search {
             return None;
         }
         let trip = if trip.is_zero() { UNKNOWN } else { trip };
-        let answered = self.sent.map(|sent| sent + trip * 2 + SLACK);
-        Some(answered.map_or(self.begin, |answered| answered.max(self.begin)))
+        let wait = trip * 2 + SLACK;
+        Some(match self.awaited {
+            Awaited::Nothing(begin) => begin,
+            // Of a healthy path, nothing more is sent before the answer is due.
+            Awaited::First(sent) => sent + wait,
+            Awaited::Answers(sent) => sent + wait.min(LONGEST_WAIT),
+        })
     }
 
     /// Whether an answer is still worth waiting for: tunnelled packets arrive, and that they do shows.
@@ -95,8 +104,7 @@ impl Search {
         let told = told(evidence, &sizes).is_some_and(|mtu| mtu < self.limit);
         self.done |= sizes.passing() >= self.limit;
         if sizes.passing() >= self.asked || told {
-            self.begin = now;
-            self.sent = None;
+            self.awaited = Awaited::Nothing(now);
         }
     }
 
@@ -113,13 +121,13 @@ impl Search {
         }
         if self.asked == 0 {
             self.begun = now;
-            return self.ask(&[self.limit], now);
+            return self.ask(&[self.limit], 1, now);
         }
         let sizes = evidence.sizes(self.path);
         if let Some(mtu) = told(evidence, &sizes).filter(|mtu| *mtu < self.limit) {
             self.limit = mtu;
             if sizes.passing() < mtu {
-                return self.ask(&[mtu], now);
+                return self.ask(&[mtu], 1, now);
             }
         }
         let passing = sizes.passing();
@@ -127,32 +135,44 @@ impl Search {
             self.done = true;
             return Vec::new();
         }
-        let answers = BURST + now.since(self.begun).as_secs_f64() - sizes.arrived.len() as f64;
+        let answerable = sizes.died.iter().filter(|one| one.size <= passing);
+        let spent = (sizes.arrived.len() + answerable.count()) as f64;
+        let answers = BURST + now.since(self.begun).as_secs_f64() - spent;
         if !sizes.is_seen && answers < 1.0 {
-            self.begin = now + Duration::from_secs_f64(1.0 - answers);
+            self.awaited = Awaited::Nothing(now + Duration::from_secs_f64(1.0 - answers));
             return Vec::new();
         }
         let too_long = sizes.too_long.iter().map(|one| one.size).min();
         if too_long.is_none_or(|size| size > self.limit) && !sizes.are_dead(self.limit) {
             return match sizes.dead_up_to(self.limit).count() < MOST {
-                true => self.ask(&[self.limit, SMALL], now),
+                true => self.ask(&[self.limit, SMALL], sizes.least(), now),
                 false => self.end(now, last_wait),
             };
         }
         let failing = failing(&sizes).unwrap_or(self.limit).min(self.limit);
         if failing - passing > 1 {
-            return self.ask(&[passing.midpoint(failing)], now);
+            return self.ask(&[passing.midpoint(failing)], TRIES, now);
         }
         let is_told = too_long.is_some_and(|size| size <= failing);
         match is_told || sizes.are_dead(failing) || sizes.dead_up_to(failing).count() >= MOST {
             true => self.end(now, last_wait),
-            false => self.ask(&[failing], now),
+            false => self.ask(&[failing], sizes.least(), now),
         }
     }
 
-    fn ask(&mut self, sizes: &[u16], now: Mono) -> Vec<u16> {
+    /// Asks with these sizes, of which the first matters. Before `least` tries of it no answer is waited for,
+    /// but one that comes ends them.
+    fn ask(&mut self, sizes: &[u16], least: usize, now: Mono) -> Vec<u16> {
+        if self.asked != sizes[0] {
+            self.tries = 0;
+        }
+        self.tries += 1;
+        self.awaited = match self.asked {
+            0 => Awaited::First(now),
+            _ if self.tries < least => Awaited::Nothing(now + PACE),
+            _ => Awaited::Answers(now),
+        };
         self.asked = sizes[0];
-        self.sent = Some(now);
         self.settled = false;
         sizes.to_vec()
     }
@@ -161,9 +181,20 @@ impl Search {
     fn end(&mut self, now: Mono, last_wait: Duration) -> Vec<u16> {
         self.done = self.settled;
         self.settled = true;
-        self.begin = now + last_wait;
+        self.awaited = Awaited::Nothing(now + last_wait);
         Vec::new()
     }
+}
+
+/// What a search waits for.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// No answer, but this time.
+    Nothing(Mono),
+    /// The answer to the first packet, sent then.
+    First(Mono),
+    /// The answers to others, the last sent then.
+    Answers(Mono),
 }
 
 /// The longest packet that the director's own route to the real server allows.

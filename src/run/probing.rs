@@ -62,7 +62,7 @@ pub(super) struct Probing {
     settled: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
     slowest: Duration,
-    /// The slowest answer that no kernel repeats by itself, as it does a SYN-ACK.
+    /// The slowest answer to what goes the way of the searches' packets, which no kernel repeats.
     trip: Duration,
     proven: Vec<bool>,
     proven_at: Option<Mono>,
@@ -267,7 +267,7 @@ impl Probing {
             if let Some(departed) = self.pacer.departed(id) {
                 let took = now.since(departed);
                 self.slowest = self.slowest.max(took);
-                if !id.kind.opens(Protocol::Tcp) {
+                if matches!(id.kind, ProbeKind::Reflect | ProbeKind::Mtu) {
                     self.trip = self.trip.max(took);
                 }
             }

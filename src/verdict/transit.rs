@@ -87,7 +87,10 @@ pub(super) fn judge(case: &mut Case<'_>) {
             detail: format!(
                 "It answered the director with ICMP type {icmp_type} code {code}, quoting the tunnel \
                  header: it is the router or host that drops them.{}",
-                compared.words
+                match compared.udp_arrives {
+                    true => " UDP passes: IPIP in UDP (GUE) would, too.",
+                    false => "",
+                }
             ),
             fix: compared.fix,
             evidence: [id].into_iter().chain(compared.evidence).collect(),
@@ -124,6 +127,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
 
 /// What the sweeps of protocol 4 and of UDP add to a break.
 struct Compared {
+    udp_arrives: bool,
     place: Option<String>,
     words: String,
     fix: Vec<String>,
@@ -154,6 +158,7 @@ impl Compared {
                     " A router or firewall between drops IP protocol 4 (or everything) on the way to {rip}."
                 ),
             },
+            udp_arrives: passes,
             place,
             fix,
             evidence: found.map(|found| found.evidence()).unwrap_or_default(),

@@ -38,7 +38,7 @@ fn the_table_is_well_formed() {
         }
         let may_break = case.exits.contains(&1);
         assert_eq!(may_break, !case.hops.is_empty(), "{}", case.name);
-        assert_eq!(may_break, !case.codes.is_empty(), "{}", case.name);
+        assert!(!may_break || !case.codes.is_empty(), "{}", case.name);
     }
     let names: BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
     assert_eq!(names.len(), cases.len(), "a name stands twice");

@@ -66,6 +66,15 @@ link set tunl0 up
 address add $VIP/32 dev tunl0
 END
 }
+# A link behind core that takes 1400 octets, for what goes to the real server, and nobody says so.
+narrow_in_silence() {
+    ip -n core route add $RIP via 10.0.3.2 mtu lock 1400
+    rule core ip filter output 'icmp type destination-unreachable icmp code 4 drop'
+}
+wide() {
+    ip -n core route del $RIP
+    mend core ip
+}
 # By their paths, for busybox has a `tc` of its own.
 netem() {
     core "$(command -v tc)" qdisc add dev eth2 root netem "$@"
@@ -285,6 +294,7 @@ for host in d c gw; do $host ping -q -c 1 -W 2 $CIP >/dev/null; done
 gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
 path_file >/run/without.toml
 { path_file && echo 'via = "ip netns exec c"'; } >/run/with.toml
+grep -v 'via = "ip netns exec s"' /run/without.toml >/run/alone.toml
 state >/run/state.before
 echo "GUEST: lane $LANE built in $((($(centiseconds) - begin) * 10)) ms"
 cases
