@@ -45,14 +45,10 @@ struct Topology {
     does: BTreeMap<String, String>,
 }
 
-/// What is done to a fresh lab, and how it is looked at, in turn.
+/// What is done to a fresh lab, and from where it is looked at.
 struct Case<'a> {
     topology: &'a Topology,
     fault: String,
-    looks: Vec<Look>,
-}
-
-struct Look {
     vantages: String,
     expected: Expected,
 }
@@ -83,104 +79,86 @@ fn topologies() -> Vec<Topology> {
     files.iter().map(read).collect()
 }
 
-/// The lines of `cases`: fault, vantages, exit status, first broken hop, errors.
+/// The lines of `cases`: faults, vantages, exit status, first broken hop, errors. The first line for a fault and
+/// vantages counts.
 fn cases(topology: &Topology, director: Maker) -> Vec<Case<'_>> {
     let mut cases: Vec<Case<'_>> = Vec::new();
+    let several = |cell: &str, by: &str| match cell {
+        "-" => Vec::new(),
+        cell => cell.split(by).map(|one| one.trim().to_owned()).collect(),
+    };
     for line in topology.cases.lines() {
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let [fault, vantages, exit, hop, codes] = cells[..] else {
+        let [faults, vantages, exit, hop, codes] = cells[..] else {
             panic!("{}: not five cells: {line}", topology.name);
         };
-        let looks = |expected: &Expected| {
-            let look = |vantages: &str| Look {
-                vantages: vantages.to_owned(),
-                expected: expected.clone(),
-            };
-            vantages.split(' ').map(look).collect::<Vec<_>>()
-        };
-        if fault == "every" {
-            for fault in FAULTS {
+        let faults: Vec<_> = match faults {
+            "every" => FAULTS
+                .iter()
+                .map(|fault| {
+                    let expected = Expected {
+                        exits: vec![1],
+                        hops: vec![fault.hop.id().to_owned()],
+                        codes: vec![fault.finding_by(director).to_owned()],
+                    };
+                    (fault.name, expected)
+                })
+                .collect(),
+            faults => {
                 let expected = Expected {
-                    exits: vec![1],
-                    hops: vec![fault.hop.id().to_owned()],
-                    codes: vec![fault.finding_by(director).to_owned()],
+                    exits: exit.split('/').map(|one| one.parse().unwrap()).collect(),
+                    hops: hop.split('/').map(str::to_owned).collect(),
+                    codes: several(codes, ","),
                 };
-                add(&mut cases, topology, fault.name, looks(&expected));
+                let faults = faults.split(',').map(str::trim);
+                faults.map(|fault| (fault, expected.clone())).collect()
             }
-            continue;
-        }
-        let several = |cell: &str, by: &str| match cell {
-            "-" => Vec::new(),
-            cell => cell.split(by).map(|one| one.trim().to_owned()).collect(),
         };
-        let looks = looks(&Expected {
-            exits: exit.split('/').map(|one| one.parse().unwrap()).collect(),
-            hops: hop.split('/').map(str::to_owned).collect(),
-            codes: several(codes, ","),
-        });
-        add(&mut cases, topology, fault, looks);
+        for (fault, expected) in faults {
+            for vantages in vantages.split_whitespace() {
+                let is_same = |case: &Case<'_>| case.fault == fault && case.vantages == vantages;
+                if !cases.iter().any(is_same) {
+                    cases.push(Case {
+                        topology,
+                        fault: fault.to_owned(),
+                        vantages: vantages.to_owned(),
+                        expected: expected.clone(),
+                    });
+                }
+            }
+        }
     }
+    // By fault, in the order in which the faults first stand there.
+    let faults: Vec<_> = cases.iter().map(|case| case.fault.clone()).collect();
+    cases.sort_by_key(|case| faults.iter().position(|fault| *fault == case.fault));
     cases
 }
 
-/// The first line for a fault and vantages counts.
-fn add<'a>(
-    cases: &mut Vec<Case<'a>>,
-    topology: &'a Topology,
-    fault: &str,
-    mut looks: Vec<Look>,
-) {
-    match cases.iter_mut().find(|case| case.fault == fault) {
-        Some(case) => {
-            looks.retain(|look| case.looks.iter().all(|l| l.vantages != look.vantages));
-            case.looks.extend(looks);
-        }
-        None => cases.push(Case {
-            topology,
-            fault: fault.to_owned(),
-            looks,
-        }),
-    }
-}
-
-/// Plays the case; none where this kernel does not have what it takes.
-fn play(case: &Case<'_>, number: usize) -> Option<Vec<(Row, Option<String>)>> {
-    let lab = TestLab::up(&format!("matrix{number}"));
+/// Plays the case: its line, none where this kernel does not have what it takes, and what is wrong.
+fn play(case: &Case<'_>, number: usize) -> (Option<Row>, Option<String>) {
     let topology = case.topology;
-    lab.all(&topology.setup, &topology.name);
-    let path = lab.path(&topology.path);
-    for fault in case.fault.split('+').map(str::trim) {
-        match topology.does.get(fault) {
-            Some(commands) => lab.all(commands, fault),
-            None if fault == "healthy" => {}
-            None => {
-                let broke = lab.run(&["break", fault]);
-                if kernel_forbids(&broke) {
-                    return None;
-                }
-                assert!(broke.status.success(), "{fault}: {}", text(&broke));
-            }
-        }
+    let name = format!("{}: {}, {}", topology.name, case.fault, case.vantages);
+    let lab = TestLab::up(&format!("matrix{number}"));
+    match lab.prepare(case) {
+        Ok(true) => {}
+        Ok(false) => return (None, None),
+        Err(said) => return (None, Some(format!("{name}\n{said}"))),
     }
-    let looked = case.looks.iter().map(|look| {
-        let run = lab.prove(&path, &look.vantages);
-        let outcome = Outcome::of(run.status, &run.report);
-        let wrong = complaint(&look.expected, &outcome, &run);
-        let row = Row {
-            topology: topology.name.clone(),
-            fault: case.fault.clone(),
-            vantages: look.vantages.clone(),
-            expected: look.expected.clone(),
-            as_expected: wrong.is_none(),
-            outcome,
-        };
-        let name = format!("{}: {}, {}", row.topology, row.fault, row.vantages);
-        (row, wrong.map(|wrong| format!("{name}\n{wrong}")))
-    });
-    Some(looked.collect())
+    let run = lab.prove(&lab.path(&topology.path), &case.vantages);
+    let outcome = Outcome::of(run.status, &run.report);
+    let wrong = complaint(&case.expected, &outcome, &run);
+    let row = Row {
+        topology: topology.name.clone(),
+        fault: case.fault.clone(),
+        vantages: case.vantages.clone(),
+        expected: case.expected.clone(),
+        as_expected: wrong.is_none(),
+        outcome,
+    };
+    (Some(row), wrong.map(|wrong| format!("{name}\n{wrong}")))
 }
 
 /// Some faults take the kernel's own ipip, and some the stand-in: refused with a reason is right then.
@@ -189,17 +167,36 @@ pub(crate) fn kernel_forbids(broke: &Output) -> bool {
 }
 
 impl TestLab {
+    /// Alters and breaks it; false where this kernel does not have what the fault takes.
+    fn prepare(&self, case: &Case<'_>) -> Result<bool, String> {
+        self.all(&case.topology.setup)?;
+        for fault in case.fault.split('+').map(str::trim) {
+            if let Some(commands) = case.topology.does.get(fault) {
+                self.all(commands)?;
+            } else if fault != "healthy" {
+                let broke = self.run(&["break", fault]);
+                if kernel_forbids(&broke) {
+                    return Ok(false);
+                }
+                if !broke.status.success() {
+                    return Err(text(&broke));
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Runs each line: `HOST COMMAND`, `rule HOST FAMILY HOOK RULE`, or `link HOST:DEVICE HOST:DEVICE`.
-    fn all(&self, lines: &str, what: &str) {
+    fn all(&self, lines: &str) -> Result<(), String> {
         let lines = lines.lines().map(str::trim);
         for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (first, rest) = line.split_once(' ').expect("a host and a command");
+            let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
             let said = match first {
                 "link" => self.link(rest),
                 "rule" => {
                     let words: Vec<_> = rest.splitn(4, ' ').collect();
                     let [host, family, hook, rule] = words[..] else {
-                        panic!("{what}: {line}");
+                        return Err(format!("{line}: not a host, a family, a hook and a rule"));
                     };
                     let chain = format!("type filter hook {hook} priority 0; {rule};");
                     let table = format!("table {family} case {{ chain {hook} {{ {chain} }}; }}");
@@ -207,8 +204,11 @@ impl TestLab {
                 }
                 host => self.on(host, rest),
             };
-            assert_eq!(said, "", "{what}: {line}");
+            if !said.is_empty() {
+                return Err(format!("{line}: {said}"));
+            }
         }
+        Ok(())
     }
 
     /// A veth pair between two hosts, up.
@@ -370,14 +370,15 @@ fn every_case_of_the_matrix_gets_its_verdict() {
                     let Some(case) = cases.get(number) else {
                         return;
                     };
-                    let played = play(case, number).unwrap_or_default();
+                    let played = play(case, number);
                     results.lock().unwrap().insert(number, played);
                 }
             });
         }
     });
-    let (rows, wrong): (Vec<_>, Vec<_>) =
-        results.into_inner().unwrap().into_values().flatten().unzip();
+    let results = results.into_inner().unwrap();
+    let (rows, wrong): (Vec<_>, Vec<_>) = results.into_values().unzip();
+    let rows: Vec<_> = rows.into_iter().flatten().collect();
     let mut head = HEAD.to_owned() + "\n| topology | what it is |\n| --- | --- |\n";
     for topology in &topologies {
         head += &format!("| {} | {} |\n", topology.name, topology.about);
