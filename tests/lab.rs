@@ -12,6 +12,7 @@ mod matrix;
 use std::env;
 use std::io::Read;
 use std::process::Child;
+use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,12 +24,14 @@ use etherparse::Ipv4Header;
 use etherparse::PacketBuilder;
 use tunproof::lab::FAULTS;
 use tunproof::lab::Fault;
+use tunproof::lab::Needs;
 use tunproof::live::frames::Packets;
 use tunproof::verdict::Code;
 
 use bench::CIP;
 use bench::DIP;
 use bench::RIP;
+use bench::TUNPROOF;
 use bench::TestLab;
 use bench::VIP;
 use bench::text;
@@ -263,6 +266,44 @@ fn each_fault_breaks_its_station_and_is_mended() {
         look();
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// `lab list` names every fault, its finding and what it takes; `explain` names every fault that shows a finding.
+#[test]
+fn list_and_explain_name_every_fault() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(TUNPROOF).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    let list = run(&["lab", "--name", "nobody-has-it-up", "list"]);
+    for fault in FAULTS {
+        let mut lines = list
+            .lines()
+            .skip_while(|line| line.split_whitespace().next() != Some(fault.name));
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("{}: {list}", fault.name));
+        assert!(line.contains(fault.hop.id()), "{line}");
+        assert_eq!(
+            line.contains("ipip]"),
+            fault.needs != Needs::Nothing,
+            "{line}"
+        );
+        assert_eq!(line.contains("[nft]"), fault.needs_nft(), "{line}");
+        let finding = format!("finding: {}", fault.finding);
+        let other = lines.next().is_some_and(|line| line.trim() == finding);
+        assert_eq!(other, fault.finding != fault.name, "{list}");
+
+        let page = run(&["explain", fault.finding]);
+        let shown = format!("\nLab    tunproof lab break {}\n", fault.name);
+        assert!(page.contains(&shown), "{page}");
+    }
+    let has_none = |code: &&Code| FAULTS.iter().all(|fault| fault.finding != code.id());
+    for code in Code::ALL.iter().filter(has_none) {
+        let page = run(&["explain", code.id()]);
+        assert!(!page.contains("lab break"), "{page}");
+    }
 }
 
 #[test]

@@ -77,10 +77,11 @@ pub(super) fn judge(case: &mut Case<'_>) {
         let flow = p.probe.flow;
         let ends = [flow.source, flow.destination];
         let same_way = ends == [vip, cip] || ends == [cip, vip];
-        same_way && p.waypoints
-            .iter()
-            .zip(&p.seen)
-            .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
+        same_way
+            && p.waypoints
+                .iter()
+                .zip(&p.seen)
+                .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
     });
     if nothing && !emitted && ours_own.len() >= ARP_TRIES {
         let device = arp_device(case, ours_own[0]);

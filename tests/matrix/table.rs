@@ -70,9 +70,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether there is nothing to be found: an odd path, but a good one.
-    fn is_trap(&self) -> bool {
-        self.expected.codes.is_empty() && !self.expected.exits.contains(&1)
+    fn part(&self) -> Part {
+        match &self.expected.exits[..] {
+            exits if exits.contains(&1) => Part::Fault,
+            [3] => Part::Undecided,
+            _ => Part::Trap,
+        }
     }
 
     /// The line. Where several outcomes are right, they stand there, not the one of this run.
@@ -114,14 +117,28 @@ impl Row {
     }
 }
 
-/// The page: what it is, then the faults, then what only looks like one.
+/// Where a line stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Fault,
+    Undecided,
+    Trap,
+}
+
+const PARTS: [(Part, &str); 3] = [
+    (Part::Fault, "Faults"),
+    (
+        Part::Undecided,
+        "Nothing that these vantages could decide: no error",
+    ),
+    (Part::Trap, "Healthy, if odd: no error"),
+];
+
+/// The page: what it is, then the lines of each part.
 pub(crate) fn page(head: &str, rows: &[Row]) -> String {
     let mut page = head.to_owned();
-    for (title, traps) in [
-        ("Faults", false),
-        ("No false alarm: healthy, if odd", true),
-    ] {
-        let rows: Vec<_> = rows.iter().filter(|row| row.is_trap() == traps).collect();
+    for (part, title) in PARTS {
+        let rows: Vec<_> = rows.iter().filter(|row| row.part() == part).collect();
         let _ = write!(
             page,
             "\n## {title} ({} cases)\n\n\
