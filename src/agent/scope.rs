@@ -21,6 +21,9 @@ pub struct Scope {
     /// Next hops that this host's own routes name: ARP may ask for them.
     #[serde(skip)]
     gateways: BTreeSet<Ipv4Addr>,
+    /// This host's own addresses: ARP may come from them.
+    #[serde(skip)]
+    own: BTreeSet<Ipv4Addr>,
 }
 
 /// Why a packet is not sent.
@@ -44,13 +47,18 @@ impl Scope {
     pub fn new(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Scope {
         Scope {
             addresses: addresses.into_iter().collect(),
-            gateways: BTreeSet::new(),
+            ..Scope::default()
         }
     }
 
     /// Lets ARP ask for a next hop that this host's own routes name.
     pub fn allow_gateway(&mut self, gateway: Ipv4Addr) {
         self.gateways.insert(gateway);
+    }
+
+    /// Lets ARP come from an address of this host: it may reach the client by another device than the RIP's.
+    pub fn allow_own(&mut self, address: Ipv4Addr) {
+        self.own.insert(address);
     }
 
     /// Whether a packet may be sent.
@@ -109,7 +117,7 @@ impl Scope {
             .ok_or(OutOfScope::Unclear("no whole ARP packet for IPv4"))?;
         // Sender 0.0.0.0 is a probe of RFC 5227: it announces nobody.
         let sender = Ipv4Addr::from(arp.sender_ipv4);
-        if !sender.is_unspecified() {
+        if !sender.is_unspecified() && !self.own.contains(&sender) {
             self.contains(sender, "ARP sender")?;
         }
         let target = Ipv4Addr::from(arp.target_ipv4);
@@ -238,5 +246,10 @@ mod tests {
         scope.allow_gateway(GATEWAY);
         assert_eq!(scope.check(&arp(VIP, GATEWAY)), Ok(()));
         assert!(scope.check(&arp(GATEWAY, VIP)).is_err());
+        let other = Ipv4Addr::new(10, 64, 5, 2);
+        assert!(scope.check(&arp(other, GATEWAY)).is_err());
+        scope.allow_own(other);
+        assert_eq!(scope.check(&arp(other, GATEWAY)), Ok(()));
+        assert!(scope.check(&arp(GATEWAY, other)).is_err());
     }
 }

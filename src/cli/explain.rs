@@ -3,6 +3,7 @@
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::prove::Ended;
+use crate::lab::FAULTS;
 use crate::report;
 use crate::suite;
 use crate::verdict::Code;
@@ -17,10 +18,19 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> Result<Ended, Failure> {
     let text = match &arguments.code {
         None => report::contents(),
-        Some(code) => report::page(known(code)?),
+        Some(code) => page(known(code)?),
     };
     output::print(&text)?;
     Ok(Ended::Said)
+}
+
+/// The page, and how the lab shows it.
+fn page(code: Code) -> String {
+    let mut text = report::page(code);
+    for fault in FAULTS.iter().filter(|fault| fault.finding == code.id()) {
+        text.push_str(&format!("Lab    tunproof lab break {}\n", fault.name));
+    }
+    text
 }
 
 fn known(text: &str) -> Result<Code, Failure> {

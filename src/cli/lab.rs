@@ -19,6 +19,7 @@ use crate::lab::Fault;
 use crate::lab::Lab;
 use crate::lab::LabError;
 use crate::lab::Maker;
+use crate::lab::Needs;
 use crate::lab::Node;
 
 /// `tunproof lab …`.
@@ -200,10 +201,15 @@ fn list(directory: &Directory) -> Result<(), Failure> {
     };
     for fault in FAULTS {
         let nft = if fault.needs_nft() { " [nft]" } else { "" };
+        let needs = match fault.needs {
+            Needs::Nothing => "",
+            Needs::KernelTunnel => " [the kernel's ipip]",
+            Needs::StandInTunnel => " [the stand-in for ipip]",
+        };
         let is_broken = broken.iter().any(|other| other.name == fault.name);
         let now = if is_broken { " [broken now]" } else { "" };
         anstream::println!(
-            "{:<34} {:<23} {}{nft}{now}",
+            "{:<34} {:<23} {}{nft}{needs}{now}",
             fault.name,
             fault.hop,
             fault.about
@@ -212,6 +218,9 @@ fn list(directory: &Directory) -> Result<(), Failure> {
             anstream::println!("{:<34} finding: {}", "", fault.finding);
         }
     }
+    anstream::println!(
+        "\n`tunproof explain FINDING` says what it means; a finding that is not named has the fault's name"
+    );
     Ok(())
 }
 

@@ -55,7 +55,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let (vip, cip) = (arguments.vip, arguments.cip);
     let rip = match arguments.rip {
         Some(rip) => rip,
-        None => sources(&[cip])?.0.remove(0)?,
+        None => own_address(&arguments)?,
     };
     let mut named = vec![("--vip", vip), ("--cip", cip), ("--rip", rip)];
     named.extend(arguments.dip.map(|dip| ("--dip", dip)));
@@ -93,4 +93,27 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     };
     let vias = [(host, prove::local())].into();
     prove::prove(plan, vias, &Settings::from(arguments.options))
+}
+
+/// This real server's own address: the source that its route to the client prefers; where there is no such route,
+/// which is for the proof to find, the source toward director or gateway, or the first address of a device.
+fn own_address(arguments: &Arguments) -> Result<Ipv4Addr, Failure> {
+    let Arguments {
+        vip,
+        cip,
+        dip,
+        gateway,
+        ..
+    } = *arguments;
+    let asked: Vec<_> = [Some(cip), dip, gateway].into_iter().flatten().collect();
+    let (found, facts) = sources(&asked)?;
+    let sources = found.iter().flatten().copied();
+    let devices = facts.links.iter().filter(|link| link.mac.is_some());
+    let addresses = devices.flat_map(|link| link.addresses.iter().map(|address| address.ip));
+    let own = sources.chain(addresses).find(|source| *source != vip);
+    match (own, found.into_iter().next()) {
+        (Some(own), _) => Ok(own),
+        (None, Some(first)) => first,
+        (None, None) => Err(Failure::NoSource { to: cip }),
+    }
 }

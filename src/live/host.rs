@@ -242,6 +242,9 @@ impl Served {
                         self.scope.allow_gateway(next_hop);
                     }
                 }
+                for address in facts.links.iter().flat_map(|link| &link.addresses) {
+                    self.scope.allow_own(address.ip);
+                }
                 Event::Facts(Box::new(facts))
             }
             Command::OpenTap(spec) => match self.open_tap(&spec) {

@@ -17,6 +17,7 @@ use crate::verdict::case::Case;
 use crate::verdict::duplicate;
 use crate::verdict::duplicate::Claim;
 use crate::verdict::foreign;
+use crate::verdict::gateway;
 use crate::verdict::ipvs;
 use crate::verdict::mtu;
 use crate::verdict::transit;
@@ -44,6 +45,10 @@ pub(super) fn judge(case: &mut Case<'_>) {
 
 fn client_to_director(case: &mut Case<'_>) {
     if case.is_proven(Hop::ClientToDirector) {
+        return;
+    }
+    if let Some(thief) = gateway::who_gets_past_the_director(case) {
+        case.unproven(Hop::ClientToDirector, thief);
         return;
     }
     let silence = case.silence(
@@ -357,8 +362,9 @@ fn forward(case: &mut Case<'_>) {
         }
         return;
     }
-    // A director that is not IPVS has no table to blame while nothing at all of protocol 4 leaves it.
-    match fault.filter(|_| crafted_leave || !absent) {
+    // A director that is not IPVS has no table to blame while nothing at all of protocol 4 leaves it, and none is to
+    // blame that forwards the director's own packets.
+    match fault.filter(|_| own_forwarded.is_none() && (crafted_leave || !absent)) {
         Some((code, summary, fix)) => {
             let mut evidence = Vec::new();
             if let Some(silence) = &silence {

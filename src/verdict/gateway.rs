@@ -1,6 +1,7 @@
 //! The hop between the real server and its gateway: ARP (HOWTO Q4).
 
 use crate::evidence::EvidenceId;
+use crate::evidence::Item;
 use crate::evidence::Proof;
 use crate::evidence::What;
 use crate::exchange::Direction;
@@ -8,6 +9,7 @@ use crate::exchange::Link;
 use crate::matching::Arp;
 use crate::plan::Form;
 use crate::plan::Hop;
+use crate::plan::Host;
 use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::Finding;
@@ -69,11 +71,17 @@ pub(super) fn judge(case: &mut Case<'_>) {
         return;
     }
     let nothing = to_vip.is_empty() && to_own.is_empty();
+    // What answers the director, or comes from another address, may take another way.
+    let cip = case.path.cip;
     let emitted = case.evidence.passages(case.number).any(|p| {
-        p.waypoints
-            .iter()
-            .zip(&p.seen)
-            .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
+        let flow = p.probe.flow;
+        let ends = [flow.source, flow.destination];
+        let same_way = ends == [vip, cip] || ends == [cip, vip];
+        same_way
+            && p.waypoints
+                .iter()
+                .zip(&p.seen)
+                .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
     });
     if nothing && !emitted && ours_own.len() >= ARP_TRIES {
         let device = arp_device(case, ours_own[0]);
@@ -146,33 +154,31 @@ fn vip_advertised(case: &mut Case<'_>) {
                 .iter()
                 .any(|address| (1..32).contains(&address.prefix) && address.contains(vip))
     };
-    let Some(device) = facts
+    let on_link = facts
         .links
         .iter()
         .find(on_link)
-        .map(|link| link.name.clone())
-    else {
-        return;
+        .map(|link| link.name.clone());
+    let stolen = past_the_director(case);
+    // Who asks a host for the VIP has it on-link, and who believes its requests, whatever its own subnets are.
+    let tells = |item: &&Item| {
+        matches!(&item.what, What::Arp { arp, capture } if arp.sender == vip && !arp.is_ours()
+            && capture.direction == Direction::Out
+            && (arp.operation == Arp::REPLY || !stolen.is_empty()
+                || on_link.as_ref() == Some(&capture.device)))
     };
     let told: Vec<EvidenceId> = case
         .evidence
         .items()
         .iter()
         .filter(|item| item.host == server)
-        .filter(|item| {
-            matches!(&item.what, What::Arp { arp, capture } if arp.sender == vip && !arp.is_ours()
-                && capture.direction == Direction::Out)
-        })
+        .filter(tells)
         .map(|item| item.id)
         .collect();
     let Some(first) = told.first().copied() else {
         return;
     };
-    let stolen = case.sightings(&[], |item, sighting| {
-        item.station == Some(Station::RealserverIn)
-            && sighting.destination == vip
-            && matches!(sighting.form, Form::Plain | Form::Rst)
-    });
+    let device = arp_device(case, first);
     let summary = format!("the real server advertises the VIP {vip} by ARP on {device}");
     let fix = vec![
         case.on(
@@ -213,6 +219,35 @@ fn vip_advertised(case: &mut Case<'_>) {
     }
 }
 
+/// Packets for the VIP that came to the real server in no tunnel, and that the director never had.
+fn past_the_director(case: &Case<'_>) -> Vec<EvidenceId> {
+    let vip = case.path.vip;
+    let arrived = case.sightings(&[], |item, sighting| {
+        item.station == Some(Station::RealserverIn)
+            && sighting.destination == vip
+            && matches!(sighting.form, Form::Plain | Form::Rst)
+    });
+    let at_director = |id: &EvidenceId| {
+        let Some(arrived) = case.sighting(*id) else {
+            return false;
+        };
+        let form = arrived.form;
+        let mut sightings = case.evidence.sightings(arrived.probe);
+        sightings.any(|(item, seen)| item.host == Host::Director && seen.form == form)
+    };
+    arrived.into_iter().filter(|id| !at_director(id)).collect()
+}
+
+/// In words: which real server gets what is for the VIP, past the director.
+pub(super) fn who_gets_past_the_director(case: &Case<'_>) -> Option<String> {
+    let first = past_the_director(case).first().copied()?;
+    let host = case.evidence.item(first)?.host;
+    Some(format!(
+        "packets for the VIP come to {}, past the director",
+        case.name(host)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -226,7 +261,6 @@ mod tests {
     use crate::exchange::Wall;
     use crate::matching::Certainty;
     use crate::matching::Sighting;
-    use crate::plan::Host;
     use crate::plan::Path;
     use crate::plan::Plan;
     use crate::plan::Probe;

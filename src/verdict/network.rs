@@ -18,6 +18,7 @@ use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 use crate::verdict::director;
 use crate::verdict::duplicate;
+use crate::verdict::gateway;
 
 const SPOOFED: [ProbeKind; 2] = [ProbeKind::SpoofTrace, ProbeKind::SpoofSynack];
 const CONTROL: [ProbeKind; 2] = [ProbeKind::ControlTrace, ProbeKind::ControlSynack];
@@ -396,6 +397,10 @@ fn return_path(case: &mut Case<'_>, control: &Control) {
     if case.is_proven(Hop::ReturnToDirector) || case.is_broken(Hop::ReturnToDirector) {
         return;
     }
+    if let Some(thief) = gateway::who_gets_past_the_director(case) {
+        case.unproven(Hop::ReturnToDirector, thief);
+        return;
+    }
     let (vip, cip) = (case.path.vip, case.path.cip);
     let fix = vec![
         case.on(Host::Client, format!("traceroute -n {vip}")),
@@ -457,7 +462,7 @@ fn return_path(case: &mut Case<'_>, control: &Control) {
         summary: format!("the client {cip} answers {}, but nothing for {vip} comes back to the director", case.path.rip),
         detail: "Packets from the VIP were sent to the client by the real server and by the director \
                  itself, and no answer reached the director: the way from the client to the VIP is dead, \
-                 or the client takes no packets from the VIP."
+                 the client takes no packets from the VIP, or a network that both pass filters them."
             .to_owned(),
         fix,
         evidence,

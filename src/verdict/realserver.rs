@@ -56,7 +56,9 @@ fn accept(case: &mut Case<'_>) {
         return;
     }
     let mut found = routing_faults(case, &facts);
-    if found.is_empty() {
+    if !found.is_empty() {
+        found.extend(second_fault(case));
+    } else {
         if case.is_broken(Hop::GatewayArp) || case.is_broken(Hop::RealserverEgress) {
             return;
         }
@@ -265,13 +267,34 @@ fn client_is_local(
     ))
 }
 
+/// Behind routing that refuses what comes out of the tunnel: that answers could not leave either, if the kernel
+/// refuses to send our own packets from the VIP.
+fn second_fault(case: &Case<'_>) -> Option<(Break, Facts)> {
+    let kinds = [ProbeKind::SpoofSynack, ProbeKind::SpoofTrace];
+    let refused = case.unsendable(&kinds, |errno| UNROUTABLE.contains(&errno));
+    let (mut fault, facts) = no_route_to_client(case)?;
+    fault.evidence.push(*refused.first()?);
+    Some((fault, facts))
+}
+
+/// `ENETUNREACH`, `EHOSTUNREACH`, and `EINVAL` of a blackhole route.
+const UNROUTABLE: [i32; 3] = [101, 113, 22];
+
 fn no_route_to_client(case: &Case<'_>) -> Option<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
-    let Some(RouteAnswer::Error { error, .. }) = case.route(server, cip, Some(vip), None) else {
+    // A kernel refuses to look up the route of an address that is not its own, whatever routes there are.
+    let has_vip = case.facts(server).is_some_and(|facts| facts.is_local(vip))
+        || matches!(case.route(server, vip, None, None),
+            Some(RouteAnswer::Route(route)) if route.kind == RouteKind::Local);
+    let from = has_vip.then_some(vip);
+    let Some(RouteAnswer::Error { error, .. }) = case.route(server, cip, from, None) else {
         return None;
     };
-    let command = format!("ip route get {cip} from {vip}");
+    let command = match from {
+        Some(vip) => format!("ip route get {cip} from {vip}"),
+        None => format!("ip route get {cip}"),
+    };
     Some((
         Break {
             code: Code::NoRouteToClient,
@@ -294,8 +317,13 @@ fn firewall(case: &Case<'_>) -> Option<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
     let forbidden = case.forbidden(&[ProbeKind::SpoofSynack, ProbeKind::SpoofTrace]);
-    let waiting = gateway::arps(case, |arp| arp.operation == Arp::REQUEST && !arp.is_ours());
-    let answered = gateway::arps(case, |arp| arp.operation == Arp::REPLY);
+    let gateway = case.evidence.asked_gateway(case.number);
+    let waiting = gateway::arps(case, |arp| {
+        arp.operation == Arp::REQUEST && !arp.is_ours() && Some(arp.target) == gateway
+    });
+    let answered = gateway::arps(case, |arp| {
+        arp.operation == Arp::REPLY && Some(arp.sender) == gateway
+    });
     let unresolved = !waiting.is_empty() && answered.is_empty();
     if unresolved || (1..3).contains(&forbidden.len()) {
         return None;

@@ -19,7 +19,6 @@ pub fn page(code: Code) -> String {
         meaning,
         shown,
         mend,
-        lab,
     } = of(code);
     let mut text = format!("{code}\n\n");
     wrap(&mut text, meaning);
@@ -31,9 +30,6 @@ pub fn page(code: Code) -> String {
     }
     let _ = write!(text, "\nHop    {hop}\n");
     let _ = writeln!(text, "HOWTO  {question}");
-    if lab {
-        let _ = writeln!(text, "Lab    tunproof lab break {code}");
-    }
     text
 }
 

@@ -15,8 +15,6 @@ pub(super) struct Page {
     pub(super) shown: &'static str,
     /// What to type.
     pub(super) mend: &'static [&'static str],
-    /// Whether `tunproof lab break` can make it.
-    pub(super) lab: bool,
 }
 
 const Q1: &str = "Q.1 The director must use unique address when talking to the real server";
@@ -33,16 +31,6 @@ pub(super) fn of(code: Code) -> Page {
         meaning,
         shown,
         mend,
-        lab: !matches!(
-            code,
-            Code::DirectorFirewallIngress
-                | Code::DirectorNotForwarding
-                | Code::Loss
-                | Code::NextHopUnreachable
-                | Code::QuotesTooShort
-                | Code::ServiceBoundElsewhere
-                | Code::ServiceSilent
-        ),
     };
     match code {
         Code::ClientPacketsLost => page(
