@@ -27,7 +27,9 @@ pub struct TapPath {
 /// - IPv4 between CIP and VIP, between DIP and VIP, between CIP and RIP; of TCP between CIP and RIP only
 ///   segments with SYN or RST, lest an agent that is reached by ssh from the client sees its own words;
 /// - ICMP errors (types 3, 4, 5, 11, 12) to VIP, DIP, RIP or CIP;
-/// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP.
+/// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP;
+/// - to `rewritten`, from whatever source: UDP to [`TapSpec::CLOSED_PORTS`] and SYN-ACKs to ports from
+///   [`TapSpec::FIRST_CLIENT_PORT`] on: a probe whose source somebody on the way has changed.
 ///
 /// The tap is one AF_PACKET `SOCK_DGRAM` socket of all devices, so packets start at their network header
 /// and a packet that takes an unexpected device is seen all the same.
@@ -35,6 +37,16 @@ pub struct TapPath {
 pub struct TapSpec {
     /// The paths.
     pub paths: Vec<TapPath>,
+    /// The CIP, on the client: probes for it are seen whatever became of their source.
+    #[serde(default)]
+    pub rewritten: Option<Ipv4Addr>,
+}
+
+impl TapSpec {
+    /// The ports that probes are sent to because nothing listens there: traceroute's, first and last.
+    pub const CLOSED_PORTS: (u16, u16) = (33434, 33523);
+    /// The first port of those that the client's end of a probe may have.
+    pub const FIRST_CLIENT_PORT: u16 = 0xc000;
 }
 
 /// How well a tap saw: a silence counts only if it lost nothing (`PACKET_STATISTICS`).

@@ -16,6 +16,7 @@ use tunproof::run::Event;
 use tunproof::wire::Arp;
 use tunproof::wire::Ethernet;
 use tunproof::wire::Octets;
+use tunproof::wire::TcpFlags;
 
 use crate::facts;
 use crate::facts::Counted;
@@ -179,6 +180,21 @@ impl World {
 fn passes(spec: &TapSpec, bytes: &[u8]) -> bool {
     let packet = packet::read(bytes);
     let ends = (packet.source, packet.destination);
+    if spec.rewritten == Some(packet.destination) {
+        let probe = match packet.body {
+            Body::Udp { to, .. } => {
+                let (first, last) = TapSpec::CLOSED_PORTS;
+                (first..=last).contains(&to)
+            }
+            Body::Tcp { to, flags, .. } => {
+                to >= TapSpec::FIRST_CLIENT_PORT && flags == TcpFlags::SYN_ACK
+            }
+            _ => false,
+        };
+        if probe {
+            return true;
+        }
+    }
     spec.paths.iter().any(|path| {
         let between = |a, b| ends == (a, b) || ends == (b, a);
         match &packet.body {
