@@ -2,11 +2,16 @@
 //!
 //! It may not know what is good or bad; `verdict` does.
 
+mod flows;
 mod item;
 mod ledger;
 mod passage;
+mod reply;
+mod rewriting;
 mod silence;
 
+pub use flows::FlowTally;
+pub use flows::SplitFlows;
 pub use item::EvidenceId;
 pub use item::Item;
 pub use item::SilenceSpan;
@@ -15,4 +20,5 @@ pub use ledger::Evidence;
 pub use ledger::HostRecord;
 pub use passage::Passage;
 pub use passage::Proof;
+pub use rewriting::Rewriting;
 pub use silence::Silence;

@@ -98,6 +98,8 @@ impl SessionKey {
     fn flow(&self, probe: ProbeId) -> u32 {
         if probe.kind.is_trace() {
             0x1_0000
+        } else if let Some(flow) = probe.repeated_flow() {
+            0x2_0000 | u32::from(flow)
         } else {
             u32::from(probe.number())
         }
@@ -256,6 +258,25 @@ mod tests {
             index: 3,
         };
         assert_eq!(key.client_port(control), port(1));
+    }
+
+    #[test]
+    fn a_repeated_flow_has_one_port_and_many_identities() {
+        let key = SessionKey::new([7; 16]);
+        let id = |kind, flow, try_| ProbeId::repeated(kind, flow, try_).unwrap();
+        let first = id(ProbeKind::SpoofSynack, 3, 0);
+        for kind in [ProbeKind::SpoofSynack, ProbeKind::ControlSynack] {
+            for try_ in 1..ProbeId::PER_FLOW {
+                let again = id(kind, 3, try_);
+                assert_eq!(key.client_port(again), key.client_port(first));
+                assert_ne!(key.cookie(again), key.cookie(first));
+                assert_ne!(key.identification(again), key.identification(first));
+            }
+        }
+        let other = id(ProbeKind::SpoofSynack, 4, 0);
+        assert_ne!(key.client_port(other), key.client_port(first));
+        assert_eq!(ProbeId::repeated(ProbeKind::SpoofSynack, 128, 0), None);
+        assert_eq!(ProbeId::repeated(ProbeKind::TunnelSyn, 0, 0), None);
     }
 
     #[test]

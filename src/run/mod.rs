@@ -5,6 +5,7 @@
 mod arrival;
 mod command;
 mod engine;
+mod flows;
 mod pacer;
 mod probing;
 mod queries;

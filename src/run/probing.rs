@@ -21,6 +21,7 @@ use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::itinerary;
 use crate::run::Command;
+use crate::run::flows::Flows;
 use crate::run::pacer::Outgoing;
 use crate::run::pacer::Pacer;
 use crate::run::queries;
@@ -36,12 +37,20 @@ const TRIES: [Duration; 6] = [
     Duration::from_millis(2000),
     Duration::from_millis(3000),
 ];
+/// How many flows from the VIP are asked at once, besides the first.
+const MORE_FLOWS: usize = 4;
+/// How long an answer may take before its flow is asked again, unless slower answers were seen.
+const MISSED: Duration = Duration::from_millis(50);
 /// How often the kernel is given occasion to ask for its next hop.
 const RESOLUTIONS: usize = 3;
+/// When a kernel repeats a SYN-ACK first (`TCP_TIMEOUT_INIT`, RFC 6298).
+const SYN_ACK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the last try may take, unless slower answers were seen.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// When the sweeps start, if the VIP's packets have not been seen to reach the client by then.
 const SWEEP_AFTER: Duration = Duration::from_millis(700);
+/// How long an answer may take before its packet may be called lost, unless slower answers were seen.
+const EXPECTED: Duration = Duration::from_millis(200);
 /// How long the probes still on their way may take once everything is proven.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -51,6 +60,7 @@ pub(super) struct Probing {
     pacer: Pacer,
     tasks: Vec<Task>,
     sweeps: Vec<Sweep>,
+    flows: Vec<Flows>,
     settled: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
     slowest: Duration,
@@ -99,6 +109,7 @@ impl Probing {
             pacer: Pacer::new(rate, now),
             tasks: Vec::new(),
             sweeps: Vec::new(),
+            flows: Vec::new(),
             settled: Vec::new(),
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
@@ -223,7 +234,11 @@ impl Probing {
         let reached = goal.is_some_and(|goal| passage.furthest() >= Some(goal));
         if reached {
             if let Some(departed) = self.pacer.departed(id) {
-                self.slowest = self.slowest.max(now.since(departed));
+                let took = now.since(departed);
+                // A kernel repeats its SYN-ACK after a second: whose answer comes then is not known.
+                if !id.kind.opens(probe.flow.protocol) || took < SYN_ACK_AGAIN {
+                    self.slowest = self.slowest.max(took);
+                }
             }
             for task in &mut self.tasks {
                 let same = task.aim == Aim::Probe(id.kind) && task.path == passage.path;
@@ -306,6 +321,7 @@ impl Probing {
         }
         if let Host::Realserver(path) = host {
             self.sweeps.retain(|sweep| sweep.path() != path);
+            self.flows.retain(|flows| flows.path() != path);
         }
     }
 
@@ -326,6 +342,15 @@ impl Probing {
                     && let Some(probe) = self.probe(ProbeKind::SpoofSynack, path, evidence)
                 {
                     self.pacer.push(host, Outgoing::Probe(probe));
+                }
+                // One flow shows one of several equal paths; a few show whether another filters.
+                if let (Aim::Probe(ProbeKind::SpoofTrace), 1) = (&self.tasks[number].aim, tries) {
+                    for _ in 0..MORE_FLOWS {
+                        let probe = self.probe(ProbeKind::SpoofSynack, path, evidence);
+                        if let Some(probe) = probe {
+                            self.pacer.push(host, Outgoing::Probe(probe));
+                        }
+                    }
                 }
                 let Task {
                     tries,
@@ -358,6 +383,69 @@ impl Probing {
             }
         }
         self.sweeps = sweeps;
+        self.ask_again(evidence, now);
+    }
+
+    /// Where some of the VIP's flows passed and others did not, finds out whether that is loss: once a path,
+    /// when nothing else is to be done.
+    fn ask_again(&mut self, evidence: &Evidence, now: Mono) {
+        if self.is_over(now) {
+            for path in 0..self.proven.len() {
+                let known = self.flows.iter().any(|flows| flows.path() == path);
+                if !known && self.is_mixed(path, evidence, now) {
+                    let number = self.flows.len() as u16;
+                    self.flows.push(Flows::new(path, number, now));
+                }
+            }
+        }
+        let mut flows = std::mem::take(&mut self.flows);
+        let (patience, last) = (self.patience(), self.last_wait());
+        for asked in &mut flows {
+            let path = asked.path();
+            let declared = &evidence.plan().paths[path];
+            for id in asked.poll(evidence, (patience, last), now) {
+                let probe = Probe::new(id, path, declared, &evidence.plan().session);
+                let free = !is_taken(evidence, path, id);
+                if let Some(probe) = probe.filter(|_| free) {
+                    self.pacer.push(probe.from, Outgoing::Probe(probe));
+                }
+            }
+        }
+        self.flows = flows;
+    }
+
+    /// Whether of the SYN-ACKs that left the real server from the VIP some came to the client and some, sent
+    /// long enough ago, did not.
+    fn is_mixed(&self, path: usize, evidence: &Evidence, now: Mono) -> bool {
+        let listens = is_there(evidence, Host::Director) || is_there(evidence, Host::Client);
+        if !listens || !is_there(evidence, Host::Realserver(path)) {
+            return false;
+        }
+        let old = |id| {
+            let departed = self.pacer.departed(id);
+            departed.is_some_and(|departed| now.since(departed) >= self.patience())
+        };
+        let (mut some, mut none) = (false, false);
+        for passage in evidence.passages(path) {
+            let id = passage.probe.id;
+            let unasked = matches!(
+                id.kind,
+                ProbeKind::SpoofSynack | ProbeKind::TunnelSyn | ProbeKind::IpvsLoop
+            );
+            if !unasked || passage.left_realserver().is_none() {
+                continue;
+            }
+            match passage.arrived() {
+                Some(_) => some = true,
+                None => none |= old(id),
+            }
+        }
+        some && none
+    }
+
+    /// How long an answer may take before it is missed.
+    fn patience(&self) -> Duration {
+        MISSED.max(self.slowest * 2)
     }
 
     /// The next command whose time has come.
@@ -378,9 +466,11 @@ impl Probing {
             .iter()
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
+            .chain(self.flows.iter().filter_map(Flows::due))
             .chain(self.pacer.due())
             .min();
         match (self.proven_at, due) {
+            (Some(_), Some(due)) if self.asks_flows() => due,
             (Some(at), Some(due)) => due.min(self.settled_at(at)),
             (Some(at), None) => self.settled_at(at),
             (None, Some(due)) => due,
@@ -390,6 +480,9 @@ impl Probing {
 
     /// Whether nothing more is to be sent, and nothing more to be expected.
     pub(super) fn is_over(&self, now: Mono) -> bool {
+        if self.asks_flows() {
+            return false;
+        }
         let all_done = self.tasks.iter().all(|task| task.done);
         if let Some(at) = self.proven_at {
             return all_done || now >= self.settled_at(at);
@@ -398,6 +491,10 @@ impl Probing {
             && self.sweeps.iter().all(|sweep| sweep.due().is_none())
             && self.pacer.is_empty();
         nothing_due && (all_done || now >= self.pacer.last() + self.last_wait())
+    }
+
+    fn asks_flows(&self) -> bool {
+        self.flows.iter().any(|flows| flows.due().is_some())
     }
 
     /// When a proof that was complete at `at` stands: the probes on their way have arrived, and every real
@@ -419,6 +516,12 @@ impl Probing {
     /// The probes whose answers may still be on their way.
     pub(super) fn young(&self, now: Mono) -> Vec<ProbeId> {
         self.pacer.younger_than(self.last_wait(), now).collect()
+    }
+
+    /// The probes whose answers are likely to be on their way.
+    pub(super) fn expected(&self, now: Mono) -> Vec<ProbeId> {
+        let usual = EXPECTED.max(self.slowest * 3);
+        self.pacer.younger_than(usual, now).collect()
     }
 
     /// Closes everything that is still open.
@@ -474,24 +577,16 @@ impl Probing {
     /// A new probe of `kind`, never with the ports of a connection that IPVS knows.
     fn probe(&mut self, kind: ProbeKind, path: usize, evidence: &Evidence) -> Option<Probe> {
         let plan = evidence.plan();
-        let live = evidence
-            .facts(Host::Director)
-            .map(|facts| &facts.ipvs_connections);
         loop {
             let next = self.next.entry(kind).or_insert(0);
             let index = *next;
-            if index >= ProbeId::PER_KIND {
+            if index >= ProbeId::once(kind) {
                 return None;
             }
             *next += 1;
             let id = ProbeId { kind, index };
             let probe = Probe::new(id, path, &plan.paths[path], &plan.session)?;
-            let port = plan.session.client_port(id);
-            let taken = live
-                .into_iter()
-                .flatten()
-                .any(|connection| connection.client == (plan.paths[path].cip, port));
-            if !taken {
+            if !is_taken(evidence, path, id) {
                 return Some(probe);
             }
             // The flow of a trace is constant: the next number has the same.
@@ -514,6 +609,16 @@ impl Task {
         };
         tries.get(self.tries).map(|offset| self.begin + *offset)
     }
+}
+
+/// Whether IPVS knows a connection of the client from this probe's port.
+fn is_taken(evidence: &Evidence, path: usize, id: ProbeId) -> bool {
+    let plan = evidence.plan();
+    let client = (plan.paths[path].cip, plan.session.client_port(id));
+    evidence.facts(Host::Director).is_some_and(|facts| {
+        let mut live = facts.ipvs_connections.iter();
+        live.any(|connection| connection.client == client)
+    })
 }
 
 /// Whether tunproof runs on `host` and has not lost it.

@@ -13,6 +13,7 @@ use crate::verdict::PathJudgement;
 use crate::verdict::case::Case;
 use crate::verdict::director;
 use crate::verdict::network;
+use crate::verdict::quality;
 use crate::verdict::realserver;
 
 /// Judges what is known. The facts and silences that a judgement rests on become evidence of their own.
@@ -28,6 +29,7 @@ fn judge_path(evidence: &mut Evidence, number: usize) -> PathJudgement {
     director::judge(&mut case);
     realserver::judge(&mut case);
     network::judge(&mut case);
+    quality::judge(&mut case);
     take_proofs(&mut case);
     explain_rest(&mut case);
     let mut findings = case.findings;

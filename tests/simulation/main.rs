@@ -242,6 +242,16 @@ fn show(played: &Played) -> String {
     let sent = played.evidence.probes().len();
     let _ = writeln!(text, "  {} ms, {sent} probes", played.elapsed.as_millis());
     for path in &played.judgement.paths {
+        for (number, flow) in played.evidence.flows(path.path) {
+            let (left, arrived) = (flow.left.len(), flow.arrived.len());
+            let _ = writeln!(
+                text,
+                "  flow {number} (port {}): {arrived} of {left}",
+                flow.port
+            );
+        }
+    }
+    for path in &played.judgement.paths {
         for hop in &path.hops {
             let how = hop
                 .how
