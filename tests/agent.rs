@@ -223,6 +223,7 @@ fn tap_spec() -> TapSpec {
             rip: RIP,
             gateway: None,
         }],
+        rewritten: None,
     }
 }
 

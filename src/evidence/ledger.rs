@@ -50,6 +50,7 @@ pub struct Evidence {
     scheduled: HashMap<ProbeId, usize>,
     cut_short: Option<&'static str>,
     young: HashSet<ProbeId>,
+    expected: HashSet<ProbeId>,
 }
 
 impl Evidence {
@@ -69,6 +70,7 @@ impl Evidence {
             scheduled: HashMap::new(),
             cut_short: None,
             young: HashSet::new(),
+            expected: HashSet::new(),
         }
     }
 
@@ -186,6 +188,17 @@ impl Evidence {
     /// Notes that a probe was sent so shortly before the end that its silence says nothing.
     pub fn excuse(&mut self, probe: ProbeId) {
         self.young.insert(probe);
+    }
+
+    /// Notes that a probe was sent so shortly before the end that its answer may well have been on its way:
+    /// sooner than for [`Evidence::excuse`], where a hop is to break by its silence.
+    pub fn expect(&mut self, probe: ProbeId) {
+        self.expected.insert(probe);
+    }
+
+    /// Whether a probe's answer may have been on its way at the end.
+    pub fn is_expected(&self, probe: ProbeId) -> bool {
+        self.expected.contains(&probe)
     }
 
     /// Whether a probe's silence says nothing, because it was sent too shortly before the end.

@@ -2,12 +2,17 @@
 //!
 //! It may not know what is good or bad; `verdict` does.
 
+mod flows;
 mod item;
 mod ledger;
 mod passage;
+mod reply;
+mod rewriting;
 mod silence;
 mod size;
 
+pub use flows::FlowTally;
+pub use flows::SplitFlows;
 pub use item::EvidenceId;
 pub use item::Item;
 pub use item::SilenceSpan;
@@ -16,6 +21,7 @@ pub use ledger::Evidence;
 pub use ledger::HostRecord;
 pub use passage::Passage;
 pub use passage::Proof;
+pub use rewriting::Rewriting;
 pub use silence::Silence;
 pub use size::SizedProbe;
 pub use size::Sizes;

@@ -164,7 +164,7 @@ impl Evidence {
 
     /// Whether a real server forwarded the probe back to the director: whatever answers it then is the
     /// director's own stack, or another real server.
-    fn came_back(&self, passage: &Passage<'_>) -> bool {
+    pub(super) fn came_back(&self, passage: &Passage<'_>) -> bool {
         let kind = passage.probe.id.kind;
         let at_director = |station, form| {
             self.sightings(passage.probe.id)
@@ -212,10 +212,15 @@ impl Evidence {
         }
         self.prove_by_return_control(&mut proofs);
         self.prove_transit_by_refusal(path, &mut proofs);
+        self.prove_by_reply(path, &mut proofs);
         self.prove_egress_by_emission(path, &mut proofs);
         self.prove_arp(path, &mut proofs);
         if self.is_client_ignored(path) {
             proofs.remove(&Hop::DirectorForward);
+        }
+        self.withdraw_rewritten(path, &mut proofs);
+        if !self.silent_flows(path).is_empty() {
+            proofs.remove(&Hop::SpoofedSourceTransit);
         }
         proofs
     }
@@ -406,7 +411,7 @@ fn hits(waypoint: &Waypoint, probe: &Probe, item: &Item, sighting: &Sighting) ->
             .flow
             .is_some_and(|flow| (flow.source, flow.destination) == there),
         Form::Plain | Form::Cleanup => seen == there,
-        Form::SynAck | Form::Refused | Form::IcmpError { .. } => seen == back,
+        Form::SynAck | Form::Refused | Form::Reply | Form::IcmpError { .. } => seen == back,
         Form::Rst if probe.id.kind.opens(Protocol::Tcp) => seen == there,
         Form::Rst => seen == back,
     }

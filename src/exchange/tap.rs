@@ -28,7 +28,9 @@ pub struct TapPath {
 ///   segments with SYN or RST, lest an agent that is reached by ssh from the client sees its own words;
 /// - UDP from DIP to RIP, to traceroute's ports (33434 to 33523);
 /// - ICMP errors (types 3, 4, 5, 11, 12) to VIP, DIP, RIP or CIP;
-/// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP.
+/// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP;
+/// - to `rewritten`, from whatever source: UDP to closed ports and SYN-ACKs to ports from
+///   49152 on: a probe whose source somebody on the way has changed.
 ///
 /// The tap is one AF_PACKET `SOCK_DGRAM` socket of all devices, so packets start at their network header
 /// and a packet that takes an unexpected device is seen all the same.
@@ -36,6 +38,9 @@ pub struct TapPath {
 pub struct TapSpec {
     /// The paths.
     pub paths: Vec<TapPath>,
+    /// The CIP, on the client: probes for it are seen whatever became of their source.
+    #[serde(default)]
+    pub rewritten: Option<Ipv4Addr>,
 }
 
 /// How well a tap saw: a silence counts only if it lost nothing (`PACKET_STATISTICS`).

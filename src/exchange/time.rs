@@ -35,7 +35,8 @@ impl Add<Duration> for Mono {
     }
 }
 
-/// A time of a host's wall clock, in nanoseconds since 1970-01-01T00:00:00Z; for people, never for durations.
+/// A time of a host's wall clock, in nanoseconds since 1970-01-01T00:00:00Z; for people, and not for durations
+/// by which a hop breaks: the clock may be set.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -46,6 +47,11 @@ impl Wall {
     /// The time this many nanoseconds after the epoch.
     pub fn from_nanos(nanos: u64) -> Wall {
         Wall(nanos)
+    }
+
+    /// How far apart two times of one host are.
+    pub fn distance(self, other: Wall) -> Duration {
+        Duration::from_nanos(self.0.abs_diff(other.0))
     }
 
     /// Nanoseconds since the epoch.

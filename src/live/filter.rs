@@ -36,7 +36,10 @@ const ETHER_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL) as u32;
 
 /// TCP's flags SYN and RST.
 const RST: u32 = 0x04;
-const SYN_OR_RST: u32 = 0x02 | RST;
+const SYN: u32 = 0x02;
+const SYN_OR_RST: u32 = SYN | RST;
+/// TCP's flag ACK.
+const ACK: u32 = 0x10;
 
 const ACCEPT: u32 = 0x4_0000;
 const REJECT: u32 = 0;
@@ -80,6 +83,8 @@ struct Sets {
     open: Vec<u32>,
     /// What ARP is about.
     resolved: Vec<u32>,
+    /// Where probes are seen whoever sends them.
+    rewritten: Option<u32>,
 }
 
 impl Sets {
@@ -122,6 +127,7 @@ impl Sets {
             errors: numbers(errors),
             open: numbers(open),
             resolved: numbers(resolved),
+            rewritten: spec.rewritten.map(Ipv4Addr::to_bits),
         }
     }
 }
@@ -168,6 +174,10 @@ fn ipv4(program: &mut Program, sets: &Sets) {
     // Only a first fragment has the header that is looked at next.
     program.unless_bits(0x1fff);
     program.load(HEADER_LENGTH_TO_X, 0);
+    if let Some(client) = sets.rewritten {
+        program.load(LOAD_WORD, 16);
+        program.one_of(&[client], rewritten);
+    }
     program.load(LOAD_BYTE, 9);
     program.one_of(&[17], |p| {
         p.load(LOAD_HALF_X, 2);
@@ -202,6 +212,24 @@ fn ipv4(program: &mut Program, sets: &Sets) {
         });
     });
     program.end(REJECT);
+}
+
+/// What could be a probe for the client, but for its source.
+fn rewritten(program: &mut Program) {
+    program.load(LOAD_BYTE, 9);
+    program.one_of(&[17], |p| {
+        p.load(LOAD_HALF_X, 2);
+        p.unless_between(&SessionKey::CLOSED_PORTS);
+        p.end(ACCEPT);
+    });
+    program.one_of(&[6], |p| {
+        p.load(LOAD_HALF_X, 2);
+        p.unless_at_least((*SessionKey::CLIENT_PORTS.start()).into());
+        p.load(LOAD_BYTE_X, 13);
+        p.unless_set(SYN);
+        p.unless_set(ACK);
+        p.end(ACCEPT);
+    });
 }
 
 /// Goes on with `body` if the packet goes between one of `pairs`.
@@ -266,6 +294,12 @@ impl Program {
         self.end(REJECT);
     }
 
+    /// Rejects if the accumulator is less than `value`.
+    fn unless_at_least(&mut self, value: u32) {
+        self.push(JUMP_AT_LEAST, 1, 0, value);
+        self.end(REJECT);
+    }
+
     /// Accepts if the accumulator has any of `bits`.
     fn if_bits(&mut self, bits: u32) {
         self.push(JUMP_BITS, 0, 1, bits);
@@ -274,8 +308,7 @@ impl Program {
 
     /// Rejects if the accumulator is not in `range`.
     fn unless_between(&mut self, range: &RangeInclusive<u16>) {
-        self.push(JUMP_AT_LEAST, 1, 0, u32::from(*range.start()));
-        self.end(REJECT);
+        self.unless_at_least(u32::from(*range.start()));
         self.push(JUMP_AT_LEAST, 0, 1, u32::from(*range.end()) + 1);
         self.end(REJECT);
     }
@@ -325,6 +358,14 @@ mod tests {
     fn spec() -> TapSpec {
         TapSpec {
             paths: vec![path()],
+            rewritten: None,
+        }
+    }
+
+    fn client_spec() -> TapSpec {
+        TapSpec {
+            rewritten: Some(CIP),
+            ..spec()
         }
     }
 
@@ -534,7 +575,10 @@ mod tests {
             cip: Ipv4Addr::UNSPECIFIED,
             ..path()
         };
-        let program = assemble(&TapSpec { paths: vec![open] });
+        let program = assemble(&TapSpec {
+            paths: vec![open],
+            rewritten: None,
+        });
         let mut segment = [0; 20];
         assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
         segment[13] = 4;
@@ -546,6 +590,35 @@ mod tests {
     }
 
     #[test]
+    fn the_client_sees_probes_whatever_their_source_is_now() {
+        let program = assemble(&client_spec());
+        let sees = |packet: &[u8]| run(&program, IP, packet);
+        let udp = |to: Ipv4Addr, port: u16| {
+            let port = port.to_be_bytes();
+            ipv4(STRANGER, to, 17, &[0, 53, port[0], port[1], 0, 8, 0, 0])
+        };
+        for (port, expected) in [(33433, false), (33434, true), (33523, true), (33524, false)] {
+            assert_eq!(sees(&udp(CIP, port)), expected, "{port}");
+            assert_eq!(sees(&with_options(udp(CIP, port))), expected, "{port}");
+            assert!(!sees(&udp(GATEWAY, port)));
+            assert!(!takes(IP, &udp(CIP, port)), "another host's tap");
+        }
+        for flags in 0..=0x3f {
+            for port in [49151u16, 49152, 65535] {
+                let mut segment = [0; 20];
+                segment[2..4].copy_from_slice(&port.to_be_bytes());
+                segment[13] = flags;
+                let expected = port >= 49152 && flags & 0x12 == 0x12;
+                let packet = ipv4(STRANGER, CIP, 6, &segment);
+                assert_eq!(sees(&packet), expected, "{port} {flags:#x}");
+            }
+        }
+        let mut fragment = udp(CIP, 33434);
+        fragment[7] = 1;
+        assert!(!sees(&fragment), "no header to look at");
+    }
+
+    #[test]
     fn hundreds_of_real_servers_fit() {
         let rip = |n: u32| Ipv4Addr::from_bits(RIP.to_bits() + n);
         let paths = (0..500).map(|n| TapPath {
@@ -554,6 +627,7 @@ mod tests {
         });
         let program = assemble(&TapSpec {
             paths: paths.collect(),
+            rewritten: Some(CIP),
         });
         assert!(program.len() < LIMIT, "{} instructions", program.len());
         for n in [0, 199, 200, 254, 255, 256, 499] {
@@ -573,7 +647,7 @@ mod tests {
     }
 
     /// `TapSpec`'s doc once more, in plain words.
-    fn described(ether_type: u16, packet: &[u8]) -> bool {
+    fn described(ether_type: u16, packet: &[u8], rewritten: bool) -> bool {
         let path = path();
         let address = |at: usize| {
             let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().unwrap();
@@ -601,15 +675,19 @@ mod tests {
         if packet[6] & 0x1f != 0 || packet[7] != 0 {
             return false;
         }
+        let port =
+            Some(start + 2).and_then(|at| Some(u16::from_be_bytes([byte(at)?, byte(at + 1)?])));
+        let rewritten = rewritten && destination == CIP;
         match packet[9] {
-            6 => between(CIP, RIP) && byte(start + 13).is_some_and(|flags| flags & 6 != 0),
+            6 if between(CIP, RIP) => byte(start + 13).is_some_and(|flags| flags & 6 != 0),
+            6 => {
+                rewritten
+                    && port >= Some(49152)
+                    && byte(start + 13).is_some_and(|flags| flags & 0x12 == 0x12)
+            }
             17 => {
-                (source, destination) == (DIP, RIP)
-                    && byte(start + 2)
-                        .zip(byte(start + 3))
-                        .is_some_and(|(high, low)| {
-                            SessionKey::CLOSED_PORTS.contains(&u16::from_be_bytes([high, low]))
-                        })
+                let crafted = (source, destination) == (DIP, RIP) || rewritten;
+                crafted && port.is_some_and(|port| (33434..=33523).contains(&port))
             }
             4 => {
                 address(start + 16) == Some(VIP)
@@ -632,18 +710,21 @@ mod tests {
         fn program_and_description_agree(
             addresses in prop::collection::vec(any_address(), 4),
             protocol in prop::sample::select(vec![1u8, 4, 6, 17]),
-            port in prop::sample::select(vec![33433u16, 33434, 33500, 33523, 33524]),
             payload_start in prop::sample::select(vec![0u8, 3, 8, 11, 0x45]),
             fragment in prop::sample::select(vec![0u16, 0, 0x2000, 0x4000, 1, 0x2100]),
             flags in 0u8..32,
+            port in prop::sample::select(vec![0u16, 33433, 33434, 33523, 33524, 49151, 49152, 65535]),
             options in any::<bool>(),
+            is_client in any::<bool>(),
             is_arp in any::<bool>(),
             length in 0usize..60,
         ) {
             let mut packet = ipv4(addresses[0], addresses[1], protocol, &ipv4(addresses[2], addresses[3], 6, &[]));
             packet[20] = payload_start;
-            packet[22..24].copy_from_slice(&port.to_be_bytes());
             packet[33] = flags;
+            if protocol != 4 {
+                packet[22..24].copy_from_slice(&port.to_be_bytes());
+            }
             packet[6..8].copy_from_slice(&fragment.to_be_bytes());
             if options {
                 packet = with_options(packet);
@@ -653,7 +734,9 @@ mod tests {
             }
             packet.truncate(length);
             let ether_type = if is_arp { ARP } else { IP };
-            prop_assert_eq!(takes(ether_type, &packet), described(ether_type, &packet));
+            let program = assemble(&if is_client { client_spec() } else { spec() });
+            let taken = run(&program, ether_type, &packet);
+            prop_assert_eq!(taken, described(ether_type, &packet, is_client));
         }
     }
 }

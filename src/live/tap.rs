@@ -248,6 +248,7 @@ mod tests {
         };
         TapSpec {
             paths: (0..count).map(path).collect(),
+            rewritten: None,
         }
     }
 

@@ -8,11 +8,13 @@ mod anatomy;
 mod arp;
 mod identify;
 mod matcher;
+mod reply;
 mod sighting;
 mod station;
 
 pub use arp::Arp;
 pub use matcher::Matcher;
+pub use reply::reply;
 pub use sighting::Alteration;
 pub use sighting::Certainty;
 pub use sighting::Outer;

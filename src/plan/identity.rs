@@ -93,6 +93,9 @@ impl SessionKey {
     /// The ports that traceroute uses, and nothing listens on.
     pub const CLOSED_PORTS: RangeInclusive<u16> = 33434..=33523;
 
+    /// The ports that [`SessionKey::client_port`] gives: dynamic ones (RFC 6335 §6).
+    pub const CLIENT_PORTS: RangeInclusive<u16> = 0xc000..=0xffff;
+
     /// One of [`SessionKey::CLOSED_PORTS`], constant as [`SessionKey::client_port`].
     pub fn closed_port(&self, probe: ProbeId) -> u16 {
         33434 + (self.hash(b'D', self.flow(probe)) % 90) as u16
@@ -101,6 +104,8 @@ impl SessionKey {
     fn flow(&self, probe: ProbeId) -> u32 {
         if probe.kind.is_trace() {
             0x1_0000
+        } else if let Some(flow) = probe.repeated_flow() {
+            0x2_0000 | u32::from(flow)
         } else {
             u32::from(probe.number())
         }
@@ -259,6 +264,25 @@ mod tests {
             index: 3,
         };
         assert_eq!(key.client_port(control), port(1));
+    }
+
+    #[test]
+    fn a_repeated_flow_has_one_port_and_many_identities() {
+        let key = SessionKey::new([7; 16]);
+        let id = |kind, flow, try_| ProbeId::repeated(kind, flow, try_).unwrap();
+        let first = id(ProbeKind::SpoofSynack, 3, 0);
+        for kind in [ProbeKind::SpoofSynack, ProbeKind::ControlSynack] {
+            for try_ in 1..ProbeId::PER_FLOW {
+                let again = id(kind, 3, try_);
+                assert_eq!(key.client_port(again), key.client_port(first));
+                assert_ne!(key.cookie(again), key.cookie(first));
+                assert_ne!(key.identification(again), key.identification(first));
+            }
+        }
+        let other = id(ProbeKind::SpoofSynack, 4, 0);
+        assert_ne!(key.client_port(other), key.client_port(first));
+        assert_eq!(ProbeId::repeated(ProbeKind::SpoofSynack, 128, 0), None);
+        assert_eq!(ProbeId::repeated(ProbeKind::TunnelSyn, 0, 0), None);
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub enum Form {
     },
     /// The RST with which tunproof itself closes what a SYN opened.
     Cleanup,
+    /// A datagram from the service to the probe's port: a UDP service's answer, which carries nothing of the
+    /// probe's but its ports.
+    Reply,
 }
 
 impl Form {

@@ -156,6 +156,35 @@ impl ProbeId {
     /// How many probes of a kind a session can have.
     pub const PER_KIND: u16 = 2048;
 
+    /// The first number of the SYN-ACK probes that ask the same flows several times; those before it have a
+    /// flow each.
+    pub const FIRST_REPEATED: u16 = 1024;
+    /// How many probes a repeated flow can have.
+    pub const PER_FLOW: u16 = 8;
+
+    /// How many numbers of `kind` there are for probes that are sent once.
+    pub fn once(kind: ProbeKind) -> u16 {
+        match kind.sends_syn_ack() {
+            true => Self::FIRST_REPEATED,
+            false => Self::PER_KIND,
+        }
+    }
+
+    /// Try number `try_` of repeated flow number `flow`, if there are so many.
+    pub fn repeated(kind: ProbeKind, flow: u16, try_: u16) -> Option<ProbeId> {
+        let index = flow
+            .checked_mul(Self::PER_FLOW)?
+            .checked_add(Self::FIRST_REPEATED + try_)?;
+        let fits = kind.sends_syn_ack() && try_ < Self::PER_FLOW && index < Self::PER_KIND;
+        fits.then_some(ProbeId { kind, index })
+    }
+
+    /// The number of its flow, if that is asked several times: the same ports for every kind and try.
+    pub fn repeated_flow(self) -> Option<u16> {
+        let index = self.index.checked_sub(Self::FIRST_REPEATED)?;
+        self.kind.sends_syn_ack().then_some(index / Self::PER_FLOW)
+    }
+
     /// The 16-bit number that the identity carries: the kind in the upper 5 bits; never 0.
     pub fn number(self) -> u16 {
         (self.kind as u16) << 11 | self.index & (Self::PER_KIND - 1)

@@ -198,6 +198,7 @@ fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
         Form::SynAck => answer("SYN-ACK", &flow, name),
         Form::Rst => answer("RST", &flow, name),
         Form::Refused => answer("RST/ACK", &flow, name),
+        Form::Reply => answer("UDP datagram", &flow, name),
         Form::IcmpError {
             icmp_type,
             code,

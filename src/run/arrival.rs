@@ -9,12 +9,15 @@ use crate::matching::Arp;
 use crate::matching::Certainty;
 use crate::matching::Matcher;
 use crate::matching::Sighting;
+use crate::matching::reply;
 use crate::matching::station;
 use crate::plan::Form;
 use crate::plan::Host;
+use crate::plan::Path;
 use crate::plan::Plan;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
+use crate::plan::Protocol;
 use crate::plan::Station;
 
 /// What a captured packet was.
@@ -79,9 +82,12 @@ fn note_probe(
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
     };
-    let sighting = matcher.recognise(&capture.bytes)?;
+    let sighting = matcher
+        .recognise(&capture.bytes)
+        .or_else(|| reply_to(evidence, &capture))?;
     let plan = evidence.plan();
-    if sighting.certainty == Certainty::Minimal && !is_to_a_realserver(plan, &sighting) {
+    let minimal = sighting.certainty == Certainty::Minimal && sighting.form != Form::Reply;
+    if minimal && !is_to_a_realserver(plan, &sighting) {
         return None;
     }
     let path = &plan.paths[number];
@@ -109,6 +115,15 @@ fn note_probe(
     };
     evidence.append(host, place, time, (Some(id), None), what);
     Some(id)
+}
+
+/// What a UDP service answered to a probe that was sent.
+fn reply_to(evidence: &Evidence, capture: &Capture) -> Option<Sighting> {
+    let is_udp = |path: &Path| path.protocol == Protocol::Udp;
+    match evidence.plan().paths.iter().any(is_udp) {
+        true => reply(&capture.bytes, evidence.probes()),
+        false => None,
+    }
 }
 
 /// Whether the tunnel header of a sighting goes to one of the plan's real servers.

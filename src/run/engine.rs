@@ -362,6 +362,9 @@ impl Engine {
             for probe in probing.young(now) {
                 self.evidence.excuse(probe);
             }
+            for probe in probing.expected(now) {
+                self.evidence.expect(probe);
+            }
             self.outbox.extend(probing.settle());
             everything_proven = probing.everything_is_proven();
         }

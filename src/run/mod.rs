@@ -6,6 +6,7 @@ mod arrival;
 mod aside;
 mod command;
 mod engine;
+mod flows;
 mod mtu;
 mod pacer;
 mod probing;

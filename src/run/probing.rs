@@ -23,6 +23,7 @@ use crate::plan::itinerary;
 use crate::run::Command;
 use crate::run::aside::Aside;
 use crate::run::aside::Question;
+use crate::run::flows::Flows;
 use crate::run::mtu;
 use crate::run::mtu::Search;
 use crate::run::pacer::Outgoing;
@@ -40,14 +41,22 @@ const TRIES: [Duration; 6] = [
     Duration::from_millis(2000),
     Duration::from_millis(3000),
 ];
+/// How many flows from the VIP are asked at once, besides the first.
+const MORE_FLOWS: usize = 4;
+/// How long an answer may take before its flow is asked again, unless slower answers were seen.
+const MISSED: Duration = Duration::from_millis(50);
 /// How often the kernel is given occasion to ask for its next hop.
 const RESOLUTIONS: usize = 3;
+/// When a kernel repeats a SYN-ACK first (`TCP_TIMEOUT_INIT`, RFC 6298).
+const SYN_ACK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the last try may take, unless slower answers were seen.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// When the sweeps start, if the VIP's packets have not been seen to reach the client by then.
 const SWEEP_AFTER: Duration = Duration::from_millis(700);
 /// When the director asks the service in its own name, if the path is not proven by then.
 const REFLECT_SYN_AFTER: Duration = Duration::from_millis(400);
+/// How long an answer may take before its packet may be called lost, unless slower answers were seen.
+const EXPECTED: Duration = Duration::from_millis(200);
 /// How long the probes still on their way may take once everything is proven.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -59,13 +68,15 @@ pub(super) struct Probing {
     sweeps: Vec<Sweep>,
     searches: Vec<Search>,
     asides: Vec<Aside>,
-    settled: Vec<(Host, Command)>,
+    flows: Vec<Flows>,
+    closing: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
     slowest: Duration,
     /// The slowest answer to what goes the way of the searches' packets, which no kernel repeats.
     trip: Duration,
     proven: Vec<bool>,
     proven_at: Option<Mono>,
+    settled: bool,
 }
 
 /// Something to try until it succeeds.
@@ -111,12 +122,14 @@ impl Probing {
             sweeps: Vec::new(),
             searches: Vec::new(),
             asides: Vec::new(),
-            settled: Vec::new(),
+            flows: Vec::new(),
+            closing: Vec::new(),
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
             trip: Duration::ZERO,
             proven: vec![false; plan.paths.len()],
             proven_at: None,
+            settled: false,
         };
         for path in 0..plan.paths.len() {
             probing.plan_realserver(evidence, path, now);
@@ -266,7 +279,10 @@ impl Probing {
         if reached {
             if let Some(departed) = self.pacer.departed(id) {
                 let took = now.since(departed);
-                self.slowest = self.slowest.max(took);
+                // A kernel repeats its SYN-ACK after a second: whose answer comes then is not known.
+                if !id.kind.opens(probe.flow.protocol) || took < SYN_ACK_AGAIN {
+                    self.slowest = self.slowest.max(took);
+                }
                 if matches!(id.kind, ProbeKind::Reflect | ProbeKind::Mtu) {
                     self.trip = self.trip.max(took);
                 }
@@ -277,7 +293,7 @@ impl Probing {
             }
         }
         if passage.is_complete() {
-            self.settled.extend(self.pacer.settle(id));
+            self.closing.extend(self.pacer.settle(id));
             let connects = self.tasks.iter().any(|task| task.aim == Aim::Connect);
             let is_tcp = probe.flow.protocol == Protocol::Tcp;
             if id.kind == ProbeKind::Service && is_tcp && !passage.refused && !connects {
@@ -358,21 +374,25 @@ impl Probing {
         }
         self.sweeps.retain(|sweep| sweep.from() != host);
         self.asides.retain(|aside| aside.host() != host);
-        if host == Host::Director {
-            self.searches.clear();
+        match host {
+            Host::Director => self.searches.clear(),
+            Host::Realserver(path) => self.flows.retain(|flows| flows.path() != path),
+            Host::Client => {}
         }
     }
 
     /// Queues what is due.
     pub(super) fn advance(&mut self, evidence: &Evidence, now: Mono) {
-        // Beyond a settled proof only the search for a size goes on.
-        if self.proven_at.is_none_or(|at| now < self.settled_at(at)) {
+        // Beyond a settled proof only the search for a size goes on, and that for filtered flows.
+        self.settled = self.proven_at.is_some_and(|at| now >= self.settled_at(at));
+        if !self.settled {
             self.advance_tasks(evidence, now);
             // Behind what the path's own proof needs.
             self.ask_aside(evidence, now);
             self.advance_sweeps(evidence, now);
         }
         self.advance_searches(evidence, now);
+        self.ask_again(evidence, now);
     }
 
     fn advance_tasks(&mut self, evidence: &Evidence, now: Mono) {
@@ -391,6 +411,15 @@ impl Probing {
                     && let Some(probe) = self.probe(ProbeKind::SpoofSynack, path, evidence)
                 {
                     self.pacer.push(host, Outgoing::Probe(probe));
+                }
+                // One flow shows one of several equal paths; a few show whether another filters.
+                if let (Aim::Probe(ProbeKind::SpoofTrace), 1) = (&self.tasks[number].aim, tries) {
+                    for _ in 0..MORE_FLOWS {
+                        let probe = self.probe(ProbeKind::SpoofSynack, path, evidence);
+                        if let Some(probe) = probe {
+                            self.pacer.push(host, Outgoing::Probe(probe));
+                        }
+                    }
                 }
                 let Task {
                     tries,
@@ -426,6 +455,68 @@ impl Probing {
             }
         }
         self.sweeps = sweeps;
+    }
+
+    /// Where some of the VIP's flows passed and others did not, finds out whether that is loss: once a path,
+    /// when nothing else is to be done.
+    fn ask_again(&mut self, evidence: &Evidence, now: Mono) {
+        if self.is_over(evidence, now) {
+            for path in 0..self.proven.len() {
+                let known = self.flows.iter().any(|flows| flows.path() == path);
+                if !known && self.is_mixed(path, evidence, now) {
+                    let number = self.flows.len() as u16;
+                    self.flows.push(Flows::new(path, number, now));
+                }
+            }
+        }
+        let mut flows = std::mem::take(&mut self.flows);
+        let (patience, last) = (self.patience(), self.last_wait());
+        for asked in &mut flows {
+            let path = asked.path();
+            let declared = &evidence.plan().paths[path];
+            for id in asked.poll(evidence, (patience, last), now) {
+                let probe = Probe::new(id, path, declared, &evidence.plan().session);
+                let free = !is_taken(evidence, path, id);
+                if let Some(probe) = probe.filter(|_| free) {
+                    self.pacer.push(probe.from, Outgoing::Probe(probe));
+                }
+            }
+        }
+        self.flows = flows;
+    }
+
+    /// Whether of the SYN-ACKs that left the real server from the VIP some came to the client and some, sent
+    /// long enough ago, did not.
+    fn is_mixed(&self, path: usize, evidence: &Evidence, now: Mono) -> bool {
+        let listens = is_there(evidence, Host::Director) || is_there(evidence, Host::Client);
+        if !listens || !is_there(evidence, Host::Realserver(path)) {
+            return false;
+        }
+        let old = |id| {
+            let departed = self.pacer.departed(id);
+            departed.is_some_and(|departed| now.since(departed) >= self.patience())
+        };
+        let (mut some, mut none) = (false, false);
+        for passage in evidence.passages(path) {
+            let id = passage.probe.id;
+            let unasked = matches!(
+                id.kind,
+                ProbeKind::SpoofSynack | ProbeKind::TunnelSyn | ProbeKind::IpvsLoop
+            );
+            if !unasked || passage.left_realserver().is_none() {
+                continue;
+            }
+            match passage.arrived() {
+                Some(_) => some = true,
+                None => none |= old(id),
+            }
+        }
+        some && none
+    }
+
+    /// How long an answer may take before it is missed.
+    fn patience(&self) -> Duration {
+        MISSED.max(self.slowest * 2)
     }
 
     /// Whether a sweep would find something that is not known.
@@ -499,53 +590,59 @@ impl Probing {
         evidence: &mut Evidence,
         now: Mono,
     ) -> Option<(Host, Command)> {
-        self.settled
+        self.closing
             .pop()
             .or_else(|| self.pacer.poll_command(evidence, now))
     }
 
     /// When something is due next.
     pub(super) fn poll_timeout(&self, evidence: &Evidence) -> Mono {
-        let searches = self
+        let late = self
             .searches
             .iter()
             .filter_map(|search| search.due(evidence, self.trip))
+            .chain(self.flows.iter().filter_map(Flows::due))
             .chain(self.pacer.due())
             .min();
-        if let (Some(at), Some(due)) = (self.proven_at, searches)
-            && due >= self.settled_at(at)
-            && self.is_searching(evidence)
-        {
-            return due;
-        }
-        let due = self
+        let usual = self
             .tasks
             .iter()
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
-            .chain(searches)
             .chain(self.asides.iter().filter_map(Aside::due))
             .min();
-        match (self.proven_at, due) {
-            (Some(at), Some(due)) => due.min(self.settled_at(at)),
-            (Some(at), None) => self.settled_at(at),
-            (None, Some(due)) => due,
-            (None, None) => self.pacer.last() + self.last_wait(),
+        let end = match self.proven_at {
+            Some(at) => self.settled_at(at),
+            None => self.pacer.last() + self.last_wait(),
+        };
+        match self.proven_at {
+            None => usual.into_iter().chain(late).min().unwrap_or(end),
+            Some(_) if self.settled => late.unwrap_or(end),
+            Some(_) => usual.into_iter().chain(late).fold(end, Mono::min),
         }
     }
 
     /// Whether nothing more is to be sent, and nothing more to be expected.
     pub(super) fn is_over(&self, evidence: &Evidence, now: Mono) -> bool {
+        if self.asks_flows() {
+            return false;
+        }
         let all_done = self.tasks.iter().all(|task| task.done);
         if let Some(at) = self.proven_at {
             let settled = all_done || now >= self.settled_at(at);
             return settled && !self.is_searching(evidence);
         }
         let nothing_due = self.tasks.iter().all(|task| task.due().is_none())
-            && self.sweeps.iter().all(|sweep| sweep.due().is_none())
+            && self.sweeps.iter().all(|sweep| {
+                sweep.due().is_none() || sweep.is_fresh() && !self.is_worth(sweep, evidence)
+            })
             && !self.is_searching(evidence)
             && self.pacer.is_empty();
         nothing_due && (all_done || now >= self.pacer.last() + self.last_wait())
+    }
+
+    fn asks_flows(&self) -> bool {
+        self.flows.iter().any(|flows| flows.due().is_some())
     }
 
     /// When a proof that was complete at `at` stands: the probes on their way have arrived, and every real
@@ -575,9 +672,15 @@ impl Probing {
             .collect()
     }
 
+    /// The probes whose answers are likely to be on their way.
+    pub(super) fn expected(&self, now: Mono) -> Vec<ProbeId> {
+        let usual = EXPECTED.max(self.slowest * 3);
+        self.pacer.younger_than(usual, now).collect()
+    }
+
     /// Closes everything that is still open.
     pub(super) fn settle(&mut self) -> Vec<(Host, Command)> {
-        let mut commands = std::mem::take(&mut self.settled);
+        let mut commands = std::mem::take(&mut self.closing);
         commands.extend(self.pacer.settle_all());
         commands
     }
@@ -640,24 +743,16 @@ impl Probing {
     /// A new probe of `kind`, never with the ports of a connection that IPVS knows.
     fn probe(&mut self, kind: ProbeKind, path: usize, evidence: &Evidence) -> Option<Probe> {
         let plan = evidence.plan();
-        let live = evidence
-            .facts(Host::Director)
-            .map(|facts| &facts.ipvs_connections);
         loop {
             let next = self.next.entry(kind).or_insert(0);
             let index = *next;
-            if index >= ProbeId::PER_KIND {
+            if index >= ProbeId::once(kind) {
                 return None;
             }
             *next += 1;
             let id = ProbeId { kind, index };
             let probe = Probe::new(id, path, &plan.paths[path], &plan.session)?;
-            let port = plan.session.client_port(id);
-            let taken = live
-                .into_iter()
-                .flatten()
-                .any(|connection| connection.client == (plan.paths[path].cip, port));
-            if !taken {
+            if !is_taken(evidence, path, id) {
                 return Some(probe);
             }
             // The flow of a trace is constant: the next number has the same.
@@ -680,6 +775,16 @@ impl Task {
         };
         tries.get(self.tries).map(|offset| self.begin + *offset)
     }
+}
+
+/// Whether IPVS knows a connection of the client from this probe's port.
+fn is_taken(evidence: &Evidence, path: usize, id: ProbeId) -> bool {
+    let plan = evidence.plan();
+    let client = (plan.paths[path].cip, plan.session.client_port(id));
+    evidence.facts(Host::Director).is_some_and(|facts| {
+        let mut live = facts.ipvs_connections.iter();
+        live.any(|connection| connection.client == client)
+    })
 }
 
 /// Whether tunproof runs on `host` and has not lost it.

@@ -99,6 +99,7 @@ pub(super) fn tap(plan: &Plan, host: Host, known: Option<&HostFacts>) -> TapSpec
             Host::Realserver(number) => vec![one(&plan.paths[number])],
             Host::Director | Host::Client => plan.paths.iter().map(one).collect(),
         },
+        rewritten: (host == Host::Client).then(|| plan.paths[0].cip),
     }
 }
 

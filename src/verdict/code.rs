@@ -110,6 +110,10 @@ codes! {
     GatewayDropsVipArp = "gateway-drops-vip-arp",
     /// A network between filters the VIP as a source (HOWTO Q3).
     SpoofedSourceFiltered = "spoofed-source-filtered",
+    /// A network between filters the VIP as a source for some flows: one of several equal paths.
+    SpoofedSourcePartlyFiltered = "spoofed-source-partly-filtered",
+    /// A router between sends on what comes from the VIP with another source.
+    SourceRewrittenInTransit = "source-rewritten-in-transit",
     /// The client cannot be reached, from the real server's own address either.
     ClientUnreachable = "client-unreachable",
     /// The packets arrive at the client, which does not answer.
@@ -120,6 +124,10 @@ codes! {
     OwnFlowsRewritten = "own-flows-rewritten",
     /// Packets are lost on the way, and get through when repeated.
     Loss = "loss",
+    /// Packets arrive more often than they were sent.
+    Duplication = "duplication",
+    /// Packets overtake each other on the way.
+    Reordering = "reordering",
 }
 
 impl fmt::Display for Code {

@@ -16,6 +16,7 @@ use crate::verdict::director;
 use crate::verdict::duplicate;
 use crate::verdict::network;
 use crate::verdict::open;
+use crate::verdict::quality;
 use crate::verdict::realserver;
 
 /// Judges what is known. The facts and silences that a judgement rests on become evidence of their own.
@@ -34,6 +35,7 @@ fn judge_path(evidence: &mut Evidence, number: usize) -> PathJudgement {
     duplicate::judge(&mut case);
     open::judge(&mut case);
     alone::judge(&mut case);
+    quality::judge(&mut case);
     take_proofs(&mut case);
     explain_rest(&mut case);
     let mut findings = case.findings;

@@ -4,6 +4,7 @@
 //! the spoofed ones, and the director's own packets from the VIP are the control of the way back.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::evidence::EvidenceId;
@@ -19,6 +20,8 @@ use crate::verdict::case::Case;
 use crate::verdict::director;
 use crate::verdict::duplicate;
 use crate::verdict::gateway;
+use crate::verdict::partly;
+use crate::verdict::rewriting;
 
 const SPOOFED: [ProbeKind; 2] = [ProbeKind::SpoofTrace, ProbeKind::SpoofSynack];
 const CONTROL: [ProbeKind; 2] = [ProbeKind::ControlTrace, ProbeKind::ControlSynack];
@@ -27,9 +30,13 @@ const ENOUGH: usize = 6;
 
 /// Judges `spoofed-source-transit` to `return-to-director`.
 pub(super) fn judge(case: &mut Case<'_>) {
+    partly::judge(case);
+    rewriting::judge(case);
     let emitted = emitted(case, &SPOOFED);
     let control = Control::of(case);
-    if !case.is_proven(Hop::SpoofedSourceTransit) && emitted.len() >= ENOUGH {
+    let open = !case.is_proven(Hop::SpoofedSourceTransit)
+        && !case.hops.contains_key(&Hop::SpoofedSourceTransit);
+    if open && emitted.len() >= ENOUGH {
         match case.evidence.hears(Host::Client) {
             Ok(()) => transit_with_client(case, &control),
             Err(_) => transit_without_client(case, &control),
@@ -77,13 +84,13 @@ fn emitted(case: &Case<'_>, kinds: &[ProbeKind]) -> Vec<EvidenceId> {
 }
 
 /// Both sweeps: for each time to live, who answered.
-struct Sweeps {
+pub(super) struct Sweeps {
     spoofed: BTreeMap<u8, (Ipv4Addr, EvidenceId)>,
     control: BTreeMap<u8, (Ipv4Addr, EvidenceId)>,
 }
 
 impl Sweeps {
-    fn of(case: &Case<'_>) -> Sweeps {
+    pub(super) fn of(case: &Case<'_>) -> Sweeps {
         let answers = |kind| {
             let mut answers = BTreeMap::new();
             for probe in case.evidence.probes() {
@@ -115,12 +122,18 @@ impl Sweeps {
         self.spoofed.keys().next_back().copied().unwrap_or(0)
     }
 
+    /// The time to live at which a router with one of these addresses answers the control.
+    pub(super) fn router_with(&self, addresses: &BTreeSet<Ipv4Addr>) -> Option<u8> {
+        let mut routers = self.control.iter();
+        routers.find_map(|(ttl, (router, _))| addresses.contains(router).then_some(*ttl))
+    }
+
     fn last_control(&self) -> u8 {
         self.control.keys().next_back().copied().unwrap_or(0)
     }
 
     /// In words: where the VIP's packets were last and first not seen, by the control's routers.
-    fn place(&self) -> Option<String> {
+    pub(super) fn place(&self) -> Option<String> {
         let passed = self.last_spoofed();
         let (next, (beyond, _)) = self.control.range(passed + 1..).next()?;
         Some(
@@ -136,7 +149,7 @@ impl Sweeps {
         )
     }
 
-    fn evidence(&self) -> Vec<EvidenceId> {
+    pub(super) fn evidence(&self) -> Vec<EvidenceId> {
         let passed = self.last_spoofed();
         let last = self.spoofed.get(&passed).map(|(_, id)| *id);
         let beyond = self
@@ -280,6 +293,13 @@ fn filtered(
     };
     evidence.extend(control.arrived.first());
     let server = case.realserver();
+    let rewritten = match case.evidence.hears(Host::Client) {
+        Ok(()) => "",
+        Err(_) => {
+            " (Or a router sends them on from another source, and the client answers that: a vantage at \
+             `client` would show it.)"
+        }
+    };
     case.broken(Break {
         code: Code::SpoofedSourceFiltered,
         hop: Hop::SpoofedSourceTransit,
@@ -287,7 +307,7 @@ fn filtered(
         summary: format!("a network between the real server and the client filters the source {vip}: {place}"),
         detail: format!(
             "Packets from {vip} to {cip} leave the real server and do not arrive; the same packets from \
-             its own address {rip} do. The network of the router named, or the one before it, drops \
+             its own address {rip} do.{rewritten} The network of the router named, or the one before it, drops \
              sources that it does not route back (BCP 38): ask its operator to allow {vip} from {rip}."
         ),
         fix: vec![case.on(server, format!("traceroute -n -s {vip} {cip}"))],

@@ -17,6 +17,7 @@ use tunproof::run::Event;
 use tunproof::wire::Arp;
 use tunproof::wire::Ethernet;
 use tunproof::wire::Octets;
+use tunproof::wire::TcpFlags;
 
 use crate::facts;
 use crate::facts::Counted;
@@ -186,6 +187,18 @@ impl World {
 fn passes(spec: &TapSpec, bytes: &[u8]) -> bool {
     let packet = packet::read(bytes);
     let ends = (packet.source, packet.destination);
+    if spec.rewritten == Some(packet.destination) {
+        let probe = match packet.body {
+            Body::Udp { to, .. } => SessionKey::CLOSED_PORTS.contains(&to),
+            Body::Tcp { to, flags, .. } => {
+                SessionKey::CLIENT_PORTS.contains(&to) && flags == TcpFlags::SYN_ACK
+            }
+            _ => false,
+        };
+        if probe {
+            return true;
+        }
+    }
     spec.paths.iter().any(|path| {
         let between = |a, b| ends == (a, b) || ends == (b, a);
         match &packet.body {

@@ -62,6 +62,12 @@ pub(crate) fn facts(
         Host::Client => facts.links.push(link(2, "eth0", &[(CIP, 24)])),
         Host::Realserver(n) => server(&scenario.server[n], n, counted, &mut facts),
     }
+    for link in facts.links.iter_mut().filter(|link| !link.loopback) {
+        link.mtu = match link.tunnel {
+            Some(_) => scenario.network.mtu - 20,
+            None => scenario.network.mtu,
+        };
+    }
     for asked in &query.routes {
         facts
             .routes
@@ -141,6 +147,11 @@ fn server(server: &Server, n: usize, counted: Counted, facts: &mut HostFacts) {
     facts.links.push(link(2, "eth0", &eth0));
     for other in &server.addresses {
         facts.links[0].addresses.push(address(*other, 32));
+    }
+    if server.vip_on == "dummy0" {
+        let mut dummy = link(4, "dummy0", &[(VIP, 32)]);
+        dummy.noarp = true;
+        facts.links.push(dummy);
     }
     if server.vip_on == "lo" {
         facts.links[0].addresses.push(address(VIP, 32));

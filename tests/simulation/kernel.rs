@@ -177,8 +177,23 @@ impl World {
                 Host::Realserver(n) => self.scenario.server[n].listens,
                 Host::Client => false,
             };
+        let answers = match host {
+            Host::Realserver(n) => self.scenario.server[n].answers,
+            Host::Director | Host::Client => true,
+        };
         match packet.body {
-            Body::Udp { .. } if !listens => self.refuse(host, (3, 3), bytes),
+            Body::Udp { .. } if listens && answers => self.answer(host, packet::udp(here, there)),
+            Body::Udp { .. } if listens => {}
+            // What a client asked for.
+            Body::Udp { .. } if self.kernel(host).connecting.contains_key(&here.1) => {
+                let token = self
+                    .kernel(host)
+                    .connecting
+                    .remove(&here.1)
+                    .expect("a token");
+                self.connected(host, token, here);
+            }
+            Body::Udp { .. } => self.refuse(host, (3, 3), bytes),
             Body::Tcp {
                 sequence,
                 acknowledgment,
@@ -198,11 +213,7 @@ impl World {
                     Some(token) => {
                         let numbers = (acknowledgment, sequence.wrapping_add(1));
                         self.answer(host, packet::tcp(here, there, numbers, TcpFlags(0x10)));
-                        let outcome = ConnectOutcome::Connected {
-                            local: here,
-                            micros: 4000,
-                        };
-                        self.say(host, Event::Connected { token, outcome });
+                        self.connected(host, token, here);
                     }
                     None => {
                         let numbers = (acknowledgment, 0);
@@ -216,6 +227,14 @@ impl World {
             },
             _ => {}
         }
+    }
+
+    fn connected(&mut self, host: Host, token: u32, local: (Ipv4Addr, u16)) {
+        let outcome = ConnectOutcome::Connected {
+            local,
+            micros: 4000,
+        };
+        self.say(host, Event::Connected { token, outcome });
     }
 
     pub(crate) fn syn_ack_again(&mut self, host: Host, peer: (Ipv4Addr, u16), tries: u32) {
@@ -426,9 +445,12 @@ impl World {
         let port = 40_000 + token as u16;
         let client = self.kernel(Host::Client);
         client.connecting.insert(port, token);
-        client.asked.insert((6, port));
-        let syn = packet::tcp((CIP, port), to, (0x0bad_cafe, 0), TcpFlags::SYN);
-        self.answer(Host::Client, syn);
+        client.asked.extend([(6, port), (17, port)]);
+        let first = match self.scenario.network.protocol.as_str() {
+            "tcp" => packet::tcp((CIP, port), to, (0x0bad_cafe, 0), TcpFlags::SYN),
+            _ => packet::udp((CIP, port), to),
+        };
+        self.answer(Host::Client, first);
         self.later(timeout, Happening::ConnectTimeout(token, port));
     }
 
@@ -453,7 +475,7 @@ impl World {
         }
         *tries += 1;
         let source = packet::read(waiting.last().expect("a packet that waits")).source;
-        let vip = source == VIP && server.arp_announce == 0 && !server.hidden;
+        let vip = source == VIP && server.arp_announce == 0 && !server.hidden && !server.arptables;
         let sender = if vip { VIP } else { rip(n) };
         self.arp_request(n, sender, gateway(n), Mac([0; 6]));
         self.later(Duration::from_secs(1), Happening::ArpAgain(n));

@@ -78,6 +78,9 @@ pub(crate) fn router_address(node: &str) -> Ipv4Addr {
         "rd" => Ipv4Addr::new(10, 0, 2, 1),
         "isp" => Ipv4Addr::new(10, 0, 3, 1),
         "isp2" => Ipv4Addr::new(10, 0, 4, 1),
+        "r1b" => Ipv4Addr::new(10, 0, 1, 2),
+        "rdb" => Ipv4Addr::new(10, 0, 2, 2),
+        "ispb" => Ipv4Addr::new(10, 0, 3, 2),
         "gw" => gateway(0),
         "gw2" => gateway(1),
         other => panic!("no router `{other}`"),
@@ -239,6 +242,16 @@ fn show(played: &Played) -> String {
     let mut text = String::new();
     let sent = played.evidence.probes().len();
     let _ = writeln!(text, "  {} ms, {sent} probes", played.elapsed.as_millis());
+    for path in &played.judgement.paths {
+        for (number, flow) in played.evidence.flows(path.path) {
+            let (left, arrived) = (flow.left.len(), flow.arrived.len());
+            let _ = writeln!(
+                text,
+                "  flow {number} (port {}): {arrived} of {left}",
+                flow.port
+            );
+        }
+    }
     for path in &played.judgement.paths {
         for hop in &path.hops {
             let how = hop

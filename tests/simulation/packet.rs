@@ -138,6 +138,18 @@ fn segment(
     ])
 }
 
+/// What a service says to a datagram that is no question of its own: a few octets of its own.
+pub(crate) fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
+    build(&[
+        Layer::Ipv4(craft::Ipv4 {
+            identification: 0x2323,
+            ..craft::Ipv4::new(source.0, destination.0)
+        }),
+        Layer::Udp(craft::Udp::new(source.1, destination.1)),
+        Layer::Raw(b"what?".to_vec()),
+    ])
+}
+
 /// An ICMP error; `minimal` quotes the IP header and 8 octets, else what Linux quotes.
 pub(crate) fn icmp_error(
     source: Ipv4Addr,
@@ -190,16 +202,30 @@ pub(crate) fn set_ttl(bytes: &mut [u8], ttl: u8) {
 
 /// What a source NAT does.
 pub(crate) fn set_source(bytes: &mut [u8], source: Ipv4Addr) {
-    let packet = read(bytes);
     bytes[12..16].copy_from_slice(&source.octets());
     fix_header(bytes);
-    let at = match packet.protocol {
+    fix_transport(bytes);
+}
+
+/// What masquerading may do besides.
+pub(crate) fn set_source_port(bytes: &mut [u8], port: u16) {
+    if matches!(read(bytes).body, Body::Udp { .. } | Body::Tcp { .. }) {
+        bytes[20..22].copy_from_slice(&port.to_be_bytes());
+        fix_transport(bytes);
+    }
+}
+
+fn fix_transport(bytes: &mut [u8]) {
+    let header = Ipv4::checked(Octets::new(bytes)).expect("a whole IPv4 packet");
+    let (source, destination, protocol) =
+        (header.source(), header.destination(), header.protocol());
+    let at = match protocol {
         6 => 20 + 16,
         17 => 20 + 6,
         _ => return,
     };
     bytes[at..at + 2].fill(0);
-    let checksum = transport_checksum(source, packet.destination, packet.protocol, &bytes[20..]);
+    let checksum = transport_checksum(source, destination, protocol, &bytes[20..]);
     bytes[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 

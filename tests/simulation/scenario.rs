@@ -30,6 +30,12 @@ pub(crate) struct Scenario {
     /// What is delayed, lost, duplicated or reordered where.
     #[serde(default)]
     pub(crate) impair: Vec<Impair>,
+    /// Which packets take another router.
+    #[serde(default)]
+    pub(crate) detour: Vec<Detour>,
+    /// What is sent on from another source.
+    #[serde(default)]
+    pub(crate) rewrite: Vec<Rewrite>,
     /// The runs, and what is expected of them.
     pub(crate) run: Vec<Run>,
 }
@@ -43,6 +49,10 @@ pub(crate) struct Network {
     pub(crate) silent_routers: Vec<String>,
     /// Routers quote the IP header and 8 octets only.
     pub(crate) minimal_quotes: bool,
+    /// So many ICMP errors a second each router sends in all, to whomever.
+    pub(crate) router_icmp_per_second: Option<f64>,
+    /// The MTU of every link.
+    pub(crate) mtu: u32,
     /// How long a hop takes, in milliseconds.
     pub(crate) hop_ms: u64,
     /// How long agents take to answer, in milliseconds.
@@ -61,6 +71,8 @@ impl Default for Network {
             protocol: "tcp".to_owned(),
             silent_routers: Vec::new(),
             minimal_quotes: false,
+            router_icmp_per_second: None,
+            mtu: 1500,
             hop_ms: 1,
             agent_ms: 2,
             tap_drops: BTreeMap::new(),
@@ -127,6 +139,8 @@ pub(crate) struct Client {
     pub(crate) stateful: bool,
     /// It sends no ICMP errors at all.
     pub(crate) no_icmp: bool,
+    /// It sends so many a second and no burst.
+    pub(crate) icmp_per_second: Option<f64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -155,6 +169,8 @@ pub(crate) struct Server {
     pub(crate) listens: bool,
     /// The segment size that its SYN-ACKs announce.
     pub(crate) mss: u16,
+    /// Whether the service answers any datagram; a DNS server answers only questions.
+    pub(crate) answers: bool,
     pub(crate) route: bool,
     pub(crate) ip_forward: bool,
     /// `all` or `own`: what a source NAT rewrites.
@@ -162,6 +178,8 @@ pub(crate) struct Server {
     pub(crate) arp_announce: i64,
     /// A patched kernel that hides the VIP.
     pub(crate) hidden: bool,
+    /// An arptables rule gives the kernel's requests the real server's own address as their sender.
+    pub(crate) arptables: bool,
     pub(crate) permanent_neighbour: bool,
     /// eth0's prefix contains the VIP.
     pub(crate) vip_on_link: bool,
@@ -191,11 +209,13 @@ impl Default for Server {
             addresses: Vec::new(),
             listens: true,
             mss: 1460,
+            answers: true,
             route: true,
             ip_forward: false,
             snat: String::new(),
             arp_announce: 0,
             hidden: false,
+            arptables: false,
             permanent_neighbour: false,
             vip_on_link: false,
             vip_claimed_by: Vec::new(),
@@ -247,6 +267,37 @@ pub(crate) struct Impair {
     pub(crate) delay_ms: u64,
     /// Up to so much more delay, different for each packet.
     pub(crate) jitter_ms: u64,
+}
+
+/// A second router beside one of the tree: for the packets to a destination (asymmetric routes), or for a
+/// share of the flows (ECMP).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Detour {
+    /// The router of the tree.
+    pub(crate) at: String,
+    /// The other, such as `ispb`.
+    pub(crate) by: String,
+    #[serde(default = "whole")]
+    pub(crate) share: f64,
+    pub(crate) destination: Option<Ipv4Addr>,
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+/// A router that translates sources.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rewrite {
+    pub(crate) at: String,
+    pub(crate) source: Ipv4Addr,
+    pub(crate) to: Ipv4Addr,
+    /// Ports as well, as masquerading may.
+    #[serde(default)]
+    pub(crate) ports: bool,
+    pub(crate) protocol: Option<u8>,
 }
 
 /// One run, or one for each seed.

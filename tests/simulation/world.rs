@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -48,6 +51,7 @@ pub(crate) struct World {
     queue: BTreeMap<(Duration, u64), Happening>,
     number: u64,
     random: u64,
+    salt: u64,
     buckets: HashMap<(String, Ipv4Addr), (f64, Duration)>,
 }
 
@@ -66,6 +70,7 @@ impl World {
             queue: BTreeMap::new(),
             number: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed,
+            salt: seed,
             buckets: HashMap::new(),
             scenario,
         };
@@ -117,14 +122,25 @@ impl World {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Linux's limit of ICMP errors: six at once, then one a second to one address.
+    /// Linux's limit of ICMP errors: six at once, then one a second to one address; and the stricter ones of
+    /// the scenario.
     pub(crate) fn may_complain(&mut self, node: &str, to: Ipv4Addr) -> bool {
+        let network = &self.scenario.network;
+        let client = self.scenario.client.icmp_per_second.filter(|_| node == "c");
+        let router = network
+            .router_icmp_per_second
+            .filter(|_| crate::host_at(node).is_none());
+        let (rate, burst, to) = match (client, router) {
+            (Some(rate), _) => (rate, 1.0, to),
+            (_, Some(rate)) => (rate, rate.max(1.0), Ipv4Addr::UNSPECIFIED),
+            _ => (1.0, 6.0, to),
+        };
         let now = self.now;
         let (tokens, since) = self
             .buckets
             .entry((node.to_owned(), to))
-            .or_insert((6.0, now));
-        *tokens = (*tokens + (now - *since).as_secs_f64()).min(6.0);
+            .or_insert((burst, now));
+        *tokens = (*tokens + rate * (now - *since).as_secs_f64()).min(burst);
         *since = now;
         let may = *tokens >= 1.0;
         if may {
@@ -136,11 +152,36 @@ impl World {
     /// A packet leaves a node.
     pub(crate) fn inject(&mut self, node: &str, bytes: Vec<u8>) {
         let destination = packet::read(&bytes).destination;
-        let way = match crate::owner(&self.scenario, destination) {
+        let mut way = match crate::owner(&self.scenario, destination) {
             Some(to) => way(node, &to),
             None => way(node, "core"),
         };
+        for detour in &self.scenario.detour {
+            let taken = detour.destination.is_none_or(|to| to == destination)
+                && self.lot(&bytes) < detour.share;
+            for router in way
+                .iter_mut()
+                .filter(|router| taken && **router == detour.at)
+            {
+                router.clone_from(&detour.by);
+            }
+        }
         self.travel(way, bytes);
+    }
+
+    /// A number between 0 and 1, the same for all packets of a flow; of ICMP, for all between two hosts.
+    fn lot(&self, bytes: &[u8]) -> f64 {
+        let packet = packet::read(bytes);
+        let mut hasher = DefaultHasher::new();
+        (
+            self.salt,
+            packet.source,
+            packet.destination,
+            packet.protocol,
+        )
+            .hash(&mut hasher);
+        packet::ports(&packet).hash(&mut hasher);
+        (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     fn travel(&mut self, mut way: Vec<String>, bytes: Vec<u8>) {
@@ -204,7 +245,25 @@ impl World {
             }
             return;
         }
+        self.rewrite(&node, &mut bytes);
         self.travel(rest, bytes);
+    }
+
+    fn rewrite(&self, node: &str, bytes: &mut [u8]) {
+        let packet = packet::read(bytes);
+        let rule = self.scenario.rewrite.iter().find(|rule| {
+            rule.at == node
+                && rule.source == packet.source
+                && rule
+                    .protocol
+                    .is_none_or(|protocol| protocol == packet.protocol)
+        });
+        if let Some(rule) = rule {
+            packet::set_source(bytes, rule.to);
+            if rule.ports {
+                packet::set_source_port(bytes, packet::ports(&packet).0 ^ 0x2a2a);
+            }
+        }
     }
 
     /// A router sends an ICMP error, if it does and may.

@@ -591,6 +591,34 @@ pub(super) fn of(code: Code) -> Page {
                 "or send answers through a tunnel to a network that owns the VIP",
             ],
         ),
+        Code::SpoofedSourcePartlyFiltered => page(
+            Hop::SpoofedSourceTransit,
+            Q3,
+            "A network between the real server and the client filters the VIP as a source, but not on every \
+             path: routers spread flows over several equal paths (ECMP), and one of them drops what comes from \
+             the VIP. Some connections work, others hang, and the same one always does the same.",
+            "Eight flows from the VIP, each asked six times: some never reach the client, the others always \
+             do, and the same ports from the real server's own address (without a client vantage, also from \
+             the director) get through. Loss would hit every flow.",
+            &[
+                "rs# traceroute -n -s VIP -U --sport=SILENT_PORT -p PORT CIP",
+                "rs# traceroute -n -s VIP -U --sport=PASSING_PORT -p PORT CIP",
+            ],
+        ),
+        Code::SourceRewrittenInTransit => page(
+            Hop::SpoofedSourceTransit,
+            Q3,
+            "A router between the real server and the client translates the source of what comes from the VIP \
+             (SNAT, masquerading). The client gets answers from an address that it never asked and refuses \
+             them.",
+            "Packets are seen to leave the real server from the VIP and to come to the client from another \
+             address; none of the service's protocol comes from the VIP.",
+            &[
+                "rs# traceroute -n -s VIP CIP",
+                "gw# nft list ruleset | grep -nE 'masquerade|snat'",
+                "gw# iptables-save -t nat | grep -E 'MASQUERADE|SNAT'",
+            ],
+        ),
         Code::ClientUnreachable => page(
             Hop::SpoofedSourceTransit,
             Q3,
@@ -645,6 +673,28 @@ pub(super) fn of(code: Code) -> Page {
             "Some packets are lost on the way and get through when repeated. This is no filter, which would \
              drop every one; the hop counts as proven.",
             "Of several probes of the same kind some are seen at the next station and some are not.",
+            &["director# mtr -n RIP", "rs# mtr -n CIP"],
+        ),
+        Code::Duplication => page(
+            Hop::SpoofedSourceTransit,
+            BEYOND,
+            "A packet that was sent once arrives twice. TCP drops the copy; a UDP service does what it is asked \
+             twice. A switch that floods, a mirror port or a link-layer repeat does it.",
+            "The same octets come to one device of one host more often than they left the station before; \
+             several devices of one host that show one packet, and what a kernel sends again by itself, do not \
+             count.",
+            &[
+                "director# tcpdump -elni INDEV host CIP",
+                "rs# tcpdump -elni IN_ETH host DIP",
+            ],
+        ),
+        Code::Reordering => page(
+            Hop::SpoofedSourceTransit,
+            BEYOND,
+            "Packets overtake each other on the way. Connections work, somewhat slower if it is often. Packets \
+             of one flow that take several links, or a link that repeats what was lost, do it.",
+            "Probes arrive at a station in another order than that in which they left the station before, \
+             though they left at least a millisecond apart.",
             &["director# mtr -n RIP", "rs# mtr -n CIP"],
         ),
     }
