@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
+use crate::exchange::Firewall;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
 use crate::exchange::TapStatistics;
@@ -27,6 +28,10 @@ pub struct HostRecord {
     pub before: Option<HostFacts>,
     /// Its facts at the end.
     pub after: Option<HostFacts>,
+    /// What of its firewall could stop our packets, when the first of them had fallen silent.
+    pub firewall_before: Option<Firewall>,
+    /// The same at the end.
+    pub firewall_after: Option<Firewall>,
     /// Whether its tap was open before anything was sent.
     pub tap_open: bool,
     /// How well its tap saw, read at the end.

@@ -4,6 +4,7 @@
 
 mod capture;
 mod fact;
+mod firewall;
 mod tap;
 mod time;
 mod transmit;
@@ -11,6 +12,7 @@ mod transmit;
 pub use capture::Capture;
 pub use capture::Direction;
 pub use fact::*;
+pub use firewall::*;
 pub use tap::TapPath;
 pub use tap::TapSpec;
 pub use tap::TapStatistics;

@@ -35,6 +35,7 @@ use crate::exchange::TapSpec;
 use crate::exchange::Transmit;
 use crate::live::clock;
 use crate::live::facts;
+use crate::live::firewall;
 use crate::live::janitor;
 use crate::live::janitor::Janitor;
 use crate::live::janitor::with_causes;
@@ -243,6 +244,14 @@ impl Served {
                     }
                 }
                 Event::Facts(Box::new(facts))
+            }
+            Command::Firewall(query) => {
+                let out = self.out.clone();
+                tokio::spawn(async move {
+                    let found = Box::new(firewall::read(&query).await);
+                    say(&out, FromAgent::Said(Event::Firewall(found))).await;
+                });
+                return None;
             }
             Command::OpenTap(spec) => match self.open_tap(&spec) {
                 Ok(tap) => {

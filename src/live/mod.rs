@@ -16,6 +16,7 @@ pub mod tap;
 pub mod vantage;
 
 mod filter;
+mod firewall;
 mod links;
 mod netlink;
 mod procfs;

@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::exchange::Capture;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::FactQuery;
+use crate::exchange::Firewall;
+use crate::exchange::FirewallQuery;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
 use crate::exchange::SendOutcome;
@@ -22,6 +24,8 @@ use crate::exchange::Transmit;
 pub enum Command {
     /// Read facts. Answer: [`Event::Facts`].
     Facts(FactQuery),
+    /// Read what of the host's firewall could stop these packets. Answer: [`Event::Firewall`], later.
+    Firewall(FirewallQuery),
     /// Open the host's tap (one a host). Answer: [`Event::TapOpen`] or [`Event::Failed`]; then
     /// [`Event::Captured`] for each packet.
     OpenTap(TapSpec),
@@ -70,6 +74,8 @@ pub enum Command {
 pub enum Event {
     /// Facts.
     Facts(Box<HostFacts>),
+    /// What could stop the packets asked about.
+    Firewall(Box<Firewall>),
     /// The tap sees from now on.
     TapOpen,
     /// A packet.

@@ -74,6 +74,8 @@ pub struct Engine {
     phase: Phase,
     hosts: BTreeMap<Host, HostState>,
     outbox: VecDeque<(Host, Command)>,
+    /// Whether the firewalls were asked for, because probes had fallen silent.
+    suspicious: bool,
 }
 
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Engine {
             phase: Phase::Preparing,
             hosts,
             outbox,
+            suspicious: false,
         }
     }
 
@@ -187,6 +190,15 @@ impl Engine {
                 }
                 _ => {}
             },
+            Event::Firewall(found) => {
+                let record = self.evidence.host_mut(host);
+                if record.firewall_before.is_none() {
+                    record.firewall_before = Some(*found);
+                } else if record.firewall_after.is_none() {
+                    record.firewall_after = Some(*found);
+                    self.said_its_last(host);
+                }
+            }
             Event::TapOpen => {
                 self.evidence.host_mut(host).tap_open = true;
                 self.hosts.insert(host, HostState::Ready);
@@ -333,6 +345,10 @@ impl Engine {
             Phase::Probing(probing) => {
                 probing.advance(&self.evidence, now);
                 let over = probing.is_over(now);
+                if !self.suspicious && probing.repeats() {
+                    self.suspicious = true;
+                    ask_firewalls(&self.evidence, &self.hosts, &mut self.outbox);
+                }
                 if !over && late {
                     self.evidence.cut_short("time was up");
                 }
@@ -377,6 +393,12 @@ impl Engine {
                 let query = queries::second(&plan, *host, known);
                 self.outbox.push_back((*host, Command::Facts(query)));
                 awaited += 1;
+                if let Some(query) =
+                    queries::firewall(&plan, *host, known).filter(|_| self.suspicious)
+                {
+                    self.outbox.push_back((*host, Command::Firewall(query)));
+                    awaited += 1;
+                }
             }
             *state = HostState::Closing { awaited };
         }
@@ -404,5 +426,21 @@ impl Engine {
             }
         }
         self.phase = Phase::Finished;
+    }
+}
+
+/// Packets that are not answered may have met a rule: from now on its counter tells. On a path that works,
+/// nothing is asked.
+fn ask_firewalls(
+    evidence: &Evidence,
+    hosts: &BTreeMap<Host, HostState>,
+    outbox: &mut VecDeque<(Host, Command)>,
+) {
+    for (host, state) in hosts {
+        let Some(facts) = evidence.facts(*host).filter(|_| *state == HostState::Ready) else {
+            continue;
+        };
+        let query = queries::firewall(evidence.plan(), *host, facts);
+        outbox.extend(query.map(|query| (*host, Command::Firewall(query))));
     }
 }

@@ -3,6 +3,7 @@
 //! It may not know bytes; `matching` has read them.
 
 mod case;
+mod cause;
 mod code;
 mod director;
 mod gateway;
