@@ -109,6 +109,7 @@ fn answer(command: Command) -> Option<Event> {
             Event::NeighbourForgotten { address, old: None }
         }
         Command::Firewall(_) => Event::Firewall(Box::default()),
+        Command::WatchDrops(_) => Event::DropsWatched(None),
         Command::TapStatistics => Event::Statistics(TapStatistics::default()),
         Command::Finish => return None,
     })

@@ -11,6 +11,7 @@ use crate::exchange::Firewall;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
 use crate::exchange::TapStatistics;
+use crate::exchange::Unread;
 use crate::exchange::Wall;
 use crate::matching::Sighting;
 use crate::plan::Form;
@@ -32,6 +33,8 @@ pub struct HostRecord {
     pub firewall_before: Option<Firewall>,
     /// The same at the end.
     pub firewall_after: Option<Firewall>,
+    /// Why its kernel does not tell of drops, if it was asked and does not.
+    pub drops_unread: Option<Unread>,
     /// Whether its tap was open before anything was sent.
     pub tap_open: bool,
     /// How well its tap saw, read at the end.

@@ -15,6 +15,7 @@ pub mod send;
 pub mod tap;
 pub mod vantage;
 
+mod drops;
 mod filter;
 mod firewall;
 mod links;

@@ -74,7 +74,7 @@ pub struct Engine {
     phase: Phase,
     hosts: BTreeMap<Host, HostState>,
     outbox: VecDeque<(Host, Command)>,
-    /// Whether the firewalls were asked for, because probes had fallen silent.
+    /// Whether the hosts were asked for causes, because probes had fallen silent.
     suspicious: bool,
 }
 
@@ -198,6 +198,12 @@ impl Engine {
                     record.firewall_after = Some(*found);
                     self.said_its_last(host);
                 }
+            }
+            Event::DropsWatched(unread) => {
+                self.evidence.host_mut(host).drops_unread = unread;
+            }
+            Event::Dropped(dropped) => {
+                arrival::note_drop(&mut self.evidence, &self.matcher, host, dropped);
             }
             Event::TapOpen => {
                 self.evidence.host_mut(host).tap_open = true;
@@ -347,7 +353,7 @@ impl Engine {
                 let over = probing.is_over(now);
                 if !self.suspicious && probing.repeats() {
                     self.suspicious = true;
-                    ask_firewalls(&self.evidence, &self.hosts, &mut self.outbox);
+                    ask_hosts(&self.evidence, &self.hosts, &mut self.outbox);
                 }
                 if !over && late {
                     self.evidence.cut_short("time was up");
@@ -429,9 +435,9 @@ impl Engine {
     }
 }
 
-/// Packets that are not answered may have met a rule: from now on its counter tells. On a path that works,
-/// nothing is asked.
-fn ask_firewalls(
+/// Packets that are not answered may have died on a host: from now on counters tell by which rule, and the
+/// kernel for what reason. On a path that works, nothing is asked.
+fn ask_hosts(
     evidence: &Evidence,
     hosts: &BTreeMap<Host, HostState>,
     outbox: &mut VecDeque<(Host, Command)>,
@@ -441,6 +447,8 @@ fn ask_firewalls(
             continue;
         };
         let query = queries::firewall(evidence.plan(), *host, facts);
+        let tap = queries::tap(evidence.plan(), *host, Some(facts));
+        outbox.push_back((*host, Command::WatchDrops(tap)));
         outbox.extend(query.map(|query| (*host, Command::Firewall(query))));
     }
 }
