@@ -1,24 +1,22 @@
 //! The cause on a host: of packets that died there, the rule that stopped them.
 //!
-//! A rule is the one only if its counter rose by as many packets as died. What could be it without that is named
+//! A rule is the one only if its counter rose by as many packets as died, or if the kernel says that a rule it was
+//! and no other could be. What could be it without that is named
 //! as a candidate. What the host's rules cannot have done, they are not blamed for.
 
 use crate::evidence::EvidenceId;
-use crate::evidence::What;
 use crate::exchange::Firewall;
 use crate::exchange::FirewallRule;
 use crate::exchange::Leg;
 use crate::exchange::RulePlace;
-use crate::exchange::SendOutcome;
-use crate::exchange::Wall;
 use crate::plan::Hop;
-use crate::plan::Host;
-use crate::plan::ProbeKind;
-use crate::plan::Protocol;
-use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::HopVerdict;
 use crate::verdict::case::Case;
+use crate::verdict::reason;
+use crate::verdict::reason::Told;
+use crate::verdict::scene::Death;
+use crate::verdict::scene::Scene;
 use crate::verdict::tunnel;
 
 /// How many packets must have died while a rule's counter rose by as many.
@@ -29,118 +27,15 @@ const NAMED: usize = 5;
 /// Names the cause in every finding that blames a host's firewall.
 pub(super) fn judge(case: &mut Case<'_>) {
     for number in 0..case.findings.len() {
-        if let Some(scene) = Scene::of(case, case.findings[number].code) {
-            blame_rule(case, number, &scene);
-        }
-    }
-}
-
-/// Where packets died.
-struct Scene {
-    host: Host,
-    /// What they were there.
-    legs: &'static [Leg],
-    after: Option<Station>,
-    at: Station,
-}
-
-impl Scene {
-    fn of(case: &Case<'_>, code: Code) -> Option<Scene> {
-        let scene = |host, legs, after, at| Scene {
-            host,
-            legs,
-            after,
-            at,
+        let Some(scene) = Scene::of(case, case.findings[number].code) else {
+            continue;
         };
-        let server = case.realserver();
-        Some(match code {
-            Code::DirectorFirewallIngress | Code::DirectorNotForwarding => scene(
-                Host::Director,
-                &[Leg::Request],
-                Some(Station::DirectorIn),
-                Station::DirectorOut,
-            ),
-            Code::DirectorFirewallEgress => {
-                scene(Host::Director, &[Leg::Tunnel], None, Station::DirectorOut)
-            }
-            Code::RealserverFirewallIpip => scene(
-                server,
-                &[Leg::Tunnel],
-                Some(Station::RealserverIn),
-                Station::RealserverTunnel,
-            ),
-            Code::RealserverFirewallDecapsulated | Code::RealserverFirewallEgress => scene(
-                server,
-                &[Leg::Decapsulated, Leg::Answer],
-                Some(Station::RealserverTunnel),
-                Station::RealserverOut,
-            ),
-            Code::ClientSilent => scene(
-                Host::Client,
-                &[Leg::Answer],
-                Some(Station::ClientIn),
-                Station::ClientOut,
-            ),
-            _ => return None,
-        })
-    }
-
-    /// The probes that died there, with what they were, and when.
-    fn deaths(&self, case: &Case<'_>) -> Vec<(Wall, Vec<(Leg, u8)>)> {
-        let silent = case
-            .silences
-            .iter()
-            .filter(|silence| (silence.after, silence.at) == (self.after, self.at))
-            .flat_map(|silence| &silence.evidence)
-            .copied();
-        let forbidden = case
-            .evidence
-            .passages(case.number)
-            .filter_map(|passage| passage.unsendable);
-        let mut deaths = Vec::new();
-        for id in silent.chain(forbidden) {
-            let Some(item) = case.evidence.item(id).filter(|item| item.host == self.host) else {
-                continue;
-            };
-            let time = match &item.what {
-                What::Sent {
-                    outcome: SendOutcome::Refused { time, .. } | SendOutcome::Sent { time },
-                    ..
-                } => *time,
-                _ => item.time,
-            };
-            let probe = item.probe.and_then(|id| case.evidence.probe(id));
-            let Some(probe) = probe else { continue };
-            deaths.push((time, self.shapes(probe.id.kind, probe.flow.protocol)));
+        let deaths = scene.deaths(case);
+        match reason::judge(case, number, &scene, &deaths) {
+            Told::Explained => {}
+            Told::Rule(said) => blame_rule(case, number, &scene, &deaths, Some(said)),
+            Told::Nothing => blame_rule(case, number, &scene, &deaths, None),
         }
-        deaths
-    }
-
-    /// What a probe may have been when it died: itself, or what it caused.
-    fn shapes(&self, kind: ProbeKind, protocol: Protocol) -> Vec<(Leg, u8)> {
-        // Between other addresses than the path's own.
-        let aside = matches!(
-            kind,
-            ProbeKind::Reflect | ProbeKind::ReflectSyn | ProbeKind::Mtu
-        );
-        let answer = match protocol {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 1,
-        };
-        let spoofed = matches!(kind, ProbeKind::SpoofSynack | ProbeKind::SpoofTrace);
-        self.legs
-            .iter()
-            .filter_map(|leg| match leg {
-                Leg::Tunnel => Some((Leg::Tunnel, 4)),
-                _ if aside => None,
-                Leg::Answer if self.host == Host::Client || spoofed => {
-                    Some((Leg::Answer, protocol.number()))
-                }
-                Leg::Answer => Some((Leg::Answer, answer)),
-                _ if spoofed => None,
-                leg => Some((*leg, protocol.number())),
-            })
-            .collect()
     }
 }
 
@@ -157,17 +52,30 @@ impl Candidate {
     }
 }
 
-fn blame_rule(case: &mut Case<'_>, number: usize, scene: &Scene) {
+/// `kernel` is the kernel's word that it was a rule.
+fn blame_rule(
+    case: &mut Case<'_>,
+    number: usize,
+    scene: &Scene,
+    deaths: &[Death],
+    kernel: Option<String>,
+) {
     let record = case.evidence.host(scene.host);
     let Some(before) = record.and_then(|record| record.firewall_before.clone()) else {
+        if let Some(kernel) = kernel {
+            append(&mut case.findings[number].detail, &kernel);
+        }
         return;
     };
     let after = record.and_then(|record| record.firewall_after.clone());
-    let candidates = candidates(case, scene, &before, after.as_ref());
+    let candidates = candidates(scene, deaths, &before, after.as_ref());
     let known = after.as_ref().unwrap_or(&before);
     let unknown: Vec<String> = known.unread.iter().map(|u| u.what.clone()).collect();
     let complete = unknown.is_empty() && known.left_out == 0;
-    let guilty: Vec<&Candidate> = candidates.iter().filter(|c| c.is_guilty()).collect();
+    let mut guilty: Vec<&Candidate> = candidates.iter().filter(|c| c.is_guilty()).collect();
+    if let (true, Some(_), [only]) = (complete, &kernel, &candidates[..]) {
+        guilty = vec![only];
+    }
     let shared = |a: &Candidate, b: &Candidate| {
         let mut both = a.rule.matches.iter();
         both.any(|packet| b.rule.matches.contains(packet))
@@ -184,6 +92,9 @@ fn blame_rule(case: &mut Case<'_>, number: usize, scene: &Scene) {
     } else {
         conviction(&named)
     };
+    if let Some(kernel) = &kernel {
+        said = format!("{kernel} {said}");
+    }
     if !unknown.is_empty() {
         said += &format!(" Not read: {}.", unknown.join(", "));
     }
@@ -225,7 +136,7 @@ fn blame_rule(case: &mut Case<'_>, number: usize, scene: &Scene) {
     if convicted {
         finding.summary = format!("{old}: {}", rules.join(" and "));
     }
-    finding.detail = format!("{} {said}", finding.detail);
+    append(&mut finding.detail, &said);
     if !fix.is_empty() {
         finding.fix = fix;
     }
@@ -244,31 +155,27 @@ fn blame_rule(case: &mut Case<'_>, number: usize, scene: &Scene) {
 }
 
 fn candidates(
-    case: &Case<'_>,
     scene: &Scene,
+    deaths: &[Death],
     before: &Firewall,
     after: Option<&Firewall>,
 ) -> Vec<Candidate> {
-    let deaths = scene.deaths(case);
     let until = after.map_or(before.ended, |after| after.begun);
     let rules = after.map_or(&before.rules, |after| &after.rules);
-    let concerned = |rule: &&FirewallRule| {
-        let mut matches = rule.matches.iter();
-        matches.any(|(leg, protocol)| {
-            let mut shapes = deaths.iter().flat_map(|(_, shapes)| shapes);
-            scene.legs.contains(leg) && shapes.any(|shape| shape == &(*leg, *protocol))
-        })
+    let could = |rule: &FirewallRule, death: &Death| {
+        let mut shapes = death.shapes.iter();
+        shapes.any(|shape| scene.legs.contains(&shape.0) && rule.matches.contains(shape))
     };
     rules
         .iter()
-        .filter(concerned)
+        .filter(|rule| deaths.iter().any(|death| could(rule, death)))
         .map(|rule| {
             let known = before.rules.iter().find(|known| known.is(rule));
             let rose = after.and_then(|_| rule.counter?.checked_sub(known?.counter?));
             let died = deaths
                 .iter()
-                .filter(|(time, _)| before.ended < *time && *time < until)
-                .filter(|(_, shapes)| shapes.iter().any(|shape| rule.matches.contains(shape)))
+                .filter(|death| before.ended < death.time && death.time < until)
+                .filter(|death| could(rule, death))
                 .count();
             Candidate {
                 rule: rule.clone(),
@@ -282,13 +189,12 @@ fn candidates(
 fn conviction(guilty: &[&Candidate]) -> String {
     let told: Vec<String> = guilty
         .iter()
-        .map(|c| {
-            format!(
-                "The counter of {} rose by {} while {} of our packets died here.",
-                c.rule,
-                c.rose.unwrap_or_default(),
-                c.died
-            )
+        .map(|c| match c.rose {
+            Some(rose) if c.is_guilty() => format!(
+                "The counter of {} rose by {rose} while {} of our packets died here.",
+                c.rule, c.died
+            ),
+            _ => format!("No other rule than {} could.", c.rule),
         })
         .collect();
     told.join(" ")
@@ -345,6 +251,11 @@ fn mended_by(case: &Case<'_>, rule: &FirewallRule) -> String {
         _ => (format!("ip saddr {vip}"), format!("-s {vip}")),
     };
     rule.preceded_by(&nft, &iptables)
+}
+
+fn append(detail: &mut String, said: &str) {
+    detail.push(' ');
+    detail.push_str(said);
 }
 
 fn push(fix: &mut Vec<String>, command: String) {

@@ -12,6 +12,8 @@ mod judge;
 mod judgement;
 mod network;
 mod realserver;
+mod reason;
+mod scene;
 mod service;
 mod transit;
 mod tunnel;

@@ -91,7 +91,8 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
     rules.truncate(RULES);
     for rule in &mut rules {
         if rule.text.len() > TEXT {
-            let end = rule.text.floor_char_boundary(TEXT);
+            let ends = |at: &usize| rule.text.is_char_boundary(*at);
+            let end = (0..=TEXT).rev().find(ends).unwrap_or_default();
             rule.text.truncate(end);
             rule.text.push('…');
         }
