@@ -27,16 +27,29 @@ const NAMED: usize = 5;
 /// Names the cause in every finding that blames a host's firewall.
 pub(super) fn judge(case: &mut Case<'_>) {
     for number in 0..case.findings.len() {
-        let Some(scene) = Scene::of(case, case.findings[number].code) else {
+        let code = case.findings[number].code;
+        let Some(scene) = Scene::of(case, code) else {
             continue;
         };
         let deaths = scene.deaths(case);
+        if !blames_firewall(code) {
+            reason::corroborate(case, number, &scene, &deaths);
+            continue;
+        }
         match reason::judge(case, number, &scene, &deaths) {
             Told::Explained => {}
             Told::Rule(said) => blame_rule(case, number, &scene, &deaths, Some(said)),
             Told::Nothing => blame_rule(case, number, &scene, &deaths, None),
         }
     }
+}
+
+/// Whether it is for want of a better reason that the finding has its code.
+fn blames_firewall(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::RpFilterDrops | Code::VipNotLocal | Code::RouteRejects
+    )
 }
 
 /// A rule that could be it, and by how much its counter rose while so many packets died that it could match.

@@ -41,21 +41,25 @@ pub(super) enum Told {
 /// Corrects a finding that blames a host's firewall, if the kernel tells more.
 pub(super) fn judge(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death]) -> Told {
     if let Some(word) = Word::of(case, scene, deaths) {
-        let Word {
-            reason,
-            place,
-            count,
-            evidence,
-        } = word;
-        case.findings[number].evidence.push(evidence);
-        let said = format!("The kernel says of {count} of them: {reason}, in {place}.");
-        if reason == "NETFILTER_DROP" {
+        case.findings[number].evidence.push(word.evidence);
+        let said = word.said();
+        if word.reason == "NETFILTER_DROP" {
             return Told::Rule(said);
         }
-        by_reason(case, number, scene, (&reason, said), deaths);
+        by_reason(case, number, scene, (&word.reason, said), deaths);
         return Told::Explained;
     }
     by_counter(case, number, scene, deaths)
+}
+
+/// Adds the kernel's reason to a finding that has a good one already.
+pub(super) fn corroborate(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death]) {
+    if let Some(word) = Word::of(case, scene, deaths) {
+        let finding = &mut case.findings[number];
+        finding.evidence.push(word.evidence);
+        finding.detail.push(' ');
+        finding.detail.push_str(&word.said());
+    }
 }
 
 /// The kernel's reason for most of the deaths that it tells of.
@@ -98,6 +102,19 @@ impl Word {
             count,
             evidence,
         })
+    }
+}
+
+impl Word {
+    fn said(&self) -> String {
+        let Word {
+            reason,
+            place,
+            count,
+            ..
+        } = self;
+        let packets = if *count == 1 { "packet" } else { "packets" };
+        format!("The kernel says of {count} {packets}: {reason}, in {place}.")
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Death {
 }
 
 impl Scene {
-    /// Where the packets died of which a finding blames a host's firewall.
+    /// Where the packets died that a finding of this code is about, if a host's firewall or routing stopped them.
     pub(super) fn of(case: &Case<'_>, code: Code) -> Option<Scene> {
         let scene = |host, legs, after, at| Scene {
             host,
@@ -60,7 +60,11 @@ impl Scene {
                 Some(Station::RealserverIn),
                 Station::RealserverTunnel,
             ),
-            Code::RealserverFirewallDecapsulated | Code::RealserverFirewallEgress => scene(
+            Code::RealserverFirewallDecapsulated
+            | Code::RealserverFirewallEgress
+            | Code::RpFilterDrops
+            | Code::VipNotLocal
+            | Code::RouteRejects => scene(
                 server,
                 &[Leg::Decapsulated, Leg::Answer],
                 Some(Station::RealserverTunnel),
