@@ -11,7 +11,7 @@ pub struct Dropped {
     /// The kernel's reason, such as `NETFILTER_DROP` (`include/net/dropreason-core.h`); kernels before 5.18 give
     /// none, and many places in later ones `NOT_SPECIFIED`.
     pub reason: Option<String>,
-    /// Where in the kernel, such as `nf_hook_slow+0xa6/0x100`.
+    /// Where in the kernel, the function, such as `nf_hook_slow`.
     pub place: String,
     /// The packet, as it was then. Of its direction nothing is known.
     pub capture: Capture,

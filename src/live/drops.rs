@@ -284,6 +284,8 @@ impl Drops {
             match recv(descriptor, &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
                     let datagram = &self.buffer[..length];
+                    #[cfg(test)]
+                    eprintln!("RAW {}", hex::encode(datagram));
                     for (kind, _, body) in messages(datagram) {
                         if kind == self.family
                             && let Some(dropped) = read(body)
@@ -313,7 +315,10 @@ fn read(body: &[u8]) -> Option<Dropped> {
     let port = attribute(told, ATTR_IN_PORT).unwrap_or_default();
     let index = attribute(port, ATTR_PORT_IFINDEX).and_then(number);
     let time = attribute(told, ATTR_TIMESTAMP).and_then(number);
-    let place = attribute(told, ATTR_SYMBOL).map(text).or_else(|| {
+    // The offset within the function is often cut off.
+    let function = |symbol: &str| symbol.split('+').next().unwrap_or_default().to_owned();
+    let symbol = attribute(told, ATTR_SYMBOL).map(text);
+    let place = symbol.as_deref().map(function).or_else(|| {
         let counter = attribute(told, ATTR_PC).and_then(number)?;
         Some(format!("{counter:#x}"))
     });
@@ -424,4 +429,62 @@ fn number(octets: &[u8]) -> Option<u64> {
 fn text(octets: &[u8]) -> String {
     let end = octets.iter().position(|octet| *octet == 0);
     String::from_utf8_lossy(&octets[..end.unwrap_or(octets.len())]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    fn path(address: Ipv4Addr) -> TapPath {
+        TapPath {
+            vip: address,
+            cip: address,
+            dip: None,
+            rip: address,
+            gateway: None,
+        }
+    }
+
+    #[test]
+    #[ignore = "needs drop_monitor in the initial network namespace: the guest runs it"]
+    fn the_kernel_tells_why_it_drops() {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let mut monitor = Monitor::find().unwrap();
+                let Watched::ByNobody(mode) = monitor.watched().unwrap() else {
+                    panic!("somebody watches");
+                };
+                let paths = vec![path(Ipv4Addr::LOCALHOST)];
+                let mut drops = monitor.listen(&TapSpec { paths }).unwrap();
+                monitor.start().unwrap();
+                let begun = clock::wall();
+                let other = Monitor::find().unwrap().watched().unwrap();
+                assert_eq!(other, Watched::ByOthers);
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.send_to(b"nobody is there", "127.0.0.1:9").unwrap();
+                let waiting = async {
+                    loop {
+                        let dropped = drops.receive().await.unwrap();
+                        if dropped.capture.bytes.ends_with(b"nobody is there") {
+                            return dropped;
+                        }
+                    }
+                };
+                let dropped = tokio::time::timeout(Duration::from_secs(10), waiting);
+                let dropped = dropped.await.expect("a drop");
+                assert_eq!(dropped.reason.as_deref(), Some("NO_SOCKET"));
+                assert_eq!(dropped.place, "__udp4_lib_rcv");
+                assert_eq!(dropped.capture.device, "lo");
+                assert_eq!(dropped.capture.bytes.len(), 20 + 8 + 15);
+                assert!(begun <= dropped.capture.time && dropped.capture.time <= clock::wall());
+                monitor.stop(mode).unwrap();
+                assert_eq!(monitor.watched().unwrap(), Watched::ByNobody(mode));
+                monitor.stop(mode).unwrap();
+            });
+    }
 }

@@ -112,7 +112,7 @@ enum HostState {
 }
 
 /// How long a host may take to say its last.
-const CLOSING: Duration = Duration::from_secs(3);
+const CLOSING: Duration = Duration::from_secs(6);
 
 impl Engine {
     /// An engine that carries out `task` for `plan`, starting at `now`.

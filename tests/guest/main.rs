@@ -291,4 +291,6 @@ fn unit_tests_that_need_this_kernel_pass() {
     unit_tests().expect("GUEST_UNIT_TESTS names the unit tests' binary, as `.ci/run` does");
     let said = read(results(), "unit");
     assert!(said.contains("2 passed; 0 failed"), "{said}");
+    let said = read(results(), "unit-drops");
+    assert!(said.contains("1 passed; 0 failed"), "{said}");
 }

@@ -196,7 +196,7 @@ causes() {
         turn=$((turn + 1))
         [ "$lanes" = 1 ] || [ $((turn % 2)) = "$LANE" ] || continue
         eval "$break" >/results/$name.break 2>&1 </dev/null
-        run "$name" "$TUNPROOF" verify /run/with.toml --format json -v
+        run "$name" "$TUNPROOF" verify /run/with.toml --format json -v --timeout 60s
         eval "$mend" >>/results/$name.break 2>&1 </dev/null
     done
 }
@@ -204,7 +204,7 @@ s_tc() { s "$(command -v tc)" "$@"; }
 
 # The real server moves to the initial network namespace; the other hosts stay.
 drop_reasons() {
-    wanted drop-healthy || wanted drop-rp-filter || wanted drop-nft || wanted drop-tc || return
+    wanted drop-healthy || wanted unit || wanted drop-rp-filter || wanted drop-nft || wanted drop-tc || return
     modprobe drop_monitor
     ip netns pids s | xargs -r kill
     ip netns del s
@@ -219,6 +219,9 @@ END
     arp_quiet
     serve
     gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
+    if [ -n "$UNIT" ]; then
+        "$UNIT" --ignored --nocapture live::drops >/results/unit-drops 2>&1 </dev/null
+    fi
     run drop-healthy "$TUNPROOF" verify /run/with.toml --format json
     causes drop 1
     stop_serving
@@ -275,7 +278,7 @@ own_lab() {
 # The unit tests that need this kernel.
 units() {
     wanted unit && [ -n "$UNIT" ] || return
-    "$UNIT" --ignored --test-threads=1 live:: >/results/unit 2>&1 </dev/null
+    "$UNIT" --ignored --test-threads=1 --skip live::drops live:: >/results/unit 2>&1 </dev/null
     facts unit $? 0
 }
 

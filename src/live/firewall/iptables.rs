@@ -29,6 +29,12 @@ pub(super) struct Saved {
     pub(super) ruleset: Ruleset,
 }
 
+/// Whether a chain of nftables may be one that `iptables` made there.
+pub(super) fn may_have_made(chain: &Chain) -> bool {
+    let base = chain.base.as_ref();
+    chain.family == "ip" && base.is_some_and(|base| chain.name == base.hook.to_ascii_uppercase())
+}
+
 impl Saved {
     /// Whether a chain of nftables is one of those listed.
     pub(super) fn lists(&self, chain: &Chain) -> bool {

@@ -1,8 +1,8 @@
 //! What of this host's firewall could stop the path's packets: asked of `nft` and `iptables-save`.
 //!
 //! Their listings are what an administrator sees and types commands from; the kernel's own messages have neither
-//! text nor, for rules of iptables, meaning. The programs run in the agent's own network namespace, side by side,
-//! for two seconds and as many octets as a large firewall has. Whatever does not work is in `unread`.
+//! text nor, for rules of iptables, meaning. The programs run in the agent's own network namespace, each
+//! for a few seconds and as many octets as a large firewall has. Whatever does not work is in `unread`.
 
 mod iptables;
 mod nft;
@@ -25,7 +25,7 @@ use crate::live::clock;
 use crate::live::firewall::ruleset::Ruleset;
 
 /// How long a program may take.
-const TIME_LIMIT: Duration = Duration::from_secs(2);
+const TIME_LIMIT: Duration = Duration::from_secs(4);
 
 /// How many octets of a listing are read.
 const LISTING: u64 = 64 << 20;
@@ -40,52 +40,51 @@ const TEXT: usize = 240;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Reads the firewall of the calling thread's network namespace, as far as it could stop the packets asked about.
+///
+/// One program is run where there is no firewall: the others only if its listing makes them worth it.
 pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
-    let begun = clock::wall();
-    let (json, text, saved, legacy) = tokio::join!(
-        run("nft", &["-j", "-t", "-p", "list", "ruleset"]),
-        run("nft", &["-a", "-t", "-p", "list", "ruleset"]),
-        run("iptables-save", &["-c"]),
-        legacy(),
-    );
-    let ended = clock::wall();
     let mut firewall = Firewall {
-        begun,
-        ended,
+        begun: clock::wall(),
         ..Firewall::default()
     };
     let mut ruleset = Ruleset::default();
-    match (json, text) {
-        (Ok(json), Ok(text)) => match nft::parse(&json, &String::from_utf8_lossy(&text)) {
-            Ok(read) => ruleset = read,
-            Err(error) => firewall.unread.push(unread("nftables rules", error)),
-        },
-        (Err(error), _) | (_, Err(error)) => firewall.unread.push(unread("nftables rules", error)),
+    let nftables = nftables(query).await;
+    let mut has_iptables = nftables.is_err() || has_legacy_tables();
+    match nftables {
+        Ok(read) => {
+            has_iptables |= read.chains.iter().any(iptables::may_have_made);
+            ruleset = read;
+        }
+        Err(error) => firewall.unread.push(unread("nftables rules", error)),
     }
-    match saved {
-        Ok(saved) => {
-            let saved = iptables::parse(&String::from_utf8_lossy(&saved), FirewallTool::Iptables);
-            if saved.in_nftables {
-                // Of chains that both list, `iptables-save` shows all that their rules say. It lists others
-                // of the same tables not at all.
-                ruleset.chains.retain(|chain| !saved.lists(chain));
-            }
-            ruleset.chains.extend(saved.ruleset.chains);
-            if saved.in_nftables {
-                match legacy {
-                    Ok(text) => {
-                        let text = String::from_utf8_lossy(&text);
-                        let legacy = iptables::parse(&text, FirewallTool::IptablesLegacy);
-                        ruleset.chains.extend(legacy.ruleset.chains);
+    if has_iptables {
+        match run("iptables-save", &["-c"]).await {
+            Ok(saved) => {
+                let saved =
+                    iptables::parse(&String::from_utf8_lossy(&saved), FirewallTool::Iptables);
+                if saved.in_nftables {
+                    // Of chains that both list, `iptables-save` shows all that their rules say. It lists others
+                    // of the same tables not at all.
+                    ruleset.chains.retain(|chain| !saved.lists(chain));
+                }
+                ruleset.chains.extend(saved.ruleset.chains);
+                if saved.in_nftables && has_legacy_tables() {
+                    match run("iptables-legacy-save", &["-c"]).await {
+                        Ok(text) => {
+                            let text = String::from_utf8_lossy(&text);
+                            let legacy = iptables::parse(&text, FirewallTool::IptablesLegacy);
+                            ruleset.chains.extend(legacy.ruleset.chains);
+                        }
+                        Err(error) => firewall.unread.push(unread("iptables-legacy rules", error)),
                     }
-                    Err(error) => firewall.unread.push(unread("iptables-legacy rules", error)),
                 }
             }
+            // What nft lists is all there is.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !has_legacy_tables() => {}
+            Err(error) => firewall.unread.push(unread("iptables rules", error)),
         }
-        // Without iptables there is nothing of it to be read, unless its tables are there.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !has_legacy_tables() => {}
-        Err(error) => firewall.unread.push(unread("iptables rules", error)),
     }
+    firewall.ended = clock::wall();
     let mut rules = ruleset.dooms(&query.packets);
     firewall.left_out = rules.len().saturating_sub(RULES) as u32;
     rules.truncate(RULES);
@@ -101,14 +100,18 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
     firewall
 }
 
-/// The rules of iptables's own tables, where there are any; asking must not make the kernel load them.
-async fn legacy() -> io::Result<Vec<u8>> {
-    match has_legacy_tables() {
-        true => run("iptables-legacy-save", &["-c"]).await,
-        false => Ok(Vec::new()),
+/// The rules of nftables; with their text, where any could stop the packets.
+async fn nftables(query: &FirewallQuery) -> io::Result<Ruleset> {
+    let json = run("nft", &["-j", "-t", "-p", "list", "ruleset"]).await?;
+    let read = nft::parse(&json, "")?;
+    if read.dooms(&query.packets).is_empty() {
+        return Ok(read);
     }
+    let text = run("nft", &["-a", "-t", "-p", "list", "ruleset"]).await?;
+    Ok(nft::parse(&json, &String::from_utf8_lossy(&text))?)
 }
 
+/// Whether there are tables of iptables's own in the kernel; asking must not make it load them.
 fn has_legacy_tables() -> bool {
     std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")
         .is_ok_and(|names| !names.trim().is_empty())
