@@ -284,8 +284,6 @@ impl Drops {
             match recv(descriptor, &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
                     let datagram = &self.buffer[..length];
-                    #[cfg(test)]
-                    eprintln!("RAW {}", hex::encode(datagram));
                     for (kind, _, body) in messages(datagram) {
                         if kind == self.family
                             && let Some(dropped) = read(body)
@@ -445,6 +443,59 @@ mod tests {
             rip: address,
             gateway: None,
         }
+    }
+
+    /// An alert of Linux 6.1: a datagram on the loopback device for a closed port, as the kernel sent it.
+    const ALERT: &str = "c00000002100000000000000000000000502000006000e00000000000c000200e2ca6bb9ffffffff0e0017004e4f5f\
+                         534f434b45540000001f0003005f5f756470345f6c69625f7263762b30783961322f307863333000000c0004800800\
+                         0000010000000c00050068046e521b8cea1808000a003900000006000600000800003d000700000000000000000000\
+                         00000008004500002b39104000401103b07f0000017f000001b0e800090017fe2a6e6f626f64792069732074686572\
+                         65000000";
+
+    #[test]
+    fn an_alert_says_which_packet_and_why() {
+        let datagram = hex::decode(ALERT).unwrap();
+        let (family, _, body) = messages(&datagram).next().unwrap();
+        assert_eq!(family, 0x21);
+        let dropped = read(body).unwrap();
+        assert_eq!(dropped.reason.as_deref(), Some("NO_SOCKET"));
+        assert_eq!(dropped.place, "__udp4_lib_rcv");
+        assert_eq!(
+            dropped.capture.time,
+            Wall::from_nanos(0x18ea_8c1b_526e_0468)
+        );
+        assert_eq!(
+            dropped.capture.original_length, 57,
+            "with the Ethernet header"
+        );
+        let packet = &dropped.capture.bytes;
+        assert_eq!(packet.len(), 43);
+        assert_eq!(packet[..4], [0x45, 0, 0, 43]);
+        assert!(packet.ends_with(b"nobody is there"));
+        assert!(concerns(&[path(Ipv4Addr::LOCALHOST)], packet));
+        assert!(!concerns(&[path(Ipv4Addr::new(192, 0, 2, 10))], packet));
+    }
+
+    #[test]
+    fn an_alert_that_is_cut_off_is_no_drop_and_no_panic() {
+        let datagram = hex::decode(ALERT).unwrap();
+        for length in 0..datagram.len() {
+            assert_eq!(messages(&datagram[..length]).count(), 0);
+            let body = datagram.get(HEADER..length).unwrap_or_default();
+            if let Some(dropped) = read(body) {
+                assert!(length > datagram.len() - 4, "{length}: {dropped:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_without_a_header_before_it_is_found_too() {
+        let packet = [
+            0x45, 0, 0, 20, 0, 0, 0, 0, 64, 4, 8, 0, 192, 0, 2, 2, 203, 0, 113, 5, 0, 0,
+        ];
+        assert_eq!(network_packet(&packet), Some(&packet[..20]));
+        assert_eq!(network_packet(&packet[..19]), None);
+        assert_eq!(network_packet(&[0; 64]), None);
     }
 
     #[test]

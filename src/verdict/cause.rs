@@ -19,7 +19,7 @@ use crate::verdict::scene::Death;
 use crate::verdict::scene::Scene;
 use crate::verdict::tunnel;
 
-/// How many packets must have died while a rule's counter rose by as many.
+/// How many packets must have died while a rule's counter rose by as many, where several rules could be it.
 const ENOUGH: u64 = 3;
 /// How many candidates are named.
 const NAMED: usize = 5;
@@ -60,8 +60,9 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn is_guilty(&self) -> bool {
-        self.died >= ENOUGH && self.rose.is_some_and(|rose| rose >= self.died)
+    /// `enough` packets must have died meanwhile.
+    fn is_guilty(&self, enough: u64) -> bool {
+        self.died >= enough && self.rose.is_some_and(|rose| rose >= self.died)
     }
 }
 
@@ -85,7 +86,12 @@ fn blame_rule(
     let known = after.as_ref().unwrap_or(&before);
     let unknown: Vec<String> = known.unread.iter().map(|u| u.what.clone()).collect();
     let complete = unknown.is_empty() && known.left_out == 0;
-    let mut guilty: Vec<&Candidate> = candidates.iter().filter(|c| c.is_guilty()).collect();
+    let enough = if complete && candidates.len() == 1 {
+        1
+    } else {
+        ENOUGH
+    };
+    let mut guilty: Vec<&Candidate> = candidates.iter().filter(|c| c.is_guilty(enough)).collect();
     if let (true, Some(_), [only]) = (complete, &kernel, &candidates[..]) {
         guilty = vec![only];
     }
@@ -127,7 +133,7 @@ fn blame_rule(
         if sure && !guilty.is_empty() || candidates.len() == 1 {
             push(
                 &mut fix,
-                case.on(scene.host, mended_by(case, &candidate.rule)),
+                case.on(scene.host, mended_by(case, scene, &candidate.rule)),
             );
         }
     }
@@ -203,7 +209,7 @@ fn conviction(guilty: &[&Candidate]) -> String {
     let told: Vec<String> = guilty
         .iter()
         .map(|c| match c.rose {
-            Some(rose) if c.is_guilty() => format!(
+            Some(rose) if c.is_guilty(1) => format!(
                 "The counter of {} rose by {rose} while {} of our packets died here.",
                 c.rule, c.died
             ),
@@ -234,13 +240,14 @@ fn fact(candidate: &Candidate) -> String {
 }
 
 /// The command that mends just this: the rule goes, unless it is for all sorts of packets.
-fn mended_by(case: &Case<'_>, rule: &FirewallRule) -> String {
+fn mended_by(case: &Case<'_>, scene: &Scene, rule: &FirewallRule) -> String {
     if rule.place != RulePlace::Policy && !rule.invalid {
         return rule.removed_by();
     }
     let (vip, rip, port) = (case.path.vip, case.path.rip, case.path.port);
     let name = case.path.protocol.name();
-    let leg = rule.matches.first().map(|(leg, _)| *leg);
+    let mut legs = rule.matches.iter().map(|(leg, _)| *leg);
+    let leg = legs.find(|leg| scene.legs.contains(leg));
     let device = || {
         let facts = case.facts(case.realserver());
         let mut links = facts.iter().flat_map(|facts| &facts.links);

@@ -220,7 +220,7 @@ END
     serve
     gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
     if [ -n "$UNIT" ]; then
-        "$UNIT" --ignored --nocapture live::drops >/results/unit-drops 2>&1 </dev/null
+        "$UNIT" --ignored live::drops >/results/unit-drops 2>&1 </dev/null
     fi
     run drop-healthy "$TUNPROOF" verify /run/with.toml --format json
     causes drop 1

@@ -68,7 +68,8 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
                     ruleset.chains.retain(|chain| !saved.lists(chain));
                 }
                 ruleset.chains.extend(saved.ruleset.chains);
-                if saved.in_nftables && has_legacy_tables() {
+                // The kind that writes to nftables lists nothing at all where nothing is there.
+                if (saved.in_nftables || saved.is_empty) && has_legacy_tables() {
                     match run("iptables-legacy-save", &["-c"]).await {
                         Ok(text) => {
                             let text = String::from_utf8_lossy(&text);
