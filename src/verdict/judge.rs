@@ -12,6 +12,7 @@ use crate::verdict::Outcome;
 use crate::verdict::PathJudgement;
 use crate::verdict::alone;
 use crate::verdict::case::Case;
+use crate::verdict::cause;
 use crate::verdict::director;
 use crate::verdict::duplicate;
 use crate::verdict::network;
@@ -36,6 +37,7 @@ fn judge_path(evidence: &mut Evidence, number: usize) -> PathJudgement {
     open::judge(&mut case);
     alone::judge(&mut case);
     quality::judge(&mut case);
+    cause::judge(&mut case);
     take_proofs(&mut case);
     explain_rest(&mut case);
     let mut findings = case.findings;

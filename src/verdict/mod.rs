@@ -4,6 +4,7 @@
 
 mod alone;
 mod case;
+mod cause;
 mod code;
 mod director;
 mod duplicate;
@@ -20,7 +21,9 @@ mod partly;
 mod protocol4;
 mod quality;
 mod realserver;
+mod reason;
 mod rewriting;
+mod scene;
 mod service;
 mod transit;
 mod tunnel;

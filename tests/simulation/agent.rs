@@ -76,6 +76,8 @@ impl World {
                 let old = self.forget(n).then_some(old);
                 self.say(host, Event::NeighbourForgotten { address, old });
             }
+            Command::Firewall(_) => self.say(host, Event::Firewall(Box::default())),
+            Command::WatchDrops(_) => self.say(host, Event::DropsWatched(None)),
             Command::TapStatistics => {
                 let node = crate::node_of(host);
                 let dropped = self.scenario.network.tap_drops.get(&node).copied();
