@@ -1,6 +1,7 @@
 //! Which probe to send when: each kind is tried until its itinerary is complete, or six times.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub(super) struct Probing {
     slowest: Duration,
     /// The slowest answer to what goes the way of the searches' packets, which no kernel repeats.
     trip: Duration,
+    measured: BTreeSet<ProbeId>,
     proven: Vec<bool>,
     proven_at: Option<Mono>,
 }
@@ -109,6 +111,7 @@ impl Probing {
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
             trip: Duration::ZERO,
+            measured: BTreeSet::new(),
             proven: vec![false; plan.paths.len()],
             proven_at: None,
         };
@@ -247,7 +250,9 @@ impl Probing {
             if let Some(departed) = self.pacer.departed(id) {
                 let took = now.since(departed);
                 self.slowest = self.slowest.max(took);
-                if matches!(id.kind, ProbeKind::Reflect | ProbeKind::Mtu) {
+                // What other hosts have to say of it comes later.
+                let is_new = self.measured.insert(id);
+                if is_new && matches!(id.kind, ProbeKind::Reflect | ProbeKind::Mtu) {
                     self.trip = self.trip.max(took);
                 }
             }
