@@ -409,9 +409,13 @@ impl Probing {
         let path = sweep.path();
         match sweep.from() {
             Host::Director => {
+                let refused = evidence
+                    .passages(path)
+                    .any(|p| p.probe.tunnel.is_some() && p.unsendable.is_some());
+                let stuck = refused || self.has_passed(ProbeKind::ReturnControl, 0, 0, evidence);
                 let leaves = self.has_passed(ProbeKind::TunnelUdp, path, 0, evidence)
                     || self.has_passed(ProbeKind::Reflect, path, 0, evidence);
-                leaves && !self.is_proven(Hop::DirectorToRealserver, path, evidence)
+                (leaves || !stuck) && !self.is_proven(Hop::DirectorToRealserver, path, evidence)
             }
             _ => {
                 !is_there(evidence, Host::Director)
