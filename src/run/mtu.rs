@@ -27,11 +27,9 @@ const TRIES: usize = 3;
 const MOST: usize = 20;
 /// Between tries of a size for which no answer is waited.
 const PACE: Duration = Duration::from_millis(100);
-/// How long answers are waited for between tries; those that are late count all the same.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long an answer takes while none was seen.
 const UNKNOWN: Duration = Duration::from_millis(500);
-/// What an answer may take beyond two round trips.
+/// What an answer may take beyond the slowest.
 const SLACK: Duration = Duration::from_millis(50);
 /// How many answers the real server gives at once, at least; then one a second (`icmp_ratelimit`).
 const BURST: f64 = 4.0;
@@ -84,12 +82,12 @@ impl Search {
             return None;
         }
         let trip = if trip.is_zero() { UNKNOWN } else { trip };
-        let wait = trip * 2 + SLACK;
         Some(match self.awaited {
             Awaited::Nothing(begin) => begin,
-            // Of a healthy path, nothing more is sent before the answer is due.
-            Awaited::First(sent) => sent + wait,
-            Awaited::Answers(sent) => sent + wait.min(LONGEST_WAIT),
+            // Of a healthy path, nothing more is sent before the answer is long due.
+            Awaited::First(sent) => sent + trip * 2 + SLACK,
+            // Late ones count all the same.
+            Awaited::Answers(sent) => sent + trip + SLACK * 2,
         })
     }
 

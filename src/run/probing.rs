@@ -1,6 +1,7 @@
 //! Which probe to send when: each kind is tried until its itinerary is complete, or six times.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ pub(super) struct Probing {
     slowest: Duration,
     /// The slowest answer to what goes the way of the searches' packets, which no kernel repeats.
     trip: Duration,
+    measured: BTreeSet<ProbeId>,
     proven: Vec<bool>,
     proven_at: Option<Mono>,
     settled: bool,
@@ -127,6 +129,7 @@ impl Probing {
             next: BTreeMap::new(),
             slowest: Duration::ZERO,
             trip: Duration::ZERO,
+            measured: BTreeSet::new(),
             proven: vec![false; plan.paths.len()],
             proven_at: None,
             settled: false,
@@ -283,7 +286,9 @@ impl Probing {
                 if !id.kind.opens(probe.flow.protocol) || took < SYN_ACK_AGAIN {
                     self.slowest = self.slowest.max(took);
                 }
-                if matches!(id.kind, ProbeKind::Reflect | ProbeKind::Mtu) {
+                // What other hosts have to say of it comes later.
+                let is_new = self.measured.insert(id);
+                if is_new && matches!(id.kind, ProbeKind::Reflect | ProbeKind::Mtu) {
                     self.trip = self.trip.max(took);
                 }
             }
@@ -524,9 +529,13 @@ impl Probing {
         let path = sweep.path();
         match sweep.from() {
             Host::Director => {
+                let refused = evidence
+                    .passages(path)
+                    .any(|p| p.probe.tunnel.is_some() && p.unsendable.is_some());
+                let stuck = refused || self.has_passed(ProbeKind::ReturnControl, 0, 0, evidence);
                 let leaves = self.has_passed(ProbeKind::TunnelUdp, path, 0, evidence)
                     || self.has_passed(ProbeKind::Reflect, path, 0, evidence);
-                leaves && !self.is_proven(Hop::DirectorToRealserver, path, evidence)
+                (leaves || !stuck) && !self.is_proven(Hop::DirectorToRealserver, path, evidence)
             }
             _ => {
                 !is_there(evidence, Host::Director)

@@ -264,7 +264,8 @@ pub(super) fn of(code: Code) -> Page {
              each time at the price of the packets that were too long.",
             "A tunnelled probe of the size of the director's route, with DF on both headers, is answered with \
              \"fragmentation needed\" by a router, which names the MTU of its next link. A note if the \
-             segment size in the SYN-ACK keeps clients below it anyway.",
+             segment size in the SYN-ACK keeps clients below it anyway. The probe itself leaves nothing behind: \
+             the kernel notes the error only where IPVS, or an ipip device that is up, knows the packet.",
             &[
                 "director# ip route replace RIP/32 via GATEWAY dev OUTDEV mtu MTU",
                 "rs# iptables -t mangle -A OUTPUT -s VIP -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss MTU-60",
