@@ -86,6 +86,8 @@ pub enum NextHop {
     Blackhole,
     /// They are refused.
     Unreachable,
+    /// They are the host's own.
+    Local,
 }
 
 impl Route {
@@ -121,6 +123,7 @@ impl fmt::Display for Route {
             NextHop::Device(name) => write!(f, "{to}/{prefix} dev {name}")?,
             NextHop::Blackhole => write!(f, "blackhole {to}/{prefix}")?,
             NextHop::Unreachable => write!(f, "unreachable {to}/{prefix}")?,
+            NextHop::Local => write!(f, "local {to}/{prefix} dev lo")?,
         }
         if let Some(source) = self.source {
             write!(f, " src {source}")?;
@@ -149,6 +152,8 @@ pub struct Rule {
     pub port: Option<u16>,
     /// The table to look the packet up in; without one it vanishes.
     pub table: Option<u32>,
+    /// Whether, without a table, its sender is told (ICMP 3/13).
+    pub told: bool,
 }
 
 impl Rule {
@@ -162,6 +167,7 @@ impl Rule {
             protocol: None,
             port: None,
             table: None,
+            told: false,
         }
     }
 
@@ -491,6 +497,10 @@ impl Network {
                 .output_interface(self.index(operation, name)?),
             NextHop::Blackhole => builder.kind(RouteType::BlackHole),
             NextHop::Unreachable => builder.kind(RouteType::Unreachable),
+            NextHop::Local => builder
+                .kind(RouteType::Local)
+                .scope(RouteScope::Host)
+                .output_interface(self.index(operation, "lo")?),
         };
         Ok(builder.build())
     }
@@ -607,6 +617,7 @@ fn rule_message(rule: &Rule) -> RuleMessage {
             attributes.push(RuleAttribute::Table(table));
             RuleAction::ToTable
         }
+        None if rule.told => RuleAction::Prohibit,
         None => RuleAction::Blackhole,
     };
     attributes.push(RuleAttribute::Priority(rule.priority));

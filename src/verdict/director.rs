@@ -143,6 +143,9 @@ fn source(case: &mut Case<'_>) {
         Some(RouteAnswer::Route(route)) => route.source,
         _ => None,
     };
+    if observed.is_none() && foreign::preferred(case, chosen) {
+        return;
+    }
     let Some(source) = observed.map(|(_, source)| source).or(chosen) else {
         return;
     };
@@ -355,8 +358,9 @@ fn forward(case: &mut Case<'_>) {
         }
         return;
     }
-    // A director that is not IPVS has no table to blame while nothing at all of protocol 4 leaves it.
-    match fault.filter(|_| crafted_leave || !absent) {
+    // A director that is not IPVS has no table to blame while nothing at all of protocol 4 leaves it, and none is to
+    // blame that forwards the director's own packets.
+    match fault.filter(|_| own_forwarded.is_none() && (crafted_leave || !absent)) {
         Some((code, summary, fix)) => {
             let mut evidence = Vec::new();
             if let Some(silence) = &silence {
@@ -395,7 +399,7 @@ fn forward(case: &mut Case<'_>) {
                 evidence: vec![cited, silence.evidence[0], own],
             });
         }
-        None if crafted_leave => {
+        None if crafted_leave && !case.is_broken(Hop::DirectorSource) => {
             let Some(silence) = silence else { return };
             let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
             let between = silence.after.map(|after| (after, silence.at));

@@ -35,12 +35,12 @@ pub(super) fn of(code: Code) -> Page {
         mend,
         lab: !matches!(
             code,
-            Code::DirectorFirewallIngress
-                | Code::DirectorNotForwarding
+            Code::DirectorNotForwarding
                 | Code::Loss
                 | Code::NextHopUnreachable
-                | Code::ServiceBoundElsewhere
-                | Code::ServiceSilent
+                | Code::OwnFlowsRewritten
+                | Code::SpoofProtectionMissing
+                | Code::VipAdvertised
         ),
     };
     match code {
