@@ -147,6 +147,32 @@ type Effect = (&'static str, &'static str, Option<(usize, &'static str)>);
 
 const EFFECTS: &[Effect] = &[
     ("client-packets-lost", "none", None),
+    // rd itself refuses the client.
+    ("duplicate-vip", "client.in", None),
+    ("director-firewall-ingress", "director.in", None),
+    (
+        "ipvs-tunnel-type-mismatch",
+        "director.in",
+        Some((0, "eth0  Out IP 192.0.2.2.6080 > 203.0.113.5.6080: UDP")),
+    ),
+    (
+        "source-not-owned",
+        "realserver.in",
+        Some((1, "IP 10.64.9.9 > 203.0.113.5: IP")),
+    ),
+    (
+        "tunnel-rejected",
+        "director.out",
+        Some((
+            0,
+            "IP 10.64.3.2 > 192.0.2.2: ICMP host 203.0.113.5 unreachable",
+        )),
+    ),
+    ("client-address-is-local", "realserver.tunnel", None),
+    ("route-rejects", "realserver.tunnel", None),
+    ("service-bound-elsewhere", "client.in", None),
+    ("service-silent", "realserver.tunnel", None),
+    ("realserver-firewall-egress", "realserver.tunnel", None),
     (
         "vip-not-on-director",
         "director.in",
@@ -226,11 +252,12 @@ const EFFECTS: &[Effect] = &[
 
 /// Faults that leave a connection whole; `what_the_client_answers` and `what_long_packets_meet` are about
 /// them.
-const WHOLE: [&str; 4] = [
+const WHOLE: [&str; 5] = [
     "client-silent",
     "return-path-broken",
     "tunnel-mtu-low",
     "tunnel-mtu-black-hole",
+    "tunnel-open-to-anyone",
 ];
 
 /// Faults that this machine's kernel makes possible or not.

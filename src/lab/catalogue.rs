@@ -9,10 +9,12 @@ use crate::lab::director;
 use crate::lab::director::Broken;
 use crate::lab::fault::Change;
 use crate::lab::service;
+use crate::lab::service::Manner;
 use crate::lab::standin;
 use crate::lab::standin::TUNNEL;
 use crate::lab::topology::CIP;
 use crate::lab::topology::DIP;
+use crate::lab::topology::FORMER;
 use crate::lab::topology::GW;
 use crate::lab::topology::ISP;
 use crate::lab::topology::NOBODY;
@@ -55,6 +57,27 @@ pub const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "duplicate-vip",
+        finding: "duplicate-vip",
+        hop: Hop::ClientToDirector,
+        about: "rd has the VIP, too, which is on-link there, and answers for it itself",
+        needs: Needs::Nothing,
+        changes: &[
+            Change::Address {
+                on: Node::D,
+                device: "eth0",
+                ip: Ipv4Addr::new(192, 0, 2, 3),
+                prefix: 28,
+            },
+            Change::Address {
+                on: Node::Rd,
+                device: "lo",
+                ip: VIP,
+                prefix: 32,
+            },
+        ],
+    },
+    Fault {
         name: "vip-not-on-director",
         finding: "vip-not-on-director",
         hop: Hop::DirectorForward,
@@ -95,6 +118,26 @@ pub const FAULTS: &[Fault] = &[
         changes: &[Change::Director(Broken::NoWeight)],
     },
     Fault {
+        name: director::TUNNEL_TYPE,
+        finding: "ipvs-tunnel-type-mismatch",
+        hop: Hop::DirectorForward,
+        about: "the director encapsulates by GUE",
+        needs: Needs::Nothing,
+        changes: &[Change::Director(Broken::TunnelType)],
+    },
+    Fault {
+        name: "director-firewall-ingress",
+        finding: "director-firewall-ingress",
+        hop: Hop::DirectorForward,
+        about: "d's own rules drop what the client sends to the service",
+        needs: Needs::Nothing,
+        changes: &[Change::Filter {
+            on: Node::D,
+            chain: "chain director_firewall_ingress { type filter hook prerouting priority 0; \
+                    iifname \"eth0\" ip saddr 198.51.100.7 ip daddr 192.0.2.10 tcp dport 80 drop; }",
+        }],
+    },
+    Fault {
         name: "source-is-vip",
         finding: "source-is-vip",
         hop: Hop::DirectorSource,
@@ -119,6 +162,21 @@ pub const FAULTS: &[Fault] = &[
             on: Node::S,
             device: "lo",
             ip: DIP,
+            prefix: 32,
+        }],
+    },
+    Fault {
+        name: "source-not-owned",
+        finding: "source-not-owned",
+        hop: Hop::DirectorSource,
+        about: "d's route to the real server prefers an address that d no longer has",
+        needs: Needs::Nothing,
+        changes: &[Change::StaleSource {
+            on: Node::D,
+            route: Route {
+                source: Some(FORMER),
+                ..Route::via(RIP, 32, RD)
+            },
         }],
     },
     Fault {
@@ -170,7 +228,7 @@ pub const FAULTS: &[Fault] = &[
             rule: Rule {
                 to: Some(RIP),
                 protocol: Some(4),
-                tells: true,
+                told: true,
                 ..RULE
             },
         }],
@@ -246,6 +304,14 @@ pub const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "tunnel-open-to-anyone",
+        finding: "tunnel-open-to-anyone",
+        hop: Hop::Decapsulation,
+        about: "s takes tunnelled packets from anyone (HOWTO Q2); the path works",
+        needs: Needs::Nothing,
+        changes: &[Change::Unprotected],
+    },
+    Fault {
         name: "rp-filter-drops",
         finding: "rp-filter-drops",
         hop: Hop::RealserverAccept,
@@ -284,6 +350,36 @@ pub const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "route-rejects",
+        finding: "route-rejects",
+        hop: Hop::RealserverAccept,
+        about: "a policy rule on s drops what comes out of the tunnel",
+        needs: Needs::Nothing,
+        changes: &[
+            Change::Rule {
+                on: Node::S,
+                rule: Rule {
+                    iif: Some(TUNNEL),
+                    ..RULE
+                },
+            },
+            Change::LocalBehind { on: Node::S },
+        ],
+    },
+    Fault {
+        name: "client-address-is-local",
+        finding: "client-address-is-local",
+        hop: Hop::RealserverAccept,
+        about: "s has the client's address, too",
+        needs: Needs::Nothing,
+        changes: &[Change::Address {
+            on: Node::S,
+            device: "lo",
+            ip: CIP,
+            prefix: 32,
+        }],
+    },
+    Fault {
         name: "realserver-firewall-decapsulated",
         finding: "realserver-firewall-decapsulated",
         hop: Hop::RealserverAccept,
@@ -300,7 +396,23 @@ pub const FAULTS: &[Fault] = &[
         hop: Hop::Service,
         about: "nothing listens on the port",
         needs: Needs::Nothing,
-        changes: &[Change::ServiceStopped],
+        changes: &[Change::Service(Manner::Stopped)],
+    },
+    Fault {
+        name: service::ELSEWHERE,
+        finding: "service-bound-elsewhere",
+        hop: Hop::Service,
+        about: "the service listens on s's own address only",
+        needs: Needs::Nothing,
+        changes: &[Change::Service(Manner::Elsewhere)],
+    },
+    Fault {
+        name: service::FULL,
+        finding: "service-silent",
+        hop: Hop::Service,
+        about: "the service takes no more connections: its queue is full",
+        needs: Needs::Nothing,
+        changes: &[Change::Service(Manner::Full)],
     },
     Fault {
         name: "no-route-to-client",
@@ -312,6 +424,17 @@ pub const FAULTS: &[Fault] = &[
             on: Node::S,
             route: Route::new(CIP, 32, NextHop::Unreachable),
             healthy: None,
+        }],
+    },
+    Fault {
+        name: "realserver-firewall-egress",
+        finding: "realserver-firewall-egress",
+        hop: Hop::RealserverEgress,
+        about: "s's own rules drop what leaves from the VIP",
+        needs: Needs::Nothing,
+        changes: &[Change::Filter {
+            on: Node::S,
+            chain: "chain realserver_firewall_egress { type filter hook output priority 0; ip saddr 192.0.2.10 drop; }",
         }],
     },
     Fault {

@@ -48,6 +48,11 @@ pub(super) const NO_WEIGHT: &str = "ipvs-weight-zero";
 /// The third.
 pub(super) const NOT_TUNNEL: &str = "ipvs-not-tunnel";
 
+/// The fourth.
+pub(super) const TUNNEL_TYPE: &str = "ipvs-tunnel-type-mismatch";
+/// GUE's port (`ipvsadm`'s documentation has it so).
+const GUE_PORT: u16 = 6080;
+
 /// The lab's service, as IPVS names it.
 const SERVICE: IpvsKey = IpvsKey::Address {
     protocol: 6,
@@ -93,7 +98,7 @@ pub(super) fn configure_kernel() -> Result<bool, LabError> {
 const DEVICE: &str = "ipvs0";
 const TABLE: u32 = 80;
 /// The kernel's table of the host's own addresses.
-const LOCAL: u32 = 255;
+pub(super) const LOCAL: u32 = 255;
 
 /// Where the stand-in's lab has the rule for the table `local`, so that others can come before it.
 const LOCAL_BEHIND: Rule = Rule::lookup(100, LOCAL);
@@ -151,6 +156,8 @@ pub(super) enum Broken {
     NoWeight,
     /// Packets are passed on without a tunnel header.
     NotTunnel,
+    /// Packets are encapsulated by GUE.
+    TunnelType,
 }
 
 impl Broken {
@@ -178,6 +185,14 @@ impl Broken {
                     }
                     Broken::NoWeight => {
                         control.edit_destination(&SERVICE, &destination(IpvsMethod::Tunnel, 0))
+                    }
+                    Broken::TunnelType => {
+                        let gue = IpvsDestination {
+                            tunnel_type: 1,
+                            tunnel_port: GUE_PORT,
+                            ..destination(IpvsMethod::Tunnel, 1)
+                        };
+                        control.edit_destination(&SERVICE, &gue)
                     }
                     Broken::NotTunnel => {
                         control.edit_destination(&SERVICE, &destination(IpvsMethod::Route, 1))
@@ -216,7 +231,9 @@ impl Broken {
         match self {
             Broken::VipGone => &[TAKE_ARRIVING],
             Broken::NoService => &[TAKE_ARRIVING, TAKE_OWN, TAKE_RAW],
-            Broken::NoDestination | Broken::NoWeight | Broken::NotTunnel => &[],
+            Broken::NoDestination | Broken::NoWeight | Broken::NotTunnel | Broken::TunnelType => {
+                &[]
+            }
         }
     }
 }
@@ -382,9 +399,11 @@ impl Director {
             to: RIP,
             identification: self.identification,
         };
-        self.tunnel
-            .send(&packet::tunnelled(&header, packet, ends), RIP)
-            .map_err(failed_to_send)
+        let packet = match has(TUNNEL_TYPE) {
+            true => packet::in_udp(packet, ends, GUE_PORT),
+            false => packet::tunnelled(&header, packet, ends),
+        };
+        self.tunnel.send(&packet, RIP).map_err(failed_to_send)
     }
 }
 

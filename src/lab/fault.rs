@@ -14,7 +14,9 @@ use crate::lab::Maker;
 use crate::lab::Node;
 use crate::lab::director;
 use crate::lab::director::Broken;
+use crate::lab::director::LOCAL;
 use crate::lab::service;
+use crate::lab::service::Manner;
 use crate::lab::standin;
 use crate::lab::standin::TUNNEL;
 use crate::lab::state::State;
@@ -23,6 +25,7 @@ use crate::lab::topology::VIP;
 use crate::lab::topology::set;
 use crate::live::netns::Namespace;
 use crate::live::network::Network;
+use crate::live::network::NextHop;
 use crate::live::network::Route;
 use crate::live::network::Rule;
 use crate::plan::Hop;
@@ -34,7 +37,7 @@ pub struct Fault {
     pub name: &'static str,
     /// The finding it should lead to where the director is the kernel's; see [`Fault::finding_by`].
     pub finding: &'static str,
-    /// The hop it breaks.
+    /// The hop it breaks, or concerns: see [`Fault::breaks`].
     pub hop: Hop,
     /// What it does, in a line.
     pub about: &'static str,
@@ -71,14 +74,15 @@ impl Fault {
 
     /// Whether it breaks the hop; else the path works all the same, and the finding is a warning.
     pub fn breaks(&self) -> bool {
-        self.finding != "tunnel-mtu-low"
+        let unprotected = |change: &Change| matches!(change, Change::Unprotected);
+        self.finding != "tunnel-mtu-low" && !self.changes.iter().all(unprotected)
     }
 
     /// Whether it takes the program `nft`.
     pub fn needs_nft(&self) -> bool {
         self.changes
             .iter()
-            .any(|change| matches!(change, Change::Filter { .. }))
+            .any(|change| matches!(change, Change::Filter { .. } | Change::Unprotected))
     }
 }
 
@@ -102,12 +106,15 @@ pub(super) enum Change {
         value: &'static str,
         healthy: &'static str,
     },
-    /// An address of prefix length 32 is added.
+    /// An address is added.
     Address {
         on: Node,
         device: &'static str,
         ip: Ipv4Addr,
+        prefix: u8,
     },
+    /// A route's preferred source is an address that the host had when the route was made, and has no more.
+    StaleSource { on: Node, route: Route },
     /// An address of prefix length 32 is deleted.
     AddressGone {
         on: Node,
@@ -136,8 +143,10 @@ pub(super) enum Change {
     },
     /// The director forwards otherwise.
     Director(Broken),
-    /// The service stops.
-    ServiceStopped,
+    /// The service is otherwise.
+    Service(Manner),
+    /// The rules that let only the director use the tunnel are deleted.
+    Unprotected,
     /// The stand-in for `ipip` acts otherwise, by the fault's name.
     ByName,
 }
@@ -152,8 +161,21 @@ impl Change {
             Change::Setting {
                 on, name, value, ..
             } => set(&enter(state, on)?, on, name, value),
-            Change::Address { on, device, ip } => {
-                Ok(network(state, on)?.add_address(device, ip, 32)?)
+            Change::Address {
+                on,
+                device,
+                ip,
+                prefix,
+            } => Ok(network(state, on)?.add_address(device, ip, prefix)?),
+            Change::StaleSource { on, ref route } => {
+                let mut network = network(state, on)?;
+                let own = route.source.map(|source| Route {
+                    table: LOCAL,
+                    ..Route::new(source, 32, NextHop::Local)
+                });
+                own.iter().try_for_each(|own| network.add_route(own))?;
+                network.add_route(route)?;
+                Ok(own.iter().try_for_each(|own| network.delete_route(own))?)
             }
             Change::AddressGone { on, device, ip } => {
                 Ok(network(state, on)?.delete_address(device, ip, 32)?)
@@ -184,7 +206,11 @@ impl Change {
                 Ok(network(state, on)?.delete_neighbour(device, ip)?)
             }
             Change::Director(broken) => broken.apply(state.director, &enter(state, Node::D)?),
-            Change::ServiceStopped => service_is(state, false),
+            Change::Service(manner) => service_is(state, manner),
+            Change::Unprotected => nft(
+                &enter(state, Node::S)?,
+                format!("add table ip {PROTECTION}\ndelete table ip {PROTECTION}\n"),
+            ),
             Change::ByName => Ok(()),
         }
     }
@@ -203,9 +229,12 @@ impl Change {
             Change::Setting {
                 on, name, healthy, ..
             } => set(&enter(state, on)?, on, name, healthy),
-            Change::Address { on, device, ip } => {
-                Ok(network(state, on)?.delete_address(device, ip, 32)?)
-            }
+            Change::Address {
+                on,
+                device,
+                ip,
+                prefix,
+            } => Ok(network(state, on)?.delete_address(device, ip, prefix)?),
             Change::AddressGone { on, device, ip } => {
                 Ok(network(state, on)?.add_address(device, ip, 32)?)
             }
@@ -245,7 +274,9 @@ impl Change {
                 Ok(network(state, on)?.delete_neighbour(device, ip)?)
             }
             Change::Director(broken) => broken.undo(state.director, &enter(state, Node::D)?),
-            Change::ServiceStopped => service_is(state, true),
+            Change::Service(_) => service_is(state, Manner::Serving),
+            Change::Unprotected => protect(&enter(state, Node::S)?),
+            Change::StaleSource { on, ref route } => Ok(network(state, on)?.delete_route(route)?),
             Change::ByName => Ok(()),
         }
     }
@@ -263,6 +294,22 @@ pub(super) fn check(fault: &Fault, state: &State) -> Result<(), LabError> {
         needs,
         has,
     })
+}
+
+/// The table of nftables that protects the tunnel.
+const PROTECTION: &str = "tunnel_protection";
+
+/// Lets only the director's network and the real server's own use the tunnel on `server`, as LVS-TUN needs it
+/// where rp_filter is 0 (HOWTO Q2). It takes `nft`; without it the tunnel is open to anyone.
+pub(super) fn protect(server: &Namespace) -> Result<(), LabError> {
+    nft(
+        server,
+        format!(
+            "add table ip {PROTECTION}\ndelete table ip {PROTECTION}\ntable ip {PROTECTION} {{\n\
+             chain input {{ type filter hook input priority 0; \
+             ip protocol 4 ip saddr != {{ 192.0.2.0/29, 203.0.113.0/24 }} drop; }}\n}}\n"
+        ),
+    )
 }
 
 /// The table of nftables that all faults' chains are in.
@@ -303,12 +350,13 @@ fn nft(namespace: &Namespace, text: String) -> Result<(), LabError> {
     }
 }
 
-/// Waits until the service on the real server runs, or does not.
-fn service_is(state: &State, listening: bool) -> Result<(), LabError> {
+/// Waits until the service on the real server is so.
+fn service_is(state: &State, manner: Manner) -> Result<(), LabError> {
     let until = Instant::now() + Duration::from_secs(5);
-    while service::is_listening(state.keeper.number, state.threads[&Node::S]) != listening {
+    while service::manner(state.keeper.number, state.threads[&Node::S]) != Some(manner) {
         if Instant::now() > until {
-            return Err(LabError::Service(if listening { "start" } else { "stop" }));
+            let serves = manner == Manner::Serving;
+            return Err(LabError::Service(if serves { "start" } else { "stop" }));
         }
         thread::sleep(Duration::from_millis(10));
     }

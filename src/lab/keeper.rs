@@ -16,6 +16,7 @@ use crate::lab::Maker;
 use crate::lab::Node;
 use crate::lab::director;
 use crate::lab::director::Director;
+use crate::lab::fault;
 use crate::lab::service;
 use crate::lab::standin;
 use crate::lab::standin::TUNNEL;
@@ -97,6 +98,8 @@ fn build(directory: &Directory) -> Result<Kept, LabError> {
             Maker::StandIn
         }
     };
+    // Without `nft` it works all the same, and is open to anyone.
+    let _ = fault::protect(hosts.namespace(Node::S));
     let listener = service::open(hosts.namespace(Node::S))?;
     let thread = hosts.namespace(Node::S).thread();
     let server = Namespace::enter(std::process::id(), thread)?;

@@ -8,6 +8,7 @@ use etherparse::IpNumber;
 use etherparse::Ipv4Header;
 use etherparse::Ipv4HeaderSlice;
 use etherparse::TcpHeaderSlice;
+use etherparse::UdpHeader;
 use etherparse::icmpv4::DestUnreachableHeader;
 
 /// How much of a packet Linux quotes: 576 octets in all (RFC 1812 §4.3.2.3), less the headers before it.
@@ -37,6 +38,20 @@ pub(super) fn tunnelled(inner: &Ipv4HeaderSlice<'_>, packet: &[u8], ends: Ends) 
     outer.dont_fragment = inner.dont_fragment();
     outer.identification = ends.identification;
     [&outer.to_bytes()[..], packet].concat()
+}
+
+/// `inner` in a UDP datagram, GUE of variant 1 (draft-ietf-intarea-gue §4), without a checksum.
+pub(super) fn in_udp(inner: &[u8], ends: Ends, port: u16) -> Vec<u8> {
+    let datagram = inner.len() + UdpHeader::LEN;
+    let mut outer = header(datagram, IpNumber::UDP, ends.from, ends.to);
+    outer.identification = ends.identification;
+    let udp = UdpHeader {
+        source_port: port,
+        destination_port: port,
+        length: u16::try_from(datagram).unwrap_or(u16::MAX),
+        checksum: 0,
+    };
+    [&outer.to_bytes()[..], &udp.to_bytes()[..], inner].concat()
 }
 
 /// Where a tunnelled packet goes, and its identification.

@@ -36,6 +36,8 @@ pub(super) const GW: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub(super) const ISP: Ipv4Addr = Ipv4Addr::new(10, 64, 3, 2);
 /// An address of the real server's network that nobody has.
 pub(super) const NOBODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
+/// An address that the director had once.
+pub(super) const FORMER: Ipv4Addr = Ipv4Addr::new(10, 64, 9, 9);
 /// What a tunnel leaves of 1500 octets.
 pub(super) const TUNNEL_MTU: u32 = 1480;
 

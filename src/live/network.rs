@@ -93,6 +93,8 @@ pub enum NextHop {
     Blackhole,
     /// They are refused.
     Unreachable,
+    /// They are the host's own.
+    Local,
 }
 
 impl Route {
@@ -129,6 +131,7 @@ impl fmt::Display for Route {
             NextHop::Device(name) => write!(f, "{to}/{prefix} dev {name}")?,
             NextHop::Blackhole => write!(f, "blackhole {to}/{prefix}")?,
             NextHop::Unreachable => write!(f, "unreachable {to}/{prefix}")?,
+            NextHop::Local => write!(f, "local {to}/{prefix} dev lo")?,
         }
         if let Some(source) = self.source {
             write!(f, " src {source}")?;
@@ -160,8 +163,8 @@ pub struct Rule {
     pub port: Option<u16>,
     /// The table to look the packet up in; without one it vanishes.
     pub table: Option<u32>,
-    /// Without a table: whether its sender is told that it is prohibited.
-    pub tells: bool,
+    /// Whether, without a table, its sender is told (ICMP 3/13).
+    pub told: bool,
 }
 
 impl Rule {
@@ -175,7 +178,7 @@ impl Rule {
             protocol: None,
             port: None,
             table: None,
-            tells: false,
+            told: false,
         }
     }
 
@@ -505,6 +508,10 @@ impl Network {
                 .output_interface(self.index(operation, name)?),
             NextHop::Blackhole => builder.kind(RouteType::BlackHole),
             NextHop::Unreachable => builder.kind(RouteType::Unreachable),
+            NextHop::Local => builder
+                .kind(RouteType::Local)
+                .scope(RouteScope::Host)
+                .output_interface(self.index(operation, "lo")?),
         };
         let mut message = builder.build();
         if let Some(mtu) = route.mtu {
@@ -626,7 +633,7 @@ fn rule_message(rule: &Rule) -> RuleMessage {
             attributes.push(RuleAttribute::Table(table));
             RuleAction::ToTable
         }
-        None if rule.tells => RuleAction::Prohibit,
+        None if rule.told => RuleAction::Prohibit,
         None => RuleAction::Blackhole,
     };
     attributes.push(RuleAttribute::Priority(rule.priority));

@@ -150,6 +150,9 @@ fn source(case: &mut Case<'_>) {
         Some(RouteAnswer::Route(route)) => route.source,
         _ => None,
     };
+    if observed.is_none() && foreign::preferred(case, chosen) {
+        return;
+    }
     let Some(source) = observed.map(|(_, source)| source).or(chosen) else {
         return;
     };
@@ -403,7 +406,7 @@ fn forward(case: &mut Case<'_>) {
                 evidence: vec![cited, silence.evidence[0], own],
             });
         }
-        None if crafted_leave => {
+        None if crafted_leave && !case.is_broken(Hop::DirectorSource) => {
             let Some(silence) = silence else { return };
             let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
             let between = silence.after.map(|after| (after, silence.at));

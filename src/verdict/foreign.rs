@@ -9,6 +9,7 @@ use crate::evidence::EvidenceId;
 use crate::evidence::Silence;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteKind;
+use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::ProbeKind;
@@ -60,6 +61,60 @@ pub(super) fn judge(case: &mut Case<'_>, observed: Option<(EvidenceId, Ipv4Addr)
                 DIRECTOR,
                 "nft -a list ruleset | grep -nE 'snat|masquerade|saddr set'; iptables-save -t nat -c",
             ),
+        ],
+        evidence,
+    });
+    true
+}
+
+/// The same where nothing left: IPVS sends no packet from an address that the director does not have, and the
+/// route prefers one (`__ip_vs_get_out_rt` of `net/netfilter/ipvs/ip_vs_xmit.c`).
+pub(super) fn preferred(case: &mut Case<'_>, chosen: Option<Ipv4Addr>) -> bool {
+    let Some(source) = chosen.filter(|source| is_foreign(case, *source)) else {
+        return false;
+    };
+    let crafted = case.sightings(&CRAFTED, |item, sighting| {
+        item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
+    });
+    let silence = case
+        .silence(
+            Some(Station::DirectorIn),
+            Station::DirectorOut,
+            &[ProbeKind::Service],
+        )
+        .or_else(|| case.silence(None, Station::DirectorOut, &[ProbeKind::IpvsLoop]));
+    let (Some(left), Some(silence)) = (crafted.first().copied(), silence) else {
+        return false;
+    };
+    let (rip, command) = (case.path.rip, format!("ip route get {}", case.path.rip));
+    let via = case.via(DIRECTOR, rip);
+    let own = case
+        .path
+        .dip
+        .map_or_else(|| "DIP".to_owned(), |dip| dip.to_string());
+    let evidence = vec![
+        case.cite_fact(DIRECTOR, format!("{command}: src {source}"), &command),
+        case.cite_fact(
+            DIRECTOR,
+            format!("{source} is on no device of the director"),
+            format!("ip addr show to {source}"),
+        ),
+        case.cite_silence(&silence),
+        left,
+    ];
+    case.broken(Break {
+        code: Code::SourceNotOwned,
+        hop: Hop::DirectorSource,
+        between: silence.after.map(|after| (after, silence.at)),
+        summary: format!(
+            "the director's route to {rip} prefers the source {source}, which is no address of the director"
+        ),
+        detail: "A route that still prefers an address which is gone: IPVS sends nothing from it. What tunproof \
+                 encapsulates itself leaves."
+            .to_owned(),
+        fix: vec![
+            case.on(DIRECTOR, format!("ip route replace {rip} {via} src {own}")),
+            case.on(DIRECTOR, &command),
         ],
         evidence,
     });

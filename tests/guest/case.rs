@@ -41,7 +41,11 @@ pub(crate) fn cases() -> Vec<Case> {
             cases.push(Case {
                 name: format!("{name}.{vantage}"),
                 connection,
-                exits: exit.split('/').map(|e| e.parse().unwrap()).collect(),
+                exits: exit
+                    .trim_end_matches('w')
+                    .split('/')
+                    .map(|e| e.parse().unwrap())
+                    .collect(),
                 hops: either(hop),
                 codes: either(code),
             });

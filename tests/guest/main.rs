@@ -165,6 +165,7 @@ fn the_director_alone_proves_the_whole_path() {
             name: "director".to_owned(),
             connection: "-",
             exits: vec![0],
+            warns: false,
             hops: Vec::new(),
             codes: Vec::new(),
         };
@@ -184,6 +185,7 @@ fn two_terminals_find_each_others_probes() {
         name: "realserver".to_owned(),
         connection: "-",
         exits: vec![3],
+        warns: false,
         hops: Vec::new(),
         codes: Vec::new(),
     };

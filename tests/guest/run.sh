@@ -41,6 +41,33 @@ schedule() {
     d ipvsadm -A -t $VIP:80 -s rr
     destination -a -i -w 1
 }
+# The director's route prefers an address that it no longer has; it must be its own while the route is made.
+stale_source() {
+    ip -n d -batch - <<END
+route add local $1 dev lo
+route add $RIP via 192.0.2.1 src $1
+route del local $1 dev lo
+END
+}
+# A listener that accepts nothing, its queue full.
+serve_nobody() {
+    cat >/run/nobody.py <<END
+import socket, time
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("0.0.0.0", 80))
+listener.listen(0)
+waiting = socket.create_connection(("$RIP", 80))
+time.sleep(900)
+END
+    busybox nsenter --net=/run/netns/s python3 /run/nobody.py </dev/null >/dev/null 2>&1 &
+    nobody=$!
+    for _ in $(busybox seq 100); do
+        if s ss -Htln 'sport = :80' | busybox awk '$2 > 0 { full = 1 } END { exit !full }'; then break; fi
+        sleep 0.2
+    done
+}
+stop_nobody() { kill -9 $nobody; }
 arp_quiet() {
     conf s all.arp_ignore=1
     conf s all.arp_announce=2
@@ -262,6 +289,7 @@ END
 link set tunl0 up
 route add default via 203.0.113.9
 END
+    protect s2
     ip -n isp route add 203.0.113.8/29 via 10.0.4.2
     ip -n core route add 203.0.113.8/29 via 10.0.3.2
     busybox nsenter --net=/run/netns/s2 busybox httpd -p 0.0.0.0:80 -h /run/www

@@ -68,6 +68,7 @@ link set tunl0 up
 route add default via $GW
 END
     s sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+    protect s
     for host in r1 core rd isp gw; do "$host" sysctl -qw net.ipv4.ip_forward=1; done
     d ipvsadm -R <<END
 -A -t $VIP:80 -s rr
@@ -92,6 +93,19 @@ host() {
         cat
     } | ip -n "$name" -batch -
 }
+
+# rp_filter is 0: the tunnel is for the director alone (HOWTO Q2).
+protect() {
+    "$1" nft -f - <<END
+table ip protection {
+    chain input {
+        type filter hook input priority 0
+        ip protocol 4 ip saddr != $DIP drop
+    }
+}
+END
+}
+unprotect() { "$1" nft delete table ip protection; }
 
 # The service on the real server, on the address named (any by default).
 serve() { s busybox httpd -p "${1:-0.0.0.0}:80" -h /run/www; }

@@ -376,6 +376,9 @@ impl World {
             );
             return;
         }
+        if self.scenario.director.source_by_route {
+            return;
+        }
         // GUE or GRE: not for the tap's filter, and the real server has no port or device for it.
         if self.scenario.server[n].tunnel_type != 0 {
             return;

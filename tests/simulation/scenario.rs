@@ -87,6 +87,8 @@ impl Default for Network {
 pub(crate) struct Director {
     /// The outer source that its kernel chooses.
     pub(crate) outer_source: Ipv4Addr,
+    /// Whether a route prefers that source, from which IPVS sends nothing unless it is the director's own.
+    pub(crate) source_by_route: bool,
     /// Addresses that it has besides the DIP.
     pub(crate) addresses: Vec<Ipv4Addr>,
     /// The VIP is on-link on eth0.
@@ -115,6 +117,7 @@ impl Default for Director {
     fn default() -> Director {
         Director {
             outer_source: super::DIP,
+            source_by_route: false,
             addresses: Vec::new(),
             vip_on_link: false,
             vip_claimed_by: Vec::new(),
