@@ -8,6 +8,8 @@ mod bench;
 mod life;
 #[path = "lab/matrix.rs"]
 mod matrix;
+#[path = "lab/together.rs"]
+mod together;
 
 use std::env;
 use std::io::Read;

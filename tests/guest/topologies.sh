@@ -5,6 +5,7 @@ uplink=eth0 paths=
 
 # Director and real server on tagged devices, each with its router.
 vlan_up() {
+    local end
     for end in "rd eth1 192.0.2.1/29" "d eth0 $DIP/29" "gw eth1 $GW/29" "s eth0 $RIP/29"; do
         set -- $end
         ip -n "$1" -batch - <<END
@@ -18,6 +19,7 @@ END
     gateways
 }
 vlan_down() {
+    local end
     for end in "rd eth1 192.0.2.1/29" "d eth0 $DIP/29" "gw eth1 $GW/29" "s eth0 $RIP/29"; do
         set -- $end
         ip -n "$1" -batch - <<END
@@ -39,6 +41,7 @@ gateways() {
 RIP2=203.0.113.13
 s2() { busybox nsenter --net=/run/netns/s2 "$@"; }
 two_up() {
+    local vantage
     ip -batch - <<END
 netns add s2
 link add eth2 netns gw type veth peer name eth0 netns s2
@@ -77,6 +80,7 @@ stop_second() {
 # A second VIP with another port, and the first VIP on that port, too.
 VIP2=192.0.2.11
 services_up() {
+    local vantage
     ip -n core route add $VIP2/32 via 10.0.2.2
     ip -n rd route add $VIP2/32 via $DIP
     ip -n d address add $VIP2/32 dev lo
