@@ -27,7 +27,7 @@ use table::Outcome;
 use table::Row;
 
 /// How many labs are up at a time: a run is mostly waiting.
-const LABS: usize = 16;
+const LABS: usize = 14;
 
 /// Instead of an exit status: what `lab break` says of the fault is expected.
 const BY_CATALOGUE: &str = "by the catalogue";
