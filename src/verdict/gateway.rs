@@ -225,6 +225,7 @@ fn past_the_director(case: &Case<'_>) -> Vec<EvidenceId> {
     let vip = case.path.vip;
     let arrived = case.sightings(&[], |item, sighting| {
         item.station == Some(Station::RealserverIn)
+            && sighting.outer.is_none()
             && sighting.destination == vip
             && matches!(sighting.form, Form::Plain | Form::Rst)
     });

@@ -302,26 +302,28 @@ fn merge(into: &mut toml::Table, altered: &toml::Table) {
 
 /// What is wrong, as blocks of expected and got.
 fn complaint(expected: &Expected, outcome: &Outcome, run: &Run) -> Option<String> {
-    let one_of = |codes: &String| {
-        codes
-            .split('/')
-            .any(|c| outcome.errors.iter().any(|o| o == c))
-    };
-    let named = |error: &String| {
+    let warnings = outcome
+        .warnings
+        .iter()
+        .map(|code| format!("warning {code}"));
+    let warnings: Vec<_> = warnings.collect();
+    let found = || outcome.errors.iter().chain(&warnings);
+    let one_of = |codes: &String| codes.split('/').any(|code| found().any(|one| one == code));
+    let named = |code: &String| {
         let mut all = expected.codes.iter().flat_map(|codes| codes.split('/'));
-        all.any(|code| code == error)
+        all.any(|one| one == code)
     };
     let healthy = expected.exits == [0];
     let right = expected.exits.contains(&outcome.exit)
         && expected.hops.contains(&outcome.hop)
         && expected.codes.iter().all(one_of)
         && outcome.errors.iter().all(named)
-        && (outcome.warnings.is_empty() || !healthy);
+        && (!healthy || warnings.iter().all(named));
     if right {
         return None;
     }
     let mut block = format!(
-        "expected exit {:?}, {:?} first, errors {:?}\ngot      exit {}, {} first, errors {:?}, warnings {:?}\n",
+        "expected exit {:?}, {:?} first, findings {:?}\ngot      exit {}, {} first, errors {:?}, warnings {:?}\n",
         expected.exits,
         expected.hops,
         expected.codes,

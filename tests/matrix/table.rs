@@ -73,6 +73,7 @@ impl Row {
     fn part(&self) -> Part {
         match &self.expected.exits[..] {
             exits if exits.contains(&1) => Part::Fault,
+            _ if !self.expected.codes.is_empty() => Part::Fault,
             [3] => Part::Undecided,
             _ => Part::Trap,
         }
