@@ -350,3 +350,28 @@ impl<'a> Case<'a> {
         format!("{}# {}", self.name(host), command.as_ref())
     }
 }
+
+/// A device's setting as `sysctl` takes it, which reads a dot in a VLAN device's name as a separator otherwise.
+pub(super) fn sysctl(device: &str, setting: &str) -> String {
+    match device.contains('.') {
+        true => format!("net/ipv4/conf/{device}/{setting}"),
+        false => format!("net.ipv4.conf.{device}.{setting}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_with_a_dot_in_its_name_has_settings_that_can_be_typed() {
+        assert_eq!(
+            sysctl("tunl0", "rp_filter"),
+            "net.ipv4.conf.tunl0.rp_filter"
+        );
+        assert_eq!(
+            sysctl("eth0.5", "rp_filter"),
+            "net/ipv4/conf/eth0.5/rp_filter"
+        );
+    }
+}

@@ -16,6 +16,7 @@ use crate::verdict::Finding;
 use crate::verdict::Severity;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::case::sysctl;
 
 /// How many of our own ARP requests must stay unanswered.
 const ARP_TRIES: usize = 3;
@@ -64,7 +65,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
                 ours_vip.len()
             ),
             fix: vec![
-                case.on(server, format!("sysctl -w net.ipv4.conf.{device}.arp_announce=2")),
+                case.on(server, format!("sysctl -w {}=2", sysctl(&device, "arp_announce"))),
             ],
             evidence,
         });
@@ -183,11 +184,11 @@ fn vip_advertised(case: &mut Case<'_>) {
     let fix = vec![
         case.on(
             server,
-            format!("sysctl -w net.ipv4.conf.{device}.arp_announce=2"),
+            format!("sysctl -w {}=2", sysctl(&device, "arp_announce")),
         ),
         case.on(
             server,
-            format!("sysctl -w net.ipv4.conf.{device}.arp_ignore=1"),
+            format!("sysctl -w {}=1", sysctl(&device, "arp_ignore")),
         ),
     ];
     match stolen.first() {
@@ -224,6 +225,7 @@ fn past_the_director(case: &Case<'_>) -> Vec<EvidenceId> {
     let vip = case.path.vip;
     let arrived = case.sightings(&[], |item, sighting| {
         item.station == Some(Station::RealserverIn)
+            && sighting.outer.is_none()
             && sighting.destination == vip
             && matches!(sighting.form, Form::Plain | Form::Rst)
     });

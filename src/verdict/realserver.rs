@@ -14,6 +14,7 @@ use crate::plan::Station;
 use crate::verdict::Code;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
+use crate::verdict::case::sysctl;
 use crate::verdict::forwarded;
 use crate::verdict::gateway;
 use crate::verdict::service;
@@ -170,7 +171,7 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
         fix.push(on("sysctl -w net.ipv4.conf.all.rp_filter=0".to_owned()));
     }
     if own > 0 {
-        fix.push(on(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=0")));
+        fix.push(on(format!("sysctl -w {}=0", sysctl(name, "rp_filter"))));
     }
     let mode = if force == 2 { "loose" } else { "strict" };
     let mut cited = vec![
@@ -178,7 +179,10 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
             format!(
                 "rp_filter: all {all}, {name} {own}; the larger, {force} ({mode}), is in force"
             ),
-            format!("sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.{name}.rp_filter"),
+            format!(
+                "sysctl net.ipv4.conf.all.rp_filter {}",
+                sysctl(name, "rp_filter")
+            ),
         ),
         (format!("{question}: {error}"), question.clone()),
     ];

@@ -7,23 +7,50 @@ use serde_json::Value;
 use tunproof::plan::Hop;
 
 use crate::boot::only;
+use crate::table::Expected;
+use crate::table::Outcome;
+use crate::table::Row;
 
 /// One line of the table, for one choice of vantages.
 pub(crate) struct Case {
+    pub(crate) topology: &'static str,
     pub(crate) name: String,
     /// How far the kernel's own connection gets, by the routers' counters.
     pub(crate) connection: &'static str,
     pub(crate) exits: Vec<i64>,
     /// First broken hop, or `-`; empty where it is not asked.
     pub(crate) hops: Vec<&'static str>,
-    /// One of these must be among the findings; empty where it is not asked.
+    /// All of these must be among the findings, `a/b` either, `a@b` of that real server; empty where it is not asked.
     pub(crate) codes: Vec<&'static str>,
+}
+
+/// The topologies: name, and what it is.
+pub(crate) fn topologies() -> Vec<(&'static str, &'static str)> {
+    let lines = include_str!("cases.txt").lines();
+    lines.filter_map(topology).collect()
+}
+
+fn topology(line: &'static str) -> Option<(&'static str, &'static str)> {
+    let cells: Vec<_> = line
+        .strip_prefix("topology ")?
+        .split(" | ")
+        .map(str::trim)
+        .collect();
+    let [name, _, _, about] = cells[..] else {
+        panic!("{} cells instead of 4: {line}", cells.len());
+    };
+    Some((name, about))
 }
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    let mut now = "";
     for line in include_str!("cases.txt").lines() {
         if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some((name, _)) = topology(line) {
+            now = name;
             continue;
         }
         let cells: Vec<_> = line.split(" | ").map(str::trim).collect();
@@ -39,25 +66,50 @@ pub(crate) fn cases() -> Vec<Case> {
         };
         for vantage in vantages {
             cases.push(Case {
+                topology: now,
                 name: format!("{name}.{vantage}"),
                 connection,
-                exits: exit
-                    .trim_end_matches('w')
-                    .split('/')
-                    .map(|e| e.parse().unwrap())
-                    .collect(),
-                hops: either(hop),
-                codes: either(code),
+                exits: exit.split('/').map(|e| e.parse().unwrap()).collect(),
+                hops: several(hop, '/'),
+                codes: several(code, '+'),
             });
         }
     }
     cases
 }
 
-fn either(cell: &str) -> Vec<&str> {
+fn several(cell: &str, by: char) -> Vec<&str> {
     match cell {
         "-" => Vec::new(),
-        cell => cell.split('/').collect(),
+        cell => cell.split(by).collect(),
+    }
+}
+
+/// The line of the table for the case's result.
+pub(crate) fn row(results: &Path, case: &Case) -> Row {
+    let (fault, vantages) = case.name.split_once('.').unwrap();
+    let codes = |all: bool| -> Vec<_> {
+        let codes = case.codes.iter().filter(|_| all);
+        codes.map(|&code| code.to_owned()).collect()
+    };
+    let report: Value =
+        serde_json::from_str(&read(results, &format!("{}.json", case.name))).unwrap_or_default();
+    Row {
+        topology: case.topology.to_owned(),
+        fault: fault.to_owned(),
+        vantages: match vantages {
+            "with" => "all".to_owned(),
+            "alone" => "director".to_owned(),
+            _ => "no-client".to_owned(),
+        },
+        expected: Expected {
+            exits: case.exits.clone(),
+            hops: case.hops.iter().map(|&hop| hop.to_owned()).collect(),
+            codes: codes(case.exits != [0]),
+            warnings: codes(case.exits == [0]),
+        },
+        as_expected: judge(results, case).is_none(),
+        outcome: Outcome::of(fact(results, &case.name, "exit"), &report),
     }
 }
 
@@ -105,7 +157,8 @@ pub(crate) fn judge(results: &Path, case: &Case) -> Option<String> {
         complaints.push(format!("exit {exit} with verdict {}", report["verdict"]));
     }
     let listed: Vec<_> = hops.iter().filter_map(|hop| hop["id"].as_str()).collect();
-    if listed != Hop::ALL.map(Hop::id) {
+    let in_order = |path: &[&str]| path == Hop::ALL.map(Hop::id);
+    if listed.is_empty() || !listed.chunks(Hop::ALL.len()).all(in_order) {
         complaints.push(format!("the hops' order, {listed:?}"));
     }
     if exit == 0 && hops.iter().any(|hop| hop["verdict"] != "proven") {
@@ -124,9 +177,31 @@ pub(crate) fn judge(results: &Path, case: &Case) -> Option<String> {
     if !case.hops.is_empty() && !case.hops.contains(&broken) {
         complaints.push(format!("the first broken hop, {broken}"));
     }
-    let found = |code: &&str| findings.iter().any(|finding| finding["code"] == **code);
-    if !case.codes.is_empty() && !case.codes.iter().any(found) {
+    let found = |codes: &&str| {
+        let (codes, server) = match codes.split_once('@') {
+            Some((codes, server)) => (codes, Some(server)),
+            None => (*codes, None),
+        };
+        codes.split('/').any(|code| {
+            let is_it = |finding: &&Value| {
+                finding["code"] == code && server.is_none_or(|name| finding["realserver"] == name)
+            };
+            findings.iter().any(|finding| is_it(&finding))
+        })
+    };
+    if !case.codes.iter().all(found) {
         complaints.push("the finding".to_owned());
+    }
+    let paths = report["paths"].as_array().unwrap_or(&empty);
+    for name in case.codes.iter().filter_map(|code| code.split_once('@')) {
+        let is_other = |path: &&Value| path["realserver"] != name.1;
+        if paths
+            .iter()
+            .filter(is_other)
+            .any(|path| path["verdict"] != "proven")
+        {
+            complaints.push("the other real server's path".to_owned());
+        }
     }
     if complaints.is_empty() {
         return None;

@@ -3,10 +3,12 @@
 //! `init.sh` is the guest's first process, `topology.sh` builds the path by plain tools, `run.sh`
 //! drives; what came of each case lies in `target/guest/results` and is judged here. One boot serves all tests.
 //! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host`, `kill`,
-//! `two-servers`, `own-lab` and `unit` are names too.
+//! `own-lab` and `unit` are names too. A full run gives the table `../matrix/guest.md`.
 
 mod boot;
 mod case;
+#[path = "../matrix/table.rs"]
+mod table;
 
 use std::collections::BTreeSet;
 
@@ -24,6 +26,8 @@ use case::judge;
 use case::judge_cause;
 use case::ran;
 use case::read;
+use case::row;
+use case::topologies;
 use case::wanted;
 
 #[test]
@@ -56,6 +60,11 @@ fn each_fault_and_trap_is_what_it_is_meant_to_be() {
             results,
             &format!("build.{lane}"),
             "building the path",
+        ));
+        wrong.extend(blocks_unless_empty(
+            results,
+            &format!("topologies.{lane}"),
+            "setting the topologies up or taking them down",
         ));
         wrong.extend(blocks_unless_empty(
             results,
@@ -162,10 +171,10 @@ fn the_director_alone_proves_the_whole_path() {
     let results = results();
     if wanted(results, "director") {
         let case = Case {
+            topology: "standard",
             name: "director".to_owned(),
             connection: "-",
             exits: vec![0],
-            warns: false,
             hops: Vec::new(),
             codes: Vec::new(),
         };
@@ -182,10 +191,10 @@ fn two_terminals_find_each_others_probes() {
     }
     // Alone, the real server sees no answer to the VIP: nothing broken, not everything proven.
     let case = Case {
+        topology: "standard",
         name: "realserver".to_owned(),
         connection: "-",
         exits: vec![3],
-        warns: false,
         hops: Vec::new(),
         codes: Vec::new(),
     };
@@ -207,39 +216,32 @@ fn two_terminals_find_each_others_probes() {
     none(wrong);
 }
 
+/// Not of a run of some cases only.
 #[test]
 #[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
-fn real_servers_are_proven_side_by_side() {
+fn the_table_is_what_the_run_gave() {
     let results = results();
-    if !wanted(results, "two-servers") {
-        return;
+    let mut head = HEAD.to_owned();
+    for (name, about) in topologies() {
+        head += &format!("| {name} | {about} |\n");
     }
-    let verdicts = |name: &str| {
-        let text = read(results, &format!("{name}.json"));
-        let report: Value = serde_json::from_str(&text).unwrap_or_default();
-        let paths = report["paths"].as_array().cloned().unwrap_or_default();
-        let verdict = |path: &Value| path["verdict"].as_str().unwrap_or_default().to_owned();
-        let verdicts: Vec<_> = paths.iter().map(verdict).collect();
-        (fact(results, name, "exit"), verdicts, paths)
-    };
-    let (exit, both, paths) = verdicts("two-servers");
-    assert_eq!(
-        (exit, both),
-        (0, vec!["proven".into(), "proven".into()]),
-        "{paths:#?}"
-    );
-    let (exit, one, paths) = verdicts("two-servers.one-down");
-    assert_eq!(
-        (exit, one),
-        (1, vec!["proven".into(), "broken".into()]),
-        "{paths:#?}"
-    );
-    let finding = &paths[1]["findings"][0];
-    assert_eq!(
-        (&finding["code"], &finding["hop"]),
-        (&"tunnel-down".into(), &"decapsulation".into())
-    );
+    let rows: Vec<_> = ran(results).iter().map(|case| row(results, case)).collect();
+    let page = table::page(&head, &rows);
+    if boot::only().is_empty() {
+        none(
+            table::compare("guest.md", &page)
+                .err()
+                .into_iter()
+                .collect(),
+        );
+    } else {
+        eprintln!("{page}");
+    }
 }
+
+const HEAD: &str = "# The fault matrix, QEMU guest\n\n\
+    Written by `tests/guest/main.rs` from a run, not by hand; `README.md` beside it says how.\n\n\
+    | topology | what it is |\n| --- | --- |\n";
 
 #[test]
 #[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]

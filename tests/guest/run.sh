@@ -5,6 +5,7 @@
 # TUNPROOF is the binary, ONLY a pattern of case names, LANE the lane; without LANE this is the guest's process 1.
 set -u
 . "$GUEST/topology.sh"
+. "$GUEST/topologies.sh"
 
 if [ -z "${LANE:-}" ]; then
     trap 'sync; busybox poweroff -f; sleep 60' EXIT
@@ -105,7 +106,7 @@ wide() {
 # By their paths, for busybox has a `tc` of its own.
 netem() {
     core "$(command -v tc)" qdisc add dev eth2 root netem "$@"
-    if [ "$1" = loss ]; then isp "$(command -v tc)" qdisc add dev eth0 root netem "$@"; fi
+    if [ "$1" != delay ]; then isp "$(command -v tc)" qdisc add dev eth0 root netem "$@"; fi
 }
 no_netem() {
     core "$(command -v tc)" qdisc del dev eth2 root
@@ -142,7 +143,7 @@ remember() {
     drop_half_open
     neighbours >/run/neighbours.before
     if ! grep -q "^s $GW$" /run/neighbours.before; then
-        ip -n s neigh replace $GW lladdr "$gw_mac" nud reachable dev eth0
+        ip -n s neigh replace $GW lladdr "$gw_mac" nud reachable dev $uplink
         echo "s $GW" >>/run/neighbours.before
     fi
 }
@@ -200,26 +201,43 @@ END
 }
 
 cases() {
-    turn=0
-    grep -v -e '^#' -e '^$' "$GUEST/cases.txt" | while IFS='|' read -r name break mend vantage connection _; do
-        name=${name%% *}
-        vantage=$(echo $vantage)
-        connection=$(echo $connection)
-        wanted "$name" || continue
-        turn=$((turn + 1))
-        [ $((turn % 2)) = "$LANE" ] || continue
-        eval "$break" >/results/$name.break 2>&1
-        case $vantage in both) which="with without" ;; *) which=$vantage ;; esac
-        for vantage in $which; do
-            run "$name.$vantage" "$TUNPROOF" verify "/run/$vantage.toml" --format json
+    grep -v -e '^#' -e '^$' "$GUEST/cases.txt" | {
+        turn=0
+        set_up=:
+        take_down=:
+        undo=:
+        while IFS='|' read -r name break mend vantage connection _; do
+            # A topology is set up for the first of its cases that is wanted.
+            if [ "${name%% *}" = topology ]; then
+                set_up=$break
+                take_down=$mend
+                continue
+            fi
+            name=${name%% *}
+            vantage=$(echo $vantage)
+            connection=$(echo $connection)
+            wanted "$name" || continue
+            turn=$((turn + 1))
+            [ $((turn % 2)) = "$LANE" ] || continue
+            if [ -n "$set_up" ]; then
+                eval "$undo; $set_up" </dev/null
+                undo=$take_down
+                set_up=
+            fi >>/results/topologies.$LANE 2>&1
+            eval "$break" >/results/$name.break 2>&1 </dev/null
+            case $vantage in both) which="with without" ;; *) which=$vantage ;; esac
+            for vantage in $which; do
+                run "$name.$vantage" "$TUNPROOF" verify "/run/$paths$vantage.toml" --format json
+            done
+            case $connection in
+                -) ;;
+                works) connection "2 3 5" >/results/$name.connection </dev/null ;;
+                *) connection 1 >/results/$name.connection </dev/null ;;
+            esac
+            eval "$mend" >>/results/$name.break 2>&1 </dev/null
         done
-        case $connection in
-            -) ;;
-            works) connection "2 3 5" >/results/$name.connection </dev/null ;;
-            *) connection 1 >/results/$name.connection </dev/null ;;
-        esac
-        eval "$mend" >>/results/$name.break 2>&1 </dev/null
-    done
+        eval "$undo" >>/results/topologies.$LANE 2>&1 </dev/null
+    }
 }
 
 # What stopped the packets on a host: the lines of causes.txt whose names begin so, in the lanes named.
@@ -276,36 +294,6 @@ single_hosts() {
     settle /results/realserver.left
 }
 
-# A second real server beside the first: both well, then the second without its tunnel.
-two_servers() {
-    wanted two-servers || return
-    local rip=203.0.113.13
-    ip -batch - <<END
-netns add s2
-link add eth2 netns gw type veth peer name eth0 netns s2
-END
-    host gw "203.0.113.9/29 dev eth2" </dev/null
-    host s2 "$rip/29 dev eth0" "$VIP/32 dev tunl0" <<END
-link set tunl0 up
-route add default via 203.0.113.9
-END
-    protect s2
-    ip -n isp route add 203.0.113.8/29 via 10.0.4.2
-    ip -n core route add 203.0.113.8/29 via 10.0.3.2
-    busybox nsenter --net=/run/netns/s2 busybox httpd -p 0.0.0.0:80 -h /run/www
-    d ipvsadm -a -t $VIP:80 -r $rip -i -w 1
-    {
-        path_file
-        printf 'via = "ip netns exec c"\n[[realserver]]\nname = "rs2"\nip = "%s"\nvia = "ip netns exec s2"\n' $rip
-    } >/run/two.toml
-    run two-servers "$TUNPROOF" verify /run/two.toml --format json
-    ip -n s2 link set tunl0 down
-    run two-servers.one-down "$TUNPROOF" verify /run/two.toml --format json
-    d ipvsadm -d -t $VIP:80 -r $rip
-    ip netns pids s2 | xargs -r kill
-    ip netns del s2
-}
-
 # tunproof's own lab, which takes the kernel's ipip and IPVS where they are.
 own_lab() {
     wanted own-lab || return
@@ -352,12 +340,14 @@ if [ "${ONLY:-}" = goldens ]; then
     [ "$LANE" = 1 ] || . "$GUEST/goldens.sh"
     : >/results/state.$LANE
     : >/results/build.$LANE
+    : >/results/topologies.$LANE
     : >/results/done.$LANE
     exit
 fi
 
 begin=$(centiseconds)
 build >/results/build.$LANE 2>&1
+: >/results/topologies.$LANE
 [ "$(connection "5 5")" = works ] || echo "the healthy path does not work" >>/results/build.$LANE
 for host in d c gw; do $host ping -q -c 1 -W 2 $CIP >/dev/null; done
 gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
@@ -372,7 +362,6 @@ case $LANE in
     0) killings ;;
     1)
         single_hosts
-        two_servers
         own_lab
         units
         ;;

@@ -14,7 +14,7 @@ for tool in awk cat grep sleep sort sync; do
 done
 
 modules() {
-    modprobe -a veth ipip ip_vs ip_vs_rr nf_tables nft_ct nft_masq nft_reject_ipv4 sch_netem tcp_diag
+    modprobe -a veth ipip ip_vs ip_vs_rr nf_tables nft_ct nft_masq nft_reject_ipv4 sch_netem tcp_diag 8021q dummy ip_vs_wlc ip_vs_sh
     sysctl -qw net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.all.rp_filter=0
 }
 
@@ -183,7 +183,7 @@ in_routers() {
 }
 
 # The real server's neighbours, so that ARP is exercised.
-forget() { ip -n s neigh flush dev eth0; }
+forget() { ip -n s neigh flush dev $uplink; }
 
 # Connections of the oracle's own that wait on the real server for a client.
 drop_half_open() {

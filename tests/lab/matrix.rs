@@ -27,7 +27,7 @@ use table::Outcome;
 use table::Row;
 
 /// How many labs are up at a time: a run is mostly waiting.
-const LABS: usize = 16;
+const LABS: usize = 14;
 
 /// Instead of an exit status: what `lab break` says of the fault is expected.
 const BY_CATALOGUE: &str = "by the catalogue";
@@ -105,16 +105,27 @@ fn cases(topology: &Topology, director: Maker) -> Vec<Case<'_>> {
         let expected = |fault: &str| match exit {
             BY_CATALOGUE => {
                 let fault = Fault::named(fault).unwrap_or_else(|| panic!("{fault} is no fault"));
-                Expected {
-                    exits: vec![1],
-                    hops: vec![fault.hop.id().to_owned()],
-                    codes: vec![fault.finding_by(director).to_owned()],
+                let finding = vec![fault.finding_by(director).to_owned()];
+                match fault.breaks() {
+                    true => Expected {
+                        exits: vec![1],
+                        hops: vec![fault.hop.id().to_owned()],
+                        codes: finding,
+                        warnings: Vec::new(),
+                    },
+                    false => Expected {
+                        exits: vec![0],
+                        hops: vec!["-".to_owned()],
+                        codes: Vec::new(),
+                        warnings: finding,
+                    },
                 }
             }
             exit => Expected {
                 exits: exit.split('/').map(|one| one.parse().unwrap()).collect(),
                 hops: hop.split('/').map(str::to_owned).collect(),
                 codes: several(codes, ","),
+                warnings: Vec::new(),
             },
         };
         for fault in faults {
@@ -302,29 +313,32 @@ fn merge(into: &mut toml::Table, altered: &toml::Table) {
 
 /// What is wrong, as blocks of expected and got.
 fn complaint(expected: &Expected, outcome: &Outcome, run: &Run) -> Option<String> {
-    let one_of = |codes: &String| {
-        codes
-            .split('/')
-            .any(|c| outcome.errors.iter().any(|o| o == c))
-    };
-    let named = |error: &String| {
+    let warnings = outcome
+        .warnings
+        .iter()
+        .map(|code| format!("warning {code}"));
+    let warnings: Vec<_> = warnings.collect();
+    let found = || outcome.errors.iter().chain(&warnings);
+    let one_of = |codes: &String| codes.split('/').any(|code| found().any(|one| one == code));
+    let named = |code: &String| {
         let mut all = expected.codes.iter().flat_map(|codes| codes.split('/'));
-        all.any(|code| code == error)
+        all.any(|one| one == code)
     };
     let healthy = expected.exits == [0];
     let right = expected.exits.contains(&outcome.exit)
         && expected.hops.contains(&outcome.hop)
         && expected.codes.iter().all(one_of)
         && outcome.errors.iter().all(named)
-        && (outcome.warnings.is_empty() || !healthy);
+        && (!healthy || warnings.iter().all(named));
     if right {
         return None;
     }
     let mut block = format!(
-        "expected exit {:?}, {:?} first, errors {:?}\ngot      exit {}, {} first, errors {:?}, warnings {:?}\n",
+        "expected exit {:?}, {:?} first, findings {:?}\ngot      exit {}, {} first, errors {:?}, warnings {:?}\n",
         expected.exits,
         expected.hops,
         expected.codes,
+        expected.warnings,
         outcome.exit,
         outcome.hop,
         outcome.errors,

@@ -19,6 +19,8 @@ pub(crate) struct Expected {
     pub(crate) hops: Vec<String>,
     /// The codes of the errors.
     pub(crate) codes: Vec<String>,
+    /// The codes of the warnings, where nothing is broken.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What a case came to.
@@ -73,7 +75,9 @@ impl Row {
     fn part(&self) -> Part {
         match &self.expected.exits[..] {
             exits if exits.contains(&1) => Part::Fault,
+            _ if !self.expected.codes.is_empty() => Part::Fault,
             [3] => Part::Undecided,
+            _ if !self.expected.warnings.is_empty() => Part::Warned,
             _ => Part::Trap,
         }
     }
@@ -121,12 +125,14 @@ impl Row {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Fault,
+    Warned,
     Undecided,
     Trap,
 }
 
-const PARTS: [(Part, &str); 3] = [
+const PARTS: [(Part, &str); 4] = [
     (Part::Fault, "Faults"),
+    (Part::Warned, "It works, and should not stay so"),
     (
         Part::Undecided,
         "Nothing that these vantages could decide: no error",
