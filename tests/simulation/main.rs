@@ -5,6 +5,7 @@
 //! them and shows what was judged; `SEEDS=n` sets how many random networks the property is held against.
 
 mod agent;
+mod draw;
 mod facts;
 mod kernel;
 mod packet;
