@@ -56,6 +56,7 @@ pub struct Evidence {
     hosts: BTreeMap<Host, HostRecord>,
     by_probe: HashMap<ProbeId, Vec<usize>>,
     scheduled: HashMap<ProbeId, usize>,
+    strayed: HashSet<ProbeId>,
     cut_short: Option<&'static str>,
     young: HashSet<ProbeId>,
     expected: HashSet<ProbeId>,
@@ -76,6 +77,7 @@ impl Evidence {
             hosts,
             by_probe: HashMap::new(),
             scheduled: HashMap::new(),
+            strayed: HashSet::new(),
             cut_short: None,
             young: HashSet::new(),
             expected: HashSet::new(),
@@ -127,6 +129,12 @@ impl Evidence {
     /// The path that a probe took: the one that it was sent for, unless IPVS chose another real server.
     pub fn path_of(&self, probe: &Probe) -> usize {
         self.scheduled.get(&probe.id).copied().unwrap_or(probe.path)
+    }
+
+    /// Whether IPVS gave a probe to a real server that is none of the plan's: what becomes of it there says
+    /// nothing of those that are.
+    pub fn has_strayed(&self, probe: &Probe) -> bool {
+        self.strayed.contains(&probe.id) && !self.scheduled.contains_key(&probe.id)
     }
 
     /// What is known of a vantage; `None` if tunproof does not run there.
@@ -269,6 +277,8 @@ impl Evidence {
         };
         if let (true, Some(path)) = (kernels, path) {
             self.scheduled.entry(sighting.probe).or_insert(path);
+        } else if kernels && tunnelled && host == Host::Director {
+            self.strayed.insert(sighting.probe);
         }
     }
 }

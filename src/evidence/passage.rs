@@ -187,7 +187,9 @@ impl Evidence {
     pub fn passages(&self, path: usize) -> impl Iterator<Item = Passage<'_>> {
         self.probes()
             .iter()
-            .filter(move |probe| !probe.is_limited() && self.path_of(probe) == path)
+            .filter(move |probe| {
+                !probe.is_limited() && self.path_of(probe) == path && !self.has_strayed(probe)
+            })
             .map(|probe| self.passage(probe))
     }
 

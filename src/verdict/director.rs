@@ -130,9 +130,13 @@ fn source(case: &mut Case<'_>) {
         });
         return;
     }
-    let encapsulated = case.sightings(&SCHEDULED, |item, sighting| {
-        item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
-    });
+    let encapsulated_at = |station| {
+        case.sightings(&SCHEDULED, |item, sighting| {
+            item.station == Some(station) && sighting.form == Form::Tunnelled
+        })
+    };
+    let mut encapsulated = encapsulated_at(Station::DirectorOut);
+    encapsulated.extend(encapsulated_at(Station::RealserverIn));
     let observed = encapsulated
         .first()
         .and_then(|id| Some((*id, case.sighting(*id)?.outer?.source)));
@@ -276,7 +280,7 @@ fn elsewhere(case: &Case<'_>) -> Vec<EvidenceId> {
         .probes()
         .iter()
         .filter(|probe| SCHEDULED.contains(&probe.id.kind) && probe.path == case.number)
-        .filter(|probe| evidence.path_of(probe) != case.number)
+        .filter(|probe| evidence.path_of(probe) != case.number || evidence.has_strayed(probe))
         .filter_map(|probe| evidence.passage(probe).seen.into_iter().flatten().next())
         .collect()
 }
@@ -405,6 +409,15 @@ fn forward(case: &mut Case<'_>) {
                 fix: case.rules(DIRECTOR),
                 evidence: vec![cited, silence.evidence[0], own],
             });
+        }
+        // They may have gone to one that gets them otherwise.
+        None if let Some(other) = ipvs::untunnelled(case) => {
+            let reason = format!(
+                "none of the packets was tunnelled to {}; IPVS may have given them to {other}, which gets them \
+                 without a tunnel",
+                case.path.rip
+            );
+            case.unproven(Hop::DirectorForward, reason);
         }
         None if crafted_leave && !case.is_broken(Hop::DirectorSource) => {
             let Some(silence) = silence else { return };

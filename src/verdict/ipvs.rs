@@ -1,5 +1,7 @@
 //! What IPVS's table says of a path.
 
+use std::net::Ipv4Addr;
+
 use crate::exchange::Ipvs;
 use crate::exchange::IpvsDestination;
 use crate::exchange::IpvsKey;
@@ -17,7 +19,6 @@ const IPIP: u8 = 0;
 pub(super) fn fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
     let facts = case.facts(DIRECTOR)?;
     let (vip, port, rip) = (case.path.vip, case.path.port, case.path.rip);
-    let number = case.path.protocol.number();
     let flag = match case.path.protocol {
         Protocol::Tcp => "-t",
         Protocol::Udp => "-u",
@@ -38,17 +39,9 @@ pub(super) fn fault(case: &Case<'_>) -> Option<(Code, String, Vec<String>)> {
         }
         Ipvs::Services(services) => services,
     };
-    let takes = |key: &IpvsKey| match key {
-        IpvsKey::Fwmark(_) => true,
-        IpvsKey::Address {
-            protocol,
-            address,
-            port: taken,
-        } => *protocol == number && *address == vip && (*taken == port || *taken == 0),
-    };
     let mut taking = services
         .iter()
-        .filter(|service| takes(&service.key))
+        .filter(|service| takes(case, &service.key))
         .peekable();
     if taking.peek().is_none() {
         let summary = format!("IPVS has no service {vip}:{port}");
@@ -102,6 +95,35 @@ fn tunnel_type(destination: &IpvsDestination) -> String {
         1 => format!("GUE (UDP port {})", destination.tunnel_port),
         2 => "GRE".to_owned(),
         number => format!("tunnel type {number}"),
+    }
+}
+
+/// Another real server of the service that IPVS sends packets to without a tunnel, if there is one.
+pub(super) fn untunnelled(case: &Case<'_>) -> Option<Ipv4Addr> {
+    let Ipvs::Services(services) = &case.facts(DIRECTOR)?.ipvs else {
+        return None;
+    };
+    services
+        .iter()
+        .filter(|service| takes(case, &service.key))
+        .flat_map(|service| &service.destinations)
+        .find(|d| d.address != case.path.rip && d.weight > 0 && d.method != IpvsMethod::Tunnel)
+        .map(|d| d.address)
+}
+
+/// Whether a service takes the path's packets.
+fn takes(case: &Case<'_>, key: &IpvsKey) -> bool {
+    match key {
+        IpvsKey::Fwmark(_) => true,
+        IpvsKey::Address {
+            protocol,
+            address,
+            port,
+        } => {
+            *protocol == case.path.protocol.number()
+                && *address == case.path.vip
+                && (*port == case.path.port || *port == 0)
+        }
     }
 }
 

@@ -393,6 +393,19 @@ fn client_silent(case: &mut Case<'_>) {
     if !answered.is_empty() || silence.probes.len() < ENOUGH {
         return;
     }
+    // A firewall that knows connections drops what the client did not ask for, and real ones work.
+    let asked = &[ProbeKind::Service];
+    let unanswered = case.silence(Some(Station::ClientIn), Station::ClientOut, asked);
+    // One that lets not even its own questions out is another matter.
+    if unanswered.is_none() && case.forbidden(asked).len() < ENOUGH / 2 {
+        let reason = format!(
+            "packets from the VIP arrive at the client {}, which answers none of them: it did not ask for them, \
+             and a firewall that knows connections would do the same",
+            case.path.cip
+        );
+        case.unproven(Hop::ReturnToDirector, reason);
+        return;
+    }
     let evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
     let cip = case.path.cip;
     case.broken(Break {

@@ -80,7 +80,9 @@ fn leg(passage: &Passage<'_>, from: usize, to: usize) -> Option<Leg> {
     // How many ICMP errors a host sends is its own affair.
     let limited = to > from + 1 && matches!(b.form, Form::IcmpError { .. });
     let ends = passage.refused && b.form == Form::Rst;
-    if host(passage, from) == host(passage, to) || limited || ends {
+    // The controls' way is nobody's hop.
+    let aside = b.hops.is_empty();
+    if host(passage, from) == host(passage, to) || limited || ends || aside {
         return None;
     }
     let answer = a.station == Station::ClientOut && b.form != Form::Plain;

@@ -390,12 +390,19 @@ fn rewritten(case: &mut Case<'_>) {
         case.is_proven(Hop::RealserverEgress),
     ) {
         let source = case.sighting(first).map_or(vip, |sighting| sighting.source);
-        for hop in [Hop::RealserverAccept, Hop::Service] {
-            let proof = Proof {
+        // What refuses a packet has accepted it, and is no service.
+        let served = answers.iter().copied().find(|id| {
+            let form = case.sighting(*id).map(|sighting| sighting.form);
+            form == Some(Form::SynAck)
+        });
+        for (hop, shown) in [(Hop::RealserverAccept, Some(first)), (Hop::Service, served)] {
+            let proof = |shown| Proof {
                 seen: false,
-                evidence: vec![first],
+                evidence: vec![shown],
             };
-            case.proofs.entry(hop).or_insert(proof);
+            if let Some(shown) = shown {
+                case.proofs.entry(hop).or_insert_with(|| proof(shown));
+            }
         }
         case.broken(Break {
             code: Code::EgressSourceRewritten,

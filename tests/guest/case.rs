@@ -88,9 +88,9 @@ fn several(cell: &str, by: char) -> Vec<&str> {
 /// The line of the table for the case's result.
 pub(crate) fn row(results: &Path, case: &Case) -> Row {
     let (fault, vantages) = case.name.split_once('.').unwrap();
-    let codes = |all: bool| -> Vec<_> {
-        let codes = case.codes.iter().filter(|_| all);
-        codes.map(|&code| code.to_owned()).collect()
+    let code = |code: &&str| match case.exits == [0] {
+        true => format!("warning {code}"),
+        false => (*code).to_owned(),
     };
     let report: Value =
         serde_json::from_str(&read(results, &format!("{}.json", case.name))).unwrap_or_default();
@@ -105,8 +105,7 @@ pub(crate) fn row(results: &Path, case: &Case) -> Row {
         expected: Expected {
             exits: case.exits.clone(),
             hops: case.hops.iter().map(|&hop| hop.to_owned()).collect(),
-            codes: codes(case.exits != [0]),
-            warnings: codes(case.exits == [0]),
+            codes: case.codes.iter().map(code).collect(),
         },
         as_expected: judge(results, case).is_none(),
         outcome: Outcome::of(fact(results, &case.name, "exit"), &report),

@@ -105,19 +105,17 @@ fn cases(topology: &Topology, director: Maker) -> Vec<Case<'_>> {
         let expected = |fault: &str| match exit {
             BY_CATALOGUE => {
                 let fault = Fault::named(fault).unwrap_or_else(|| panic!("{fault} is no fault"));
-                let finding = vec![fault.finding_by(director).to_owned()];
+                let finding = fault.finding_by(director).to_owned();
                 match fault.breaks() {
                     true => Expected {
                         exits: vec![1],
                         hops: vec![fault.hop.id().to_owned()],
-                        codes: finding,
-                        warnings: Vec::new(),
+                        codes: vec![finding],
                     },
                     false => Expected {
                         exits: vec![0],
                         hops: vec!["-".to_owned()],
-                        codes: Vec::new(),
-                        warnings: finding,
+                        codes: vec![format!("warning {finding}")],
                     },
                 }
             }
@@ -125,7 +123,6 @@ fn cases(topology: &Topology, director: Maker) -> Vec<Case<'_>> {
                 exits: exit.split('/').map(|one| one.parse().unwrap()).collect(),
                 hops: hop.split('/').map(str::to_owned).collect(),
                 codes: several(codes, ","),
-                warnings: Vec::new(),
             },
         };
         for fault in faults {
@@ -338,7 +335,6 @@ fn complaint(expected: &Expected, outcome: &Outcome, run: &Run) -> Option<String
         expected.exits,
         expected.hops,
         expected.codes,
-        expected.warnings,
         outcome.exit,
         outcome.hop,
         outcome.errors,

@@ -185,7 +185,7 @@ impl World {
             Body::Udp { .. } if listens && answers => self.answer(host, packet::udp(here, there)),
             Body::Udp { .. } if listens => {}
             // What a client asked for.
-            Body::Udp { .. } if self.kernel(host).connecting.contains_key(&here.1) => {
+            Body::Udp { .. } if self.expects(host, here.1, there) => {
                 let token = self
                     .kernel(host)
                     .connecting
@@ -209,13 +209,15 @@ impl World {
                     let numbers = (0, sequence.wrapping_add(1));
                     self.answer(host, packet::tcp(here, there, numbers, TcpFlags::RST_ACK));
                 }
-                TcpFlags::SYN_ACK => match self.kernel(host).connecting.remove(&here.1) {
-                    Some(token) => {
+                TcpFlags::SYN_ACK => match self.expects(host, here.1, there) {
+                    true => {
+                        let token = self.kernel(host).connecting.remove(&here.1);
+                        let token = token.expect("a token");
                         let numbers = (acknowledgment, sequence.wrapping_add(1));
                         self.answer(host, packet::tcp(here, there, numbers, TcpFlags(0x10)));
                         self.connected(host, token, here);
                     }
-                    None => {
+                    false => {
                         let numbers = (acknowledgment, 0);
                         self.answer(host, packet::tcp(here, there, numbers, TcpFlags::RST));
                     }
@@ -227,6 +229,11 @@ impl World {
             },
             _ => {}
         }
+    }
+
+    /// Whether a connection attempt from this port waits for the service's answer.
+    fn expects(&self, host: Host, port: u16, from: (Ipv4Addr, u16)) -> bool {
+        from == (VIP, PORT) && self.kernels[&host].connecting.contains_key(&port)
     }
 
     fn connected(&mut self, host: Host, token: u32, local: (Ipv4Addr, u16)) {

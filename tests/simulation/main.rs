@@ -2,9 +2,10 @@
 //! c–r1–core–rd–d and core–isp–gw–s, with kernels as Linux's and faults as found in the field.
 //!
 //! Each file of `tests/scenarios` is a network and the verdicts expected there. `SCENARIO=name` plays one of
-//! them and shows what was judged; `SEEDS=n` sets how many random networks the property is held against.
+//! them and shows what was judged; `SEEDS=n` sets how many random networks the properties are held against, and `FIRST=n` where they begin.
 
 mod agent;
+mod draw;
 mod facts;
 mod kernel;
 mod packet;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tunproof::evidence::Evidence;
+use tunproof::exchange::ConnectOutcome;
 use tunproof::exchange::Mono;
 use tunproof::plan::Host;
 use tunproof::plan::Path;
@@ -10,6 +11,7 @@ use tunproof::plan::Plan;
 use tunproof::plan::Protocol;
 use tunproof::plan::SessionKey;
 use tunproof::run::Engine;
+use tunproof::run::Event;
 use tunproof::run::Limits;
 use tunproof::run::Task;
 use tunproof::verdict::HopVerdict;
@@ -148,7 +150,11 @@ fn plan(scenario: &Scenario, vantages: &[String], seed: u64) -> Plan {
         "udp" => Protocol::Udp,
         other => panic!("no protocol `{other}`"),
     };
-    let servers = 0..scenario.server.len();
+    let servers = 0..scenario
+        .server
+        .iter()
+        .filter(|server| server.declared)
+        .count();
     let mut hosts = Vec::new();
     for vantage in vantages {
         match vantage.as_str() {
@@ -182,4 +188,25 @@ fn plan(scenario: &Scenario, vantages: &[String], seed: u64) -> Plan {
 
 fn mono(world: &World) -> Mono {
     Mono::new(world.now)
+}
+
+/// How many of so many real connections of a client work in this network, if no packet is lost by chance: the
+/// truth, without a word of tunproof's.
+pub(crate) fn connections(scenario: &Scenario, seed: u64, tried: u32) -> usize {
+    let mut scenario = scenario.clone();
+    scenario.impair.clear();
+    scenario.server.truncate(1);
+    scenario.server[0].answers = true;
+    let mut world = World::new(scenario, seed);
+    world.forget(0);
+    for token in 0..tried {
+        world.connect(token, (VIP, PORT), Duration::from_secs(10));
+    }
+    let mut connected = 0;
+    while world.next().is_some() {
+        if let Some(Happening::Said(_, Event::Connected { outcome, .. })) = world.step() {
+            connected += usize::from(matches!(outcome, ConnectOutcome::Connected { .. }));
+        }
+    }
+    connected
 }

@@ -5,21 +5,18 @@ use tunproof::verdict::Finding;
 use tunproof::verdict::HopVerdict;
 use tunproof::verdict::Severity;
 
+use crate::draw::Dice;
+use crate::draw::VANTAGES;
+use crate::draw::disturb as disturb_drawn;
+use crate::draw::fault;
+use crate::draw::healthy;
 use crate::play::Played;
+use crate::play::connections;
 use crate::play::play;
 use crate::scenario::Impair;
 use crate::scenario::Scenario;
 use crate::scenario::Server;
 use crate::world::World;
-
-const VANTAGES: [&[&str]; 6] = [
-    &["director", "realserver", "client"],
-    &["director", "realserver"],
-    &["director"],
-    &["realserver"],
-    &["director", "client"],
-    &["realserver", "client"],
-];
 
 /// Makes the links of a network do their worst, within what the internet does.
 fn worsen(scenario: &mut Scenario, seed: u64) {
@@ -134,7 +131,7 @@ fn bad_weather_hides_faults_and_changes_none() {
     let mut wrong = Vec::new();
     for (name, fair) in crate::scenarios() {
         for run in &fair.run {
-            for seed in 0..seeds(2) {
+            for seed in 0..2 {
                 let mut scenario = fair.clone();
                 worsen(&mut scenario, seed);
                 disturb(&mut scenario, seed);
@@ -186,4 +183,138 @@ fn bad_weather_hides_faults_and_changes_none() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// How many real connections are tried to learn the truth.
+const CONNECTIONS: u32 = 32;
+
+/// Plays `count` random networks from `first` on, each without and with a fault, and returns what is wrong.
+fn counter_examples(seeds: impl IntoIterator<Item = u64>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        wrong.extend(healthy_counter_examples(seed));
+        wrong.extend(faulty_counter_examples(seed));
+    }
+    wrong
+}
+
+fn healthy_counter_examples(seed: u64) -> Vec<String> {
+    let (mut scenario, vantages) = healthy(seed);
+    let mut dice = Dice::new(seed ^ 0xbad);
+    if dice.often(0.3) {
+        disturb_drawn(&mut scenario, &mut dice);
+    }
+    let truth = connections(&scenario, seed, CONNECTIONS);
+    assert_eq!(truth, CONNECTIONS as usize, "{seed}: no healthy network");
+    let played = play(&scenario, &vantages, seed);
+    errors(&played)
+        .into_iter()
+        .map(|error| {
+            let (code, hop, summary) = (error.code, error.hop, &error.summary);
+            format!("{seed} healthy {vantages:?}: {code} ({hop}): {summary}")
+        })
+        .collect()
+}
+
+fn faulty_counter_examples(seed: u64) -> Vec<String> {
+    let (mut scenario, vantages) = healthy(seed);
+    let fault = fault(&mut scenario, seed);
+    let mut dice = Dice::new(seed ^ 0xbad);
+    if dice.often(0.2) {
+        disturb_drawn(&mut scenario, &mut dice);
+    }
+    let truth = connections(&scenario, seed, CONNECTIONS);
+    let name = fault.name;
+    assert!(
+        truth == 0 || fault.some && truth < CONNECTIONS as usize || name == "spoof-filter-some",
+        "{seed} {name}: {truth} connections work"
+    );
+    let played = play(&scenario, &vantages, seed);
+    let mut wrong = Vec::new();
+    for path in &played.judgement.paths {
+        let hit = fault.only.is_none_or(|only| only == path.path);
+        // As long as the gateway's entry is there, packets pass: only the real server's agent deletes it.
+        let stale =
+            fault.broken == [Hop::GatewayArp] && !vantages.iter().any(|v| v == "realserver");
+        let is_broken = |hop| hit && !stale && fault.broken.contains(&hop);
+        let which = format!("{seed} {name} {vantages:?} path {}", path.path);
+        for finding in &path.findings {
+            if finding.severity == Severity::Error && !is_broken(finding.hop) {
+                let (code, hop, summary) = (finding.code, finding.hop, &finding.summary);
+                wrong.push(format!("{which}: {code} ({hop}): {summary}"));
+            }
+        }
+        for hop in &path.hops {
+            if hop.verdict == HopVerdict::Proven && is_broken(hop.hop) && !fault.some {
+                wrong.push(format!("{which}: {} is proven ({:?})", hop.hop, hop.how));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn random_networks_give_no_invented_proof_and_no_false_alarm() {
+    let first: u64 = std::env::var("FIRST").map_or(0, |n| n.parse().expect("a number"));
+    let wrong = counter_examples(first..first + seeds(200));
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test simulation -- --ignored ten_thousand_seeds"]
+fn ten_thousand_seeds() {
+    let halves: Vec<_> = (0..2)
+        .map(|half| std::thread::spawn(move || counter_examples((half..10_000).step_by(2))))
+        .collect();
+    let wrong: Vec<_> = halves
+        .into_iter()
+        .flat_map(|half| half.join().expect("no panic"))
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Plays a healthy path that loses `loss` of all packets each way, and returns how often flows were asked
+/// again, and each word of a partial filter.
+fn lossy(seeds: impl IntoIterator<Item = u64>, loss: f64) -> (usize, Vec<String>) {
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for seed in seeds {
+        let scenario = Scenario {
+            server: vec![Server::default()],
+            impair: vec![Impair {
+                at: "core".to_owned(),
+                loss,
+                ..Impair::default()
+            }],
+            ..Scenario::default()
+        };
+        for vantages in &VANTAGES[..2] {
+            let vantages: Vec<_> = vantages.iter().map(ToString::to_string).collect();
+            let played = play(&scenario, &vantages, seed);
+            asked += usize::from(!played.evidence.flows(0).is_empty());
+            for error in errors(&played) {
+                wrong.push(format!(
+                    "{seed} {vantages:?}: {}: {}",
+                    error.code, error.summary
+                ));
+            }
+        }
+    }
+    (asked, wrong)
+}
+
+#[test]
+fn loss_alone_is_no_partial_filter() {
+    let (asked, wrong) = lossy(0..40, 0.3);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(asked >= 40, "only {asked} of 80 runs asked flows again");
+}
+
+#[test]
+#[ignore = "takes a minute: cargo test --release --test simulation -- --ignored a_thousand_lossy_paths"]
+fn a_thousand_lossy_paths() {
+    for loss in [0.15, 0.3] {
+        let (asked, wrong) = lossy(0..1000, loss);
+        assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+        assert!(asked >= 500, "only {asked} of 2000 runs asked flows again");
+    }
 }

@@ -149,6 +149,8 @@ pub(crate) struct Client {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Server {
+    /// Whether the path file names it; those that it does not name stand last.
+    pub(crate) declared: bool,
     /// Whether IPVS knows it.
     pub(crate) in_ipvs: bool,
     /// `tunnel`, `route` or `masq`.
@@ -197,6 +199,7 @@ pub(crate) struct Server {
 impl Default for Server {
     fn default() -> Server {
         Server {
+            declared: true,
             in_ipvs: true,
             method: "tunnel".to_owned(),
             weight: 1,
