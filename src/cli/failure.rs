@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::suite::Diagnostics;
+use crate::wire::SavefileError;
 
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,14 @@ pub(super) enum Failure {
         code: String,
         nearest: Option<&'static str>,
     },
+    #[error("cannot open the capture `{file}`")]
+    OpenCapture { file: String, source: io::Error },
+    #[error("cannot read the capture `{file}` on")]
+    ReadCapture { file: String, source: io::Error },
+    #[error("cannot read the capture `{file}`")]
+    Capture { file: String, source: SavefileError },
+    #[error("no packet of the capture `{file}` can be looked into: {reason}")]
+    Unreadable { file: String, reason: String },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]
@@ -47,6 +56,26 @@ impl Failure {
             ],
             Failure::NoRoute { to, .. } | Failure::NoSource { to } => {
                 vec![format!("check with `ip route get {to}`")]
+            }
+            Failure::Capture {
+                file,
+                source: SavefileError::Magic(magic),
+            } => match magic >> 16 {
+                0x1f8b => vec![format!("`zcat {file} | tunproof match - …`")],
+                0x28b5 => vec![format!("`zstdcat {file} | tunproof match - …`")],
+                0xfd37 => vec![format!("`xzcat {file} | tunproof match - …`")],
+                0x425a => vec![format!("`bzcat {file} | tunproof match - …`")],
+                _ => vec!["a capture file is what `tcpdump -w FILE` writes".to_owned()],
+            },
+            Failure::Capture {
+                source: SavefileError::Cut { .. },
+                ..
+            } => vec![
+                "stop tcpdump with Ctrl-C before the file is copied, or run it with `-U`"
+                    .to_owned(),
+            ],
+            Failure::Unreadable { .. } => {
+                vec!["capture on an Ethernet device, or with `tcpdump -i any`".to_owned()]
             }
             Failure::UnknownCode { nearest, .. } => {
                 let list = "`tunproof explain` lists all codes".to_owned();

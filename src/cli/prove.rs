@@ -40,6 +40,8 @@ pub(super) enum Ended {
     WithoutAnAgent,
     /// It said what it was asked, and had nothing to judge.
     Said,
+    /// It looked for something, and found nothing.
+    Nothing,
 }
 
 /// The way to a host that is this one.

@@ -1,6 +1,7 @@
 //! `tunproof verify`: the whole proof, from one place.
 
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cli::common::Options;
@@ -49,16 +50,21 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let Arguments { path, options } = arguments;
-    let text = fs::read_to_string(&path).map_err(|source| Failure::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let file = PathFile::parse(&path.display().to_string(), &text).map_err(Failure::PathFile)?;
+    let file = path_file(&path)?;
     let plan = Plan::from_path_file(&file, SessionKey::new(rand::random()));
     if plan.vantages.is_empty() {
         return Err(Failure::NoVantage { path });
     }
     prove::prove(plan, vias(file), &Settings::from(options))
+}
+
+/// Reads a path file.
+pub(super) fn path_file(path: &Path) -> Result<PathFile, Failure> {
+    let text = fs::read_to_string(path).map_err(|source| Failure::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    PathFile::parse(&path.display().to_string(), &text).map_err(Failure::PathFile)
 }
 
 fn vias(file: PathFile) -> Vias {

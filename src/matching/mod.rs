@@ -8,11 +8,14 @@ mod anatomy;
 mod arp;
 mod identify;
 mod matcher;
+mod presumed;
+mod recorded;
 mod sighting;
 mod station;
 
 pub use arp::Arp;
 pub use matcher::Matcher;
+pub use recorded::Recorder;
 pub use sighting::Alteration;
 pub use sighting::Certainty;
 pub use sighting::Outer;
