@@ -4,7 +4,9 @@ use std::error::Error;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::plan::Station;
 use crate::suite::Diagnostics;
 use crate::wire::SavefileError;
 
@@ -40,6 +42,17 @@ pub(super) enum Failure {
     Capture { file: String, source: SavefileError },
     #[error("no packet of the capture `{file}` can be looked into: {reason}")]
     Unreadable { file: String, reason: String },
+    #[error("no capture began in `{file}` within {}", humantime::format_duration(*.limit))]
+    NoCapture { file: String, limit: Duration },
+    #[error("a capture for {station} says nothing new: {host} has a `via`, and a tap of its own")]
+    AlreadyThere { station: Station, host: String },
+    #[error("two captures for {station}")]
+    AddedTwice { station: Station },
+    #[error("a capture for {station} of which real server?")]
+    WhichRealserver {
+        station: Station,
+        names: Vec<String>,
+    },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]
@@ -74,6 +87,21 @@ impl Failure {
                 "stop tcpdump with Ctrl-C before the file is copied, or run it with `-U`"
                     .to_owned(),
             ],
+            Failure::NoCapture { .. } => vec![
+                "run tcpdump with `-U`, which writes the file's header at once, and start it first"
+                    .to_owned(),
+            ],
+            Failure::AlreadyThere { .. } => {
+                vec!["take the `via` out of the path file, or leave the capture away".to_owned()]
+            }
+            Failure::AddedTwice { .. } => vec![
+                "join them first: `mergecap -w both.pcapng ONE OTHER` (wireshark-common)"
+                    .to_owned(),
+            ],
+            Failure::WhichRealserver { station, names } => names
+                .iter()
+                .map(|name| format!("`--add {station}@{name}=FILE`"))
+                .collect(),
             Failure::Unreadable { .. } => {
                 vec!["capture on an Ethernet device, or with `tcpdump -i any`".to_owned()]
             }

@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod prove;
 mod realserver;
+mod recording;
 mod verify;
 
 use failure::Failure;

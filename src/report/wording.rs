@@ -185,10 +185,13 @@ pub(super) fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
                 Some(outer) => (outer.source, outer.destination),
                 None => (sighting.source, sighting.destination),
             };
+            // What was cut off may have no ports, and then no ends of its own.
+            let inner = sighting.flow.map(|_| format!("{flow} {what}"));
+            let inner = inner.unwrap_or_else(|| what.to_owned());
             (
                 Kind::Sighting,
                 format!("{what} in IPIP"),
-                format!("IPIP {source} > {destination} {{ {flow} {what} }}"),
+                format!("IPIP {source} > {destination} {{ {inner} }}"),
             )
         }
         Form::Plain => (Kind::Sighting, what.to_owned(), format!("{flow} {what}")),
