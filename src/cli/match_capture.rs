@@ -28,12 +28,17 @@ use crate::wire::link_frame;
 
 const EXAMPLES: &str = "\
 Examples:
+  tunproof match client.pcap --session 0123456789abcdef0123456789abcdef
+  tunproof match client.pcap --session 0123456789abcdef0123456789abcdef --path path.toml
+      compares the packets' addresses, too, with what was sent
+  zcat client.pcap.gz | tunproof match - --session 0123456789abcdef0123456789abcdef
+  tcpdump -U -i any -w - host 192.0.2.10 | tunproof match - --session 0123456789abcdef0123456789abcdef
+
+A client needs no more than tcpdump:
   client#   tcpdump -i any -w client.pcap host 192.0.2.10
-      before anything is sent; a client needs nothing else, and Ctrl-C ends it
+      before anything is sent; Ctrl-C ends it
   director# tunproof verify path.toml --session 0123456789abcdef0123456789abcdef
-  anywhere$ tunproof match client.pcap --session 0123456789abcdef0123456789abcdef --path path.toml
-  anywhere$ zcat client.pcap.gz | tunproof match - --session 0123456789abcdef0123456789abcdef
-  client#   tcpdump -U -i any -w - host 192.0.2.10 | tunproof match - --session 0123456789abcdef0123456789abcdef
+  anywhere$ tunproof match client.pcap --session 0123456789abcdef0123456789abcdef
 
 A line is a packet: time (UTC), number, interface and direction as far as the file says, probe, what it is.
 With `-i any` a capture says which way its packets went; `host VIP` keeps the routers' ICMP errors to the

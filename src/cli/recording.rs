@@ -376,7 +376,7 @@ impl Follower<'_> {
             let count = match input.read(&mut chunk) {
                 Ok(0) if grows => {
                     self.note(&savefile, |shared| {
-                        shared.begun |= savefile.format().is_some()
+                        shared.begun |= savefile.format().is_some();
                     });
                     if Arc::strong_count(self.shared) == 1 {
                         return Ok(());

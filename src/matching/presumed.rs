@@ -165,7 +165,7 @@ mod tests {
         let owned = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         let changed = owned("source port", &port.to_string(), "4711");
         let by_key = fields(alterations(seen.presumed(&key()), &packet));
-        assert_eq!(by_key, [changed.clone()]);
+        assert_eq!(by_key, std::slice::from_ref(&changed));
         let by_path = fields(alterations(seen.sent_for(&[path(5)], &key()), &packet));
         let address = owned("source address", "192.0.2.10", "100.64.0.9");
         assert_eq!(by_path, [address, changed]);

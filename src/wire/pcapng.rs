@@ -383,3 +383,104 @@ fn text(octets: &[u8]) -> String {
     let text = String::from_utf8_lossy(octets);
     text.trim_end_matches('\0').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::time::Duration;
+
+    use pcap_file::DataLink;
+    use pcap_file::Endianness;
+    use pcap_file::pcapng::PcapNgBlock;
+    use pcap_file::pcapng::PcapNgWriter;
+    use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+    use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+    use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock;
+    use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
+    use pcap_file::pcapng::blocks::interface_description::InterfaceTsResolution;
+    use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsBlock;
+    use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
+    use pcap_file::pcapng::blocks::simple_packet::SimplePacketBlock;
+
+    use super::*;
+    use crate::wire::Savefile;
+
+    /// A file of every block that is read, by another's hand.
+    fn written(endianness: Endianness) -> Vec<u8> {
+        let mut writer = PcapNgWriter::with_endianness(Vec::new(), endianness).unwrap();
+        let interface = |linktype, options| InterfaceDescriptionBlock {
+            linktype,
+            snaplen: 3,
+            options,
+        };
+        let mut write = |block| writer.write_block(&block).map(|_| ()).unwrap();
+        let resolution = |binary, exponent| {
+            let resolution = InterfaceTsResolution::new(binary, exponent).unwrap();
+            InterfaceDescriptionOption::IfTsResol(resolution)
+        };
+        let name = InterfaceDescriptionOption::IfName(Cow::Borrowed("eth0"));
+        let filter = InterfaceDescriptionOption::IfFilter(Cow::Borrowed(b"\0host 192.0.2.10"));
+        write(interface(DataLink::ETHERNET, vec![name, filter]).into_block());
+        let options = vec![
+            resolution(true, 10),
+            InterfaceDescriptionOption::IfTsOffset(-5),
+        ];
+        write(interface(DataLink::RAW, options).into_block());
+        write(interface(DataLink::LINUX_SLL, vec![resolution(false, 9)]).into_block());
+        for (interface_id, nanoseconds, flags) in [
+            (0, 1_000_000_123_000, 0b01),
+            (1, 1_000_500_000_000, 0b10),
+            (2, 1_000_000_000_123, 0b00),
+        ] {
+            let packet = EnhancedPacketBlock {
+                interface_id,
+                timestamp: Duration::from_nanos(nanoseconds),
+                original_len: 9,
+                data: Cow::Borrowed(b"abc"),
+                options: vec![EnhancedPacketOption::Flags(flags)],
+            };
+            write(packet.into_block());
+        }
+        let packet = SimplePacketBlock {
+            original_len: 9,
+            data: Cow::Borrowed(b"abc"),
+        };
+        write(packet.into_block());
+        let statistics = InterfaceStatisticsBlock {
+            interface_id: 0,
+            timestamp: Duration::from_secs(1001),
+            options: vec![
+                InterfaceStatisticsOption::IsbIfDrop(2),
+                InterfaceStatisticsOption::IsbOsDrop(5),
+            ],
+        };
+        write(statistics.into_block());
+        writer.into_inner()
+    }
+
+    #[test]
+    fn every_block_is_read_as_another_program_wrote_it() {
+        for endianness in [Endianness::Little, Endianness::Big] {
+            let mut savefile = Savefile::default();
+            savefile.feed(&written(endianness));
+            let mut rows = Vec::new();
+            while let Some(packet) = savefile.next_packet().unwrap() {
+                assert_eq!((packet.bytes, packet.original_length), (&b"abc"[..], 9));
+                let link_type = packet.interface.link_type.0;
+                rows.push((link_type, packet.time, packet.bound));
+            }
+            assert_eq!(savefile.end(), Ok(()));
+            let expected = [
+                (1, Some(1_000_000_123_000), Some(Bound::In)),
+                (101, Some(1_000_500_000_000), Some(Bound::Out)),
+                (113, Some(1_000_000_000_123), None),
+                (1, None, None),
+            ];
+            assert_eq!(rows, expected);
+            assert_eq!(savefile.dropped(), Some(7));
+            let first = &savefile.interfaces()[0];
+            assert_eq!(first.name.as_deref(), Some("eth0"));
+            assert_eq!(first.filter.as_deref(), Some("host 192.0.2.10"));
+        }
+    }
+}

@@ -279,8 +279,12 @@ impl Savefile {
     /// [`SavefileError::Cut`].
     pub fn end(&self) -> Result<(), SavefileError> {
         let rest = &self.buffer[self.start..];
+        let mut needed = self.needed.max(rest.len() + 1);
         let part = match &self.format {
-            Format::Unknown => Part::FileHeader,
+            Format::Unknown => {
+                needed = FILE_HEADER;
+                Part::FileHeader
+            }
             _ if rest.is_empty() => return Ok(()),
             Format::Pcap { .. } => Part::Packet(self.packets + 1),
             Format::Pcapng(sections) => sections.part(rest, self.packets + 1),
@@ -288,7 +292,7 @@ impl Savefile {
         Err(SavefileError::Cut {
             part,
             offset: self.offset,
-            needed: self.needed.max(rest.len() + 1),
+            needed,
             available: rest.len(),
         })
     }
@@ -298,7 +302,6 @@ impl Savefile {
         let rest = &self.buffer[self.start..];
         match &mut self.format {
             Format::Unknown => {
-                self.needed = FILE_HEADER;
                 let Some(magic) = rest.get(..4) else {
                     return Ok(None);
                 };
