@@ -68,7 +68,9 @@ pub(super) fn prove_with(
     }
     output::check(settings)?;
     recordings.begin(settings.limits.timeout)?;
-    let (mut known, mut had_all) = run(plan, vias, Task::Prove, settings, &mut |_| {})?;
+    let (mut known, mut had_all) = run(plan, vias, Task::Prove, settings, &mut |evidence| {
+        recordings.watch(evidence);
+    })?;
     had_all &= recordings.collect(&mut known.evidence)?;
     Ok(match (report(known, settings)?, had_all) {
         (outcome, true) => Ended::Judged(outcome),

@@ -98,7 +98,11 @@ impl FromStr for Addition {
 
 /// The captures of a run.
 #[derive(Default)]
-pub(super) struct Recordings(Vec<Recording>);
+pub(super) struct Recordings {
+    all: Vec<Recording>,
+    /// Whether the first probe was sent.
+    counting: bool,
+}
 
 struct Recording {
     addition: Addition,
@@ -168,12 +172,15 @@ impl Recordings {
                 addition,
             });
         }
-        Ok(Recordings(recordings))
+        Ok(Recordings {
+            all: recordings,
+            counting: false,
+        })
     }
 
     /// Begins to read every file, and waits until each has its first octets: then its program captures.
     pub(super) fn begin(&mut self, limit: Duration) -> Result<(), Failure> {
-        for recording in &mut self.0 {
+        for recording in &mut self.all {
             let file = &recording.addition.file;
             let folder = file.parent().filter(|folder| *folder != Path::new(""));
             let is_stdin = file.as_os_str() == "-";
@@ -188,14 +195,13 @@ impl Recordings {
         }
         let until = Instant::now() + limit;
         let mut told = false;
-        for recording in self.0.iter().filter(|recording| !recording.is_awaited) {
+        for recording in self.all.iter().filter(|recording| !recording.is_awaited) {
             loop {
                 let mut shared = recording.shared();
                 if let Some(Err(_)) = shared.ended {
                     return shared.ended.take().unwrap_or(Ok(()));
                 }
                 if shared.begun {
-                    shared.counts = true;
                     break;
                 }
                 drop(shared);
@@ -216,9 +222,20 @@ impl Recordings {
         Ok(())
     }
 
+    /// Has packets count from the first probe on: the same key in an earlier run made the same ones.
+    pub(super) fn watch(&mut self, evidence: &Evidence) {
+        if self.counting || evidence.probes().is_empty() {
+            return;
+        }
+        self.counting = true;
+        for recording in self.all.iter().filter(|recording| !recording.is_awaited) {
+            recording.shared().counts = true;
+        }
+    }
+
     /// Adds what was captured to what is known; whether every capture could be read.
     pub(super) fn collect(self, evidence: &mut Evidence) -> Result<bool, Failure> {
-        if self.0.is_empty() {
+        if self.all.is_empty() {
             return Ok(true);
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -227,8 +244,8 @@ impl Recordings {
             .map_err(Failure::Runtime)?;
         runtime.block_on(self.settle()).map_err(Failure::Runtime)?;
         let mut had_all = true;
-        for recording in &self.0 {
-            let others = self.0.iter().filter(|other| other.host == recording.host);
+        for recording in &self.all {
+            let others = self.all.iter().filter(|other| other.host == recording.host);
             let others: Vec<_> = others.map(|other| other.addition.station).collect();
             had_all &= recording.add(&others, evidence);
         }
@@ -242,7 +259,7 @@ impl Recordings {
         let began = Instant::now();
         let mut told = false;
         loop {
-            for recording in self.0.iter().filter(|recording| recording.is_awaited) {
+            for recording in self.all.iter().filter(|recording| recording.is_awaited) {
                 let is_new = !recording.shared().counts;
                 if is_new && recording.addition.file.exists() {
                     recording.shared().counts = true;
@@ -250,7 +267,7 @@ impl Recordings {
                 }
             }
             let open = self
-                .0
+                .all
                 .iter()
                 .filter(|recording| !recording.is_settled(began));
             let open: Vec<_> = open.collect();

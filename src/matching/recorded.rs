@@ -104,3 +104,103 @@ fn ends(frame: &LinkFrame<'_>) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let header = Ipv4::quoted(Octets::new(frame.network)).ok()?;
     Some((header.source(), header.destination()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::craft;
+    use crate::craft::Layer;
+    use crate::matching::station;
+    use crate::plan::Protocol;
+    use crate::wire::LinkType;
+    use crate::wire::RecordedInterface;
+    use crate::wire::link_frame;
+
+    const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const DIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    /// The station at which a packet counts that is in a capture for `named`.
+    fn placed(named: Station, bound: Option<Bound>, ends: (Ipv4Addr, Ipv4Addr)) -> Option<Station> {
+        let recorder = Recorder {
+            station: named,
+            path: Path {
+                realserver: "rs1".to_owned(),
+                vip: VIP,
+                port: 80,
+                protocol: Protocol::Tcp,
+                rip: RIP,
+                dip: Some(DIP),
+                cip: CIP,
+                gateway: None,
+                tunnel: None,
+            },
+            device: "c.pcap".to_owned(),
+        };
+        let bytes = craft::build(&[Layer::Ipv4(craft::Ipv4::new(ends.0, ends.1))])
+            .unwrap()
+            .bytes;
+        let interface = RecordedInterface {
+            link_type: LinkType::RAW,
+            snap_length: 0,
+            name: None,
+            filter: None,
+        };
+        let packet = Recorded {
+            number: 1,
+            offset: 24,
+            interface: &interface,
+            time: Some(1),
+            bound,
+            bytes: &bytes,
+            original_length: 20,
+        };
+        let frame = link_frame(LinkType::RAW, &bytes).unwrap();
+        let capture = recorder.capture(&packet, &frame, None);
+        assert_eq!(
+            (capture.device.as_str(), &capture.bytes),
+            ("c.pcap", &bytes)
+        );
+        station(Host::of(named, 0), &capture, &recorder.path, None)
+    }
+
+    #[test]
+    fn without_a_direction_the_addresses_tell_the_station() {
+        for (named, from, to, expected) in [
+            (Station::ClientIn, VIP, CIP, Station::ClientIn),
+            (Station::ClientIn, CIP, VIP, Station::ClientOut),
+            (Station::ClientOut, RIP, CIP, Station::ClientIn),
+            // The client behind address translation: the user's word.
+            (Station::ClientIn, VIP, ROUTER, Station::ClientIn),
+            (Station::ClientOut, ROUTER, VIP, Station::ClientOut),
+            (Station::DirectorIn, CIP, VIP, Station::DirectorIn),
+            (Station::DirectorIn, DIP, RIP, Station::DirectorOut),
+            (Station::DirectorIn, VIP, DIP, Station::DirectorIn),
+            (Station::DirectorIn, VIP, CIP, Station::DirectorOut),
+            (Station::DirectorOut, ROUTER, DIP, Station::DirectorIn),
+            (Station::RealserverIn, DIP, RIP, Station::RealserverIn),
+            (Station::RealserverIn, VIP, CIP, Station::RealserverOut),
+            (Station::RealserverIn, RIP, CIP, Station::RealserverOut),
+            (
+                Station::RealserverTunnel,
+                CIP,
+                VIP,
+                Station::RealserverTunnel,
+            ),
+        ] {
+            let seen = placed(named, None, (from, to));
+            assert_eq!(seen, Some(expected), "{named} {from} {to}");
+        }
+    }
+
+    #[test]
+    fn what_the_file_says_of_the_direction_goes_first() {
+        let ends = (CIP, VIP);
+        let station = Station::RealserverOut;
+        assert_eq!(placed(station, Some(Bound::Out), ends), Some(station));
+        let arrived = placed(station, Some(Bound::In), ends);
+        assert_eq!(arrived, Some(Station::RealserverIn));
+    }
+}
