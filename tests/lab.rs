@@ -4,6 +4,8 @@
 
 #[path = "lab/bench.rs"]
 mod bench;
+#[path = "lab/capture.rs"]
+mod capture;
 #[path = "lab/life.rs"]
 mod life;
 #[path = "lab/matrix.rs"]

@@ -393,3 +393,49 @@ fn the_kernels_answers_are_recognised() {
     let expected = expected.map(|(probe, form)| (probe.to_owned(), form));
     assert_eq!(seen, expected);
 }
+
+/// A capture file's packets as `number time captured original`.
+fn rows(octets: &[u8]) -> Vec<String> {
+    let mut savefile = wire::Savefile::default();
+    savefile.feed(octets);
+    let mut rows = Vec::new();
+    while let Some(packet) = savefile.next_packet().unwrap() {
+        let time = packet.time.unwrap();
+        rows.push(format!(
+            "{} {}.{:09} {} {}",
+            packet.number,
+            time / 1_000_000_000,
+            time % 1_000_000_000,
+            packet.bytes.len(),
+            packet.original_length
+        ));
+    }
+    assert_eq!(savefile.end(), Ok(()));
+    rows
+}
+
+#[test]
+fn capture_files_are_read_as_tshark_reads_them() {
+    for name in [
+        "captures/ethernet-snap-60.pcap",
+        "captures/sll2.pcap",
+        "captures/raw-big-endian-ns.pcap",
+        "captures/two-interfaces.pcapng",
+        "captures/two-sections.pcapng",
+        "guest-answers.pcap",
+    ] {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/data")
+            .join(name);
+        let fields = "-n -T fields -E separator=/s -e frame.number -e frame.time_epoch -e frame.cap_len \
+                      -e frame.len -r";
+        let arguments: Vec<_> = fields.split_whitespace().chain(file.to_str()).collect();
+        let text = output("tshark", &arguments);
+        let expected: Vec<_> = text.lines().collect();
+        let seen = rows(&fs::read(&file).unwrap());
+        assert!(
+            !seen.is_empty() && seen == expected,
+            "{file:?}\n{seen:#?}\n{expected:#?}"
+        );
+    }
+}

@@ -4,8 +4,11 @@ use std::error::Error;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::plan::Station;
 use crate::suite::Diagnostics;
+use crate::wire::SavefileError;
 
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,25 @@ pub(super) enum Failure {
         code: String,
         nearest: Option<&'static str>,
     },
+    #[error("cannot open the capture `{file}`")]
+    OpenCapture { file: String, source: io::Error },
+    #[error("cannot read the capture `{file}` on")]
+    ReadCapture { file: String, source: io::Error },
+    #[error("cannot read the capture `{file}`")]
+    Capture { file: String, source: SavefileError },
+    #[error("no packet of the capture `{file}` can be looked into: {reason}")]
+    Unreadable { file: String, reason: String },
+    #[error("no capture began in `{file}` within {}", humantime::format_duration(*.limit))]
+    NoCapture { file: String, limit: Duration },
+    #[error("a capture for {station} says nothing new: {host} has a `via`, and a tap of its own")]
+    AlreadyThere { station: Station, host: String },
+    #[error("two captures for {station}")]
+    AddedTwice { station: Station },
+    #[error("a capture for {station} of which real server?")]
+    WhichRealserver {
+        station: Station,
+        names: Vec<String>,
+    },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]
@@ -47,6 +69,41 @@ impl Failure {
             ],
             Failure::NoRoute { to, .. } | Failure::NoSource { to } => {
                 vec![format!("check with `ip route get {to}`")]
+            }
+            Failure::Capture {
+                file,
+                source: SavefileError::Magic(magic),
+            } => match magic >> 16 {
+                0x1f8b => vec![format!("`zcat {file} | tunproof match - …`")],
+                0x28b5 => vec![format!("`zstdcat {file} | tunproof match - …`")],
+                0xfd37 => vec![format!("`xzcat {file} | tunproof match - …`")],
+                0x425a => vec![format!("`bzcat {file} | tunproof match - …`")],
+                _ => vec!["a capture file is what `tcpdump -w FILE` writes".to_owned()],
+            },
+            Failure::Capture {
+                source: SavefileError::Cut { .. },
+                ..
+            } => vec![
+                "stop tcpdump with Ctrl-C before the file is copied, or run it with `-U`"
+                    .to_owned(),
+            ],
+            Failure::NoCapture { .. } => vec![
+                "run tcpdump with `-U`, which writes the file's header at once, and start it first"
+                    .to_owned(),
+            ],
+            Failure::AlreadyThere { .. } => {
+                vec!["take the `via` out of the path file, or leave the capture away".to_owned()]
+            }
+            Failure::AddedTwice { .. } => vec![
+                "join them first: `mergecap -w both.pcapng ONE OTHER` (wireshark-common)"
+                    .to_owned(),
+            ],
+            Failure::WhichRealserver { station, names } => names
+                .iter()
+                .map(|name| format!("`--add {station}@{name}=FILE`"))
+                .collect(),
+            Failure::Unreadable { .. } => {
+                vec!["capture on an Ethernet device, or with `tcpdump -i any`".to_owned()]
             }
             Failure::UnknownCode { nearest, .. } => {
                 let list = "`tunproof explain` lists all codes".to_owned();

@@ -14,10 +14,12 @@ mod explain;
 mod failure;
 mod lab;
 mod listen;
+mod match_capture;
 mod output;
 mod progress;
 mod prove;
 mod realserver;
+mod recording;
 mod verify;
 
 use failure::Failure;
@@ -60,6 +62,8 @@ enum Command {
     Realserver(realserver::Arguments),
     /// Report the arrivals of another terminal's probes, on the director or the client
     Listen(listen::Arguments),
+    /// Find a session's probes in a capture file that tcpdump or Wireshark wrote
+    Match(match_capture::Arguments),
     /// Say what a finding means, how it is shown, and how to mend it
     Explain(explain::Arguments),
     /// Build the whole path on this machine, in network namespaces, and break it
@@ -83,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Director(arguments) => director::main(arguments),
         Command::Realserver(arguments) => realserver::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
+        Command::Match(arguments) => match_capture::main(arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Agent(arguments) => return agent::main(&arguments),
@@ -93,13 +98,14 @@ pub fn main() -> ExitCode {
     status(&result)
 }
 
-/// 0: every hop proven; 1: one broken; 2: could not run; 3: nothing broken, not all proven.
+/// 0: every hop proven; 1: one broken; 2: could not run; 3: nothing broken, not all proven. What proves nothing:
+/// 0: done, 3: nothing found.
 fn status(result: &Result<Ended, Failure>) -> ExitCode {
     use crate::verdict::Outcome;
     ExitCode::from(match result {
         Err(_) | Ok(Ended::WithoutAnAgent) => 2,
         Ok(Ended::Judged(Outcome::Broken)) => 1,
-        Ok(Ended::Judged(Outcome::Unproven)) => 3,
+        Ok(Ended::Judged(Outcome::Unproven) | Ended::Nothing) => 3,
         Ok(Ended::Judged(Outcome::Proven) | Ended::Said) => 0,
     })
 }

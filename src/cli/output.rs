@@ -53,7 +53,12 @@ pub(super) fn write_report(report: &Report, settings: &Settings) -> Result<(), F
 
 /// Prints text, with colour only to a terminal that wants it.
 pub(super) fn say(text: &str, settings: &Settings) -> Result<(), Failure> {
-    match &settings.output {
+    write(text, settings.output.as_deref())
+}
+
+/// Writes text to a file, or to stdout.
+pub(super) fn write(text: &str, file: Option<&Path>) -> Result<(), Failure> {
+    match file {
         None => print(text),
         Some(path) => {
             let plain = anstream::adapter::strip_str(text).to_string();

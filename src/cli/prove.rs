@@ -11,6 +11,7 @@ use crate::cli::dry_run;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::progress::ProgressLine;
+use crate::cli::recording::Recordings;
 use crate::evidence::Evidence;
 use crate::exchange::Unread;
 use crate::live::clock;
@@ -41,6 +42,8 @@ pub(super) enum Ended {
     WithoutAnAgent,
     /// It said what it was asked, and had nothing to judge.
     Said,
+    /// It looked for something, and found nothing.
+    Nothing,
 }
 
 /// The way to a host that is this one.
@@ -50,12 +53,26 @@ pub(super) fn local() -> Vec<String> {
 
 /// Proves a plan and reports.
 pub(super) fn prove(plan: Plan, vias: Vias, settings: &Settings) -> Result<Ended, Failure> {
+    prove_with(plan, vias, Recordings::default(), settings)
+}
+
+/// Proves a plan, with captures of hosts on which tunproof does not run, and reports.
+pub(super) fn prove_with(
+    plan: Plan,
+    vias: Vias,
+    mut recordings: Recordings,
+    settings: &Settings,
+) -> Result<Ended, Failure> {
     if settings.dry_run {
         output::say(&dry_run::text(plan, &vias, settings.limits)?, settings)?;
         return Ok(Ended::Said);
     }
     output::check(settings)?;
-    let (known, had_all) = run(plan, vias, Task::Prove, settings, &mut |_| {})?;
+    recordings.begin(settings.limits.timeout)?;
+    let (mut known, mut had_all) = run(plan, vias, Task::Prove, settings, &mut |evidence| {
+        recordings.watch(evidence);
+    })?;
+    had_all &= recordings.collect(&mut known.evidence)?;
     Ok(match (report(known, settings)?, had_all) {
         (outcome, true) => Ended::Judged(outcome),
         (_, false) => Ended::WithoutAnAgent,

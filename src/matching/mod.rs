@@ -8,12 +8,15 @@ mod anatomy;
 mod arp;
 mod identify;
 mod matcher;
+mod presumed;
+mod recorded;
 mod reply;
 mod sighting;
 mod station;
 
 pub use arp::Arp;
 pub use matcher::Matcher;
+pub use recorded::Recorder;
 pub use reply::reply;
 pub use sighting::Alteration;
 pub use sighting::Certainty;

@@ -7,6 +7,7 @@ mod escape;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod matches;
 mod model;
 mod pcapng;
 mod text;
@@ -17,6 +18,8 @@ pub use dry_run::dry_run;
 pub(crate) use escape::escape;
 pub use explain::contents;
 pub use explain::page;
+pub use matches::Match;
+pub use matches::Matches;
 pub use model::*;
 pub use pcapng::pcapng;
 pub use text::text;

@@ -34,10 +34,16 @@ const COMMENT: u16 = 1;
 
 /// The packets that taps saw, and those sent that no tap saw, in the order of their times.
 pub fn pcapng(evidence: &Evidence, judgement: &Judgement) -> Vec<u8> {
-    let hosts = &evidence.plan().vantages;
+    let mut hosts = evidence.plan().vantages.clone();
+    // A capture file that was added makes its host one.
+    for item in evidence.items() {
+        if !hosts.contains(&item.host) {
+            hosts.push(item.host);
+        }
+    }
     let mut file = Vec::new();
     section_header(&mut file);
-    for host in hosts {
+    for host in &hosts {
         interface(&mut file, &escape(&evidence.plan().host_name(*host)));
     }
     let mut packets: Vec<_> = evidence

@@ -147,7 +147,8 @@ pub fn arrival(evidence: &Evidence, item: &Item) -> Option<String> {
     Some(format!("{clock} {station:<12} {probe:<15} {summary}\n"))
 }
 
-type Parts = (Kind, String, String);
+/// Kind, noun and summary of a [`Wording`].
+pub(super) type Parts = (Kind, String, String);
 
 fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Parts {
     let what = match probe {
@@ -188,7 +189,8 @@ pub(crate) fn described(probe: &Probe) -> String {
     }
 }
 
-fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
+/// A packet of ours as it was seen.
+pub(super) fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
     let flow = match &sighting.flow {
         Some(flow) => ends(flow),
         None => format!("{} > {}", sighting.source, sighting.destination),
@@ -204,10 +206,13 @@ fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
                 Some(outer) => (outer.source, outer.destination),
                 None => (sighting.source, sighting.destination),
             };
+            // What was cut off may have no ports, and then no ends of its own.
+            let inner = sighting.flow.map(|_| format!("{flow} {what}"));
+            let inner = inner.unwrap_or_else(|| what.to_owned());
             (
                 Kind::Sighting,
                 format!("{what} in IPIP"),
-                format!("IPIP {source} > {destination} {{ {flow} {what} }}"),
+                format!("IPIP {source} > {destination} {{ {inner} }}"),
             )
         }
         Form::Plain => (Kind::Sighting, what.to_owned(), format!("{flow} {what}")),
@@ -302,7 +307,7 @@ pub(crate) fn payload(probe: &Probe) -> &'static str {
 }
 
 /// An ICMP error's name, as tcpdump and the RFCs call it (RFC 792, RFC 1812 §5.2.7.1).
-fn icmp_error(icmp_type: u8, code: u8) -> String {
+pub(super) fn icmp_error(icmp_type: u8, code: u8) -> String {
     let name = match (icmp_type, code) {
         (3, 0) => "net unreachable",
         (3, 1) => "host unreachable",

@@ -74,6 +74,18 @@ pub(super) fn note_drop(evidence: &mut Evidence, matcher: &Matcher, host: Host, 
     evidence.append(host, None, time, (Some(id), None), what);
 }
 
+/// Adds a packet of a capture file to what is known, if it is of the session; whether it is.
+///
+/// Only what is there counts: the host gets no tap by it, so its silence says nothing. A file cannot show
+/// that it was written all the time, lost nothing and left nothing out.
+pub fn add_recorded(evidence: &mut Evidence, host: Host, capture: Capture) -> bool {
+    let matcher = Matcher::new(evidence.plan().session);
+    !matches!(
+        note(evidence, &matcher, host, capture, false),
+        Noted::Nothing
+    )
+}
+
 fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<(Arp, usize)> {
     let arp = Arp::read(&capture.bytes)?;
     let (path, station) = match host {

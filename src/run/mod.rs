@@ -13,6 +13,7 @@ mod probing;
 mod queries;
 mod sweep;
 
+pub use arrival::add_recorded;
 pub use command::Command;
 pub use command::Event;
 pub use engine::Engine;
