@@ -85,7 +85,7 @@ impl Sighting {
     fn is_turned(&self) -> bool {
         let answers_a_syn = self.probe.kind.opens(Protocol::Tcp);
         match self.form {
-            Form::SynAck | Form::Refused => true,
+            Form::SynAck | Form::Refused | Form::Reply => true,
             // A SYN's RST comes from the client's end, as the SYN did; a SYN-ACK's from where it went.
             Form::Rst => !answers_a_syn,
             Form::IcmpError { .. } | Form::Plain | Form::Tunnelled | Form::Cleanup => false,

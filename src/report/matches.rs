@@ -242,6 +242,7 @@ impl Match {
                 Form::SynAck => "syn-ack",
                 Form::Rst => "rst",
                 Form::Refused => "refused",
+                Form::Reply => "reply",
                 Form::IcmpError { .. } => "icmp-error",
                 Form::Cleanup => "cleanup",
             },
@@ -281,6 +282,7 @@ fn form_name(form: Form) -> String {
         Form::SynAck => "SYN-ACK".to_owned(),
         Form::Rst => "RST".to_owned(),
         Form::Refused => "RST/ACK".to_owned(),
+        Form::Reply => "answer".to_owned(),
         Form::Cleanup => "closing RST".to_owned(),
         Form::IcmpError {
             icmp_type,
