@@ -12,6 +12,7 @@ use crate::exchange::HostFacts;
 use crate::exchange::Mono;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteQuery;
+use crate::plan::Hop;
 use crate::plan::Path;
 use crate::plan::ProbeKind;
 
@@ -243,15 +244,8 @@ fn arrivals_show(evidence: &Evidence, path: usize) -> bool {
     if !sizes.arrived.is_empty() {
         return true;
     }
-    let telling: &[ProbeKind] = match sizes.is_seen {
-        true => &[
-            ProbeKind::TunnelUdp,
-            ProbeKind::TunnelSyn,
-            ProbeKind::Reflect,
-        ],
-        false => &[ProbeKind::Reflect],
-    };
-    evidence
-        .passages(path)
-        .any(|p| telling.contains(&p.probe.id.kind) && p.furthest() >= Some(1))
+    evidence.passages(path).any(|passage| match sizes.is_seen {
+        true => passage.proves(Hop::DirectorToRealserver).is_some(),
+        false => passage.probe.id.kind == ProbeKind::Reflect && passage.is_complete(),
+    })
 }
