@@ -397,6 +397,38 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_size_and_a_next_hops_mtu_are_told() {
+        let probe = probe_of(ProbeKind::TunnelSyn, 1, Protocol::Tcp);
+        let next = key().cookie(probe.id).wrapping_add(1);
+        let with = |options: &[u8]| {
+            let syn_ack = Tcp {
+                options: options.to_vec(),
+                ..tcp(99, next, TcpFlags::SYN_ACK)
+            };
+            let seen = recognise(&answer(&probe, false, syn_ack)).unwrap();
+            assert_eq!(seen.form, Form::SynAck);
+            seen.maximum_segment_size
+        };
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[1, 1, 2, 4, 0x05, 0x3c, 4, 2]), Some(1340));
+        // Behind an option that cannot be read, none can.
+        assert_eq!(with(&[0x55, 0, 0, 0, 2, 4, 5, 0xb4]), None);
+
+        let probe = probe_of(ProbeKind::Mtu, 1, Protocol::Tcp).with_size(1500);
+        let packet = craft::probe(&probe, &key());
+        assert_eq!(packet.len(), 1500);
+        for (quoted, mtu) in [(28, 1400u16), (548, 576), (48, 0)] {
+            let [high, low] = mtu.to_be_bytes();
+            let mut told = error(3, 4, DIP, &packet[..quoted]);
+            told[26..28].copy_from_slice(&[high, low]);
+            let seen = recognise(&told).unwrap();
+            assert_eq!(seen.next_hop_mtu, (mtu != 0).then_some(mtu));
+            assert_eq!(seen.quoted, Some(quoted as u16));
+            assert_eq!(seen.maximum_segment_size, None);
+        }
+    }
+
+    #[test]
     fn a_probe_that_the_kernel_encapsulated_is_recognised() {
         for probe in probes().filter(|probe| probe.tunnel.is_none()) {
             let packet = encapsulated(DIP, RIP, craft::probe(&probe, &key()));

@@ -12,6 +12,7 @@ use crate::exchange::HostFacts;
 use crate::exchange::Mono;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteQuery;
+use crate::plan::Hop;
 use crate::plan::Path;
 use crate::plan::ProbeKind;
 
@@ -243,15 +244,76 @@ fn arrivals_show(evidence: &Evidence, path: usize) -> bool {
     if !sizes.arrived.is_empty() {
         return true;
     }
-    let telling: &[ProbeKind] = match sizes.is_seen {
-        true => &[
-            ProbeKind::TunnelUdp,
-            ProbeKind::TunnelSyn,
-            ProbeKind::Reflect,
-        ],
-        false => &[ProbeKind::Reflect],
-    };
-    evidence
-        .passages(path)
-        .any(|p| telling.contains(&p.probe.id.kind) && p.furthest() >= Some(1))
+    evidence.passages(path).any(|passage| match sizes.is_seen {
+        true => passage.proves(Hop::DirectorToRealserver).is_some(),
+        false => passage.probe.id.kind == ProbeKind::Reflect && passage.is_complete(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::exchange::Link;
+    use crate::exchange::Route;
+    use crate::exchange::RouteKind;
+    use crate::plan::Protocol;
+
+    #[test]
+    fn the_routes_mtu_is_the_limit_or_else_the_devices() {
+        let rip = Ipv4Addr::new(203, 0, 113, 5);
+        let path = Path {
+            realserver: "rs1".to_owned(),
+            vip: Ipv4Addr::new(192, 0, 2, 10),
+            port: 80,
+            protocol: Protocol::Tcp,
+            rip,
+            dip: None,
+            cip: Ipv4Addr::new(198, 51, 100, 7),
+            gateway: None,
+            tunnel: None,
+        };
+        for (device, route, expected) in [
+            (1500, None, 1500),
+            (1500, Some(1400), 1400),
+            (1500, Some(9000), 1500),
+            (9000, None, 9000),
+            (65_536, None, LONGEST),
+        ] {
+            let link = Link {
+                index: 2,
+                name: "eth0".to_owned(),
+                kind: None,
+                up: true,
+                running: true,
+                loopback: false,
+                noarp: false,
+                mtu: device,
+                mac: None,
+                addresses: Vec::new(),
+                tunnel: None,
+            };
+            let answer = RouteAnswer::Route(Route {
+                kind: RouteKind::Unicast,
+                device: Some("eth0".to_owned()),
+                gateway: None,
+                source: None,
+                table: 254,
+                mtu: route,
+            });
+            let query = RouteQuery {
+                to: rip,
+                from: None,
+                iif: None,
+            };
+            let mut facts = HostFacts {
+                links: vec![link],
+                ..HostFacts::default()
+            };
+            assert_eq!(limit(&facts, &path), None);
+            facts.routes.push((query, answer));
+            assert_eq!(limit(&facts, &path), Some(expected));
+        }
+    }
 }
