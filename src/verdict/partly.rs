@@ -36,7 +36,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
     let server = case.realserver();
     let trace = |flow: Option<&FlowTally>| {
         let to = flow.map_or(0, |flow| flow.port);
-        format!("traceroute -n -s {vip} -U --sport={port} -p {to} {cip}")
+        format!("traceroute -n -T -O syn,ack -s {vip} --sport={port} -p {to} {cip}")
     };
     let fix = vec![
         case.on(server, trace(silent.first())),

@@ -206,7 +206,7 @@ const VIP_SOURCES: Breaks = |scenario, dice| {
 /// Name, what it breaks, and how; those of one real server hit the first.
 const FAULTS: &[(&str, &[Hop], bool, Breaks)] = &[
     ("outer-source-vip", &[Hop::DirectorSource], false, |s, _| {
-        s.director.outer_source = VIP
+        s.director.outer_source = VIP;
     }),
     (
         "outer-source-on-server",
@@ -223,7 +223,7 @@ const FAULTS: &[(&str, &[Hop], bool, Breaks)] = &[
         |s, _| s.director.route = false,
     ),
     ("no-ipvs-service", &[Hop::DirectorForward], false, |s, _| {
-        s.director.service = false
+        s.director.service = false;
     }),
     (
         "no-ipvs-destination",
@@ -232,7 +232,7 @@ const FAULTS: &[(&str, &[Hop], bool, Breaks)] = &[
         |s, _| s.server[0].in_ipvs = false,
     ),
     ("weight-0", &[Hop::DirectorForward], true, |s, _| {
-        s.server[0].weight = 0
+        s.server[0].weight = 0;
     }),
     ("method-route", &[Hop::DirectorForward], true, |s, _| {
         s.server[0].method = "route".to_owned();
@@ -276,10 +276,10 @@ const FAULTS: &[(&str, &[Hop], bool, Breaks)] = &[
         },
     ),
     ("no-ipip", &[Hop::Decapsulation], true, |s, _| {
-        s.server[0].ipip = false
+        s.server[0].ipip = false;
     }),
     ("tunnel-down", &[Hop::Decapsulation], true, |s, _| {
-        s.server[0].tunnel_up = false
+        s.server[0].tunnel_up = false;
     }),
     ("tunnel-remote", &[Hop::Decapsulation], true, |s, _| {
         s.server[0].tunnel_remote = Some(Ipv4Addr::new(192, 0, 2, 99));
@@ -292,7 +292,7 @@ const FAULTS: &[(&str, &[Hop], bool, Breaks)] = &[
         }
     }),
     ("no-vip", &[Hop::RealserverAccept], true, |s, _| {
-        s.server[0].vip_on.clear()
+        s.server[0].vip_on.clear();
     }),
     (
         "server-drops-inner",
@@ -314,7 +314,7 @@ const FAULTS: &[(&str, &[Hop], bool, Breaks)] = &[
         },
     ),
     ("no-service", &[Hop::Service], true, |s, _| {
-        s.server[0].listens = false
+        s.server[0].listens = false;
     }),
     (
         "no-route-to-client",
@@ -407,7 +407,7 @@ const FAULTS: &[(&str, &[Hop], bool, Breaks)] = &[
         },
     ),
     ("client-silent", &[Hop::ReturnToDirector], false, |s, _| {
-        s.client.silent = true
+        s.client.silent = true;
     }),
     (
         "way-to-the-vip-dead",

@@ -616,8 +616,8 @@ pub(super) fn of(code: Code) -> Page {
              do, and the same ports from the real server's own address (without a client vantage, also from \
              the director) get through. Loss would hit every flow.",
             &[
-                "rs# traceroute -n -s VIP -U --sport=SILENT_PORT -p PORT CIP",
-                "rs# traceroute -n -s VIP -U --sport=PASSING_PORT -p PORT CIP",
+                "rs# traceroute -n -T -O syn,ack -s VIP --sport=PORT -p SILENT_PORT CIP",
+                "rs# traceroute -n -T -O syn,ack -s VIP --sport=PORT -p PASSING_PORT CIP",
             ],
         ),
         Code::SourceRewrittenInTransit => page(
