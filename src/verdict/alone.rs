@@ -7,7 +7,9 @@ use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::ProbeKind;
 use crate::plan::Station;
+use crate::verdict::Code;
 use crate::verdict::HopVerdict;
+use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 
 const DIRECTOR: Host = Host::Director;
@@ -209,7 +211,38 @@ pub(super) fn source_is_taken(case: &mut Case<'_>, observed: EvidenceId) {
     case.proofs.entry(Hop::DirectorSource).or_insert(proof);
 }
 
+/// The real server has the DIP itself: whatever the director sends from there dies (HOWTO Q1).
+fn has_dip(case: &mut Case<'_>) {
+    let server = case.realserver();
+    let Some(dip) = case.path.dip else { return };
+    let device = case
+        .facts(server)
+        .and_then(|facts| facts.holds(dip))
+        .map(|link| link.name.clone());
+    let Some(device) = device else { return };
+    let cited = case.cite_fact(
+        server,
+        format!("{dip} is an address of {device}"),
+        format!("ip addr show to {dip}"),
+    );
+    case.broken(Break {
+        code: Code::SourceOnRealserver,
+        hop: Hop::DirectorSource,
+        between: None,
+        summary: format!(
+            "the director's address {dip} is also an address of the real server ({device})"
+        ),
+        detail: format!(
+            "No packet was tunnelled, but the real server would drop any that claims to come from {dip}, which it has \
+             itself on {device}."
+        ),
+        fix: vec![case.on(server, format!("ip addr del {dip} dev {device}"))],
+        evidence: vec![cited],
+    });
+}
+
 fn without_director(case: &mut Case<'_>) {
+    has_dip(case);
     let (vip, cip, rip) = (case.path.vip, case.path.cip, case.path.rip);
     let left = |kinds: &[ProbeKind]| {
         case.sightings(kinds, |item, sighting| {
@@ -227,6 +260,15 @@ fn without_director(case: &mut Case<'_>) {
         let reason = format!(
             "what the real server itself sends from {vip} leaves from {source}: a stateful NAT leaves answers to \
              tunnelled packets alone, any other rewrites them, too; a vantage at `director` would decide"
+        );
+        say(case, Hop::RealserverEgress, &reason);
+    }
+    let forbidden = case.forbidden(&[ProbeKind::SpoofTrace, ProbeKind::SpoofSynack]);
+    if forbidden.len() >= 3 {
+        let reason = format!(
+            "the real server's OUTPUT rules drop what it starts itself from {vip} (EPERM, {} times): they drop answers, \
+             too, unless they spare established connections; a vantage at `director` would decide",
+            forbidden.len()
         );
         say(case, Hop::RealserverEgress, &reason);
     }

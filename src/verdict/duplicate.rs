@@ -140,6 +140,13 @@ fn claims(case: &Case<'_>) -> Vec<Claim> {
         .chain([director])
         .flat_map(|facts| facts.links.iter().filter_map(|link| link.mac))
         .collect();
+    // On the real server's link the director must have answered, too: an address translator between may show
+    // another hardware address for its own.
+    let answers_there = case.evidence.items().iter().any(|item| {
+        matches!(&item.what, What::Arp { arp, .. } if item.host == case.realserver()
+            && arp.sender == case.path.vip
+            && director.links.iter().any(|link| link.mac == Some(arp.sender_mac)))
+    });
     let mut claims: Vec<Claim> = Vec::new();
     for item in case.evidence.items() {
         let What::Arp { arp, capture } = &item.what else {
@@ -156,7 +163,8 @@ fn claims(case: &Case<'_>) -> Vec<Claim> {
             .facts(item.host)
             .and_then(|facts| facts.link(&capture.device))
             .is_some_and(|link| {
-                is_on(link, case.path.vip) && (item.host == DIRECTOR || is_shared(link, director))
+                is_on(link, case.path.vip)
+                    && (item.host == DIRECTOR || answers_there && is_shared(link, director))
             });
         if shared {
             claims.push(Claim {

@@ -6,6 +6,7 @@
 use crate::evidence::EvidenceId;
 use crate::plan::Form;
 use crate::plan::Hop;
+use crate::plan::Host;
 use crate::plan::ProbeKind;
 use crate::plan::Station;
 use crate::verdict::Code;
@@ -15,15 +16,19 @@ use crate::verdict::case::Case;
 
 /// Warns of a tunnel that is open to anyone.
 pub(super) fn judge(case: &mut Case<'_>) {
+    if !client_is_stranger(case) {
+        return;
+    }
     let strangers = answered(case, ProbeKind::OpenTunnel);
     let forged = answered(case, ProbeKind::SpoofTunnel);
     let (vip, rip, cip) = (case.path.vip, case.path.rip, case.path.cip);
     if !strangers.is_empty() {
-        let summary =
-            format!("the real server {rip} takes tunnelled packets from {cip}, as from anyone");
+        let summary = format!(
+            "the real server {rip} takes tunnelled packets from {cip}, which is not its director"
+        );
         let detail = format!(
-            "{cip} is not its director, and put a packet for {vip} into the tunnel, past every firewall between. Only \
-             the director should be able to."
+            "{cip} put a packet for {vip} into the tunnel, past every firewall between, as anyone could who knows {rip}. \
+             Only directors should be able to."
         );
         warn(case, Code::TunnelOpenToAnyone, summary, detail, strangers);
     }
@@ -58,6 +63,13 @@ pub(super) fn judge(case: &mut Case<'_>) {
         detail,
         evidence,
     );
+}
+
+/// Whether the client is neither a director nor the real server, by what is known of them.
+fn client_is_stranger(case: &Case<'_>) -> bool {
+    let cip = case.path.cip;
+    let holds = |host| case.facts(host).is_some_and(|facts| facts.is_local(cip));
+    case.path.dip != Some(cip) && !holds(Host::Director) && !holds(case.realserver())
 }
 
 /// The answers to probes of `kind`, as the real server, the client or the director saw them.

@@ -80,6 +80,21 @@ fn director(scenario: &Scenario, facts: &mut HostFacts) {
     let director = &scenario.director;
     let disc = ("net.ipv4.vs.pmtu_disc".to_owned(), director.pmtu_disc);
     facts.sysctls.extend([disc]);
+    facts.neighbours.push(Neighbour {
+        ip: Ipv4Addr::new(192, 0, 2, 1),
+        device: "eth0".to_owned(),
+        mac: Some([2, 0, 0, 0, 1, 200]),
+        state: 2,
+    });
+    // Real servers of the director's own link.
+    if let Some(octet) = director.realserver_on_link {
+        facts.neighbours.push(Neighbour {
+            ip: rip(0),
+            device: "eth0".to_owned(),
+            mac: Some([2, 0, 0, 0, 1, octet]),
+            state: 2,
+        });
+    }
     let mut eth0 = vec![(Ipv4Addr::new(192, 0, 2, 3), 29)];
     if director.has_dip {
         eth0.push((DIP, 29));

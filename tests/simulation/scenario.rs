@@ -95,6 +95,8 @@ pub(crate) struct Director {
     pub(crate) vip_on_link: bool,
     /// Hosts of its link, by the last octets of their hardware addresses, that claim the VIP.
     pub(crate) vip_claimed_by: Vec<u8>,
+    /// The last octet of the first real server's hardware address, if it is the director's neighbour.
+    pub(crate) realserver_on_link: Option<u8>,
     /// Whether it has the DIP.
     pub(crate) has_dip: bool,
     /// Whether the VIP is an address of its own.
@@ -121,6 +123,7 @@ impl Default for Director {
             addresses: Vec::new(),
             vip_on_link: false,
             vip_claimed_by: Vec::new(),
+            realserver_on_link: None,
             has_dip: true,
             has_vip: true,
             listens: false,
