@@ -26,6 +26,13 @@ pub enum Entry {
     },
     /// A neighbour entry is deleted.
     Forgotten(Neighbour),
+    /// The kernel's drop monitor is turned on, which had this alert mode before.
+    Watching {
+        /// `NET_DM_ALERT_MODE_*`.
+        mode: u8,
+    },
+    /// It was not turned on after all.
+    NotWatching,
     /// Everything is settled.
     Done,
 }
@@ -35,6 +42,7 @@ pub enum Entry {
 pub struct Ledger {
     open: BTreeMap<u32, Transmit>,
     forgotten: Vec<Neighbour>,
+    watching: Option<u8>,
 }
 
 impl Ledger {
@@ -48,6 +56,8 @@ impl Ledger {
                 self.open.remove(&token);
             }
             Entry::Forgotten(neighbour) => self.forgotten.push(neighbour),
+            Entry::Watching { mode } => self.watching = Some(mode),
+            Entry::NotWatching => self.watching = None,
             Entry::Done => *self = Ledger::default(),
         }
     }
@@ -60,6 +70,11 @@ impl Ledger {
     /// Every packet that still has to be sent.
     pub fn cleanups(&self) -> impl Iterator<Item = &Transmit> {
         self.open.values()
+    }
+
+    /// The alert mode to give the kernel's drop monitor back, if it has to be turned off.
+    pub fn watching(&self) -> Option<u8> {
+        self.watching
     }
 
     /// Every neighbour entry that still has to be put back; the first that was there comes last.
@@ -95,7 +110,10 @@ mod tests {
             ledger.cleanups().collect::<Vec<_>>(),
             [&packet(1), &packet(3)]
         );
+        assert_eq!(ledger.watching(), None);
+        ledger.record(Entry::Watching { mode: 0 });
+        assert_eq!(ledger.watching(), Some(0));
         ledger.record(Entry::Done);
-        assert_eq!(ledger.cleanups().count(), 0);
+        assert_eq!((ledger.cleanups().count(), ledger.watching()), (0, None));
     }
 }

@@ -108,6 +108,8 @@ fn answer(command: Command) -> Option<Event> {
         Command::ForgetNeighbour { address, .. } => {
             Event::NeighbourForgotten { address, old: None }
         }
+        Command::Firewall(_) => Event::Firewall(Box::default()),
+        Command::WatchDrops(_) => Event::DropsWatched(None),
         Command::TapStatistics => Event::Statistics(TapStatistics::default()),
         Command::Finish => return None,
     })

@@ -12,6 +12,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::progress::ProgressLine;
 use crate::evidence::Evidence;
+use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::controller;
 use crate::live::vantage;
@@ -129,11 +130,33 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
         mut evidence,
         timing,
     } = known;
+    if settings.verbose {
+        tell_unread(&evidence);
+    }
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
     output::write_report(&report, settings)?;
     output::write_packets(&evidence, &judgement, settings)?;
     Ok(judgement.outcome())
+}
+
+/// What the hosts could not tell: the verdict stands without it.
+fn tell_unread(evidence: &Evidence) {
+    for host in &evidence.plan().vantages {
+        let Some(record) = evidence.host(*host) else {
+            continue;
+        };
+        let facts = record.after.as_ref().or(record.before.as_ref());
+        let firewall = record.firewall_after.as_ref();
+        let firewall = firewall.or(record.firewall_before.as_ref());
+        let unread = facts.into_iter().flat_map(|facts| &facts.unread);
+        let unread = unread.chain(firewall.into_iter().flat_map(|firewall| &firewall.unread));
+        for Unread { what, error } in unread.chain(&record.drops_unread) {
+            let host = escape(&evidence.plan().host_name(*host));
+            let (what, error) = (escape(what), escape(error));
+            anstream::eprintln!("{host}: not read: {what}: {error}");
+        }
+    }
 }
 
 /// Every address that a plan's packets may carry.

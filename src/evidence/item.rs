@@ -80,6 +80,17 @@ pub enum What {
         /// The packet.
         capture: Capture,
     },
+    /// The kernel gave a probe up, or what it caused.
+    Drop {
+        /// The kernel's reason, if it gave one.
+        reason: Option<String>,
+        /// Where in the kernel.
+        place: String,
+        /// What the packet says.
+        sighting: Sighting,
+        /// The packet.
+        capture: Capture,
+    },
     /// A real connection was tried.
     Connect {
         /// To where.

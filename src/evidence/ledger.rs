@@ -7,9 +7,11 @@ use std::collections::HashSet;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
+use crate::exchange::Firewall;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
 use crate::exchange::TapStatistics;
+use crate::exchange::Unread;
 use crate::exchange::Wall;
 use crate::matching::Sighting;
 use crate::plan::Form;
@@ -27,6 +29,12 @@ pub struct HostRecord {
     pub before: Option<HostFacts>,
     /// Its facts at the end.
     pub after: Option<HostFacts>,
+    /// What of its firewall could stop our packets, when the first of them had fallen silent.
+    pub firewall_before: Option<Firewall>,
+    /// The same at the end.
+    pub firewall_after: Option<Firewall>,
+    /// Why its kernel does not tell of drops, if it was asked and does not.
+    pub drops_unread: Option<Unread>,
     /// Whether its tap was open before anything was sent.
     pub tap_open: bool,
     /// How well its tap saw, read at the end.

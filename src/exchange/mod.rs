@@ -3,14 +3,18 @@
 //! Every type here is a value that can be sent to an agent and kept with the evidence.
 
 mod capture;
+mod dropped;
 mod fact;
+mod firewall;
 mod tap;
 mod time;
 mod transmit;
 
 pub use capture::Capture;
 pub use capture::Direction;
+pub use dropped::Dropped;
 pub use fact::*;
+pub use firewall::*;
 pub use tap::TapPath;
 pub use tap::TapSpec;
 pub use tap::TapStatistics;

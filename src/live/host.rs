@@ -33,8 +33,13 @@ use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
 use crate::exchange::TapSpec;
 use crate::exchange::Transmit;
+use crate::exchange::Unread;
 use crate::live::clock;
+use crate::live::drops::Drops;
+use crate::live::drops::Monitor;
+use crate::live::drops::Watched;
 use crate::live::facts;
+use crate::live::firewall;
 use crate::live::janitor;
 use crate::live::janitor::Janitor;
 use crate::live::janitor::with_causes;
@@ -244,6 +249,21 @@ impl Served {
                 }
                 Event::Facts(Box::new(facts))
             }
+            Command::Firewall(query) => {
+                let out = self.out.clone();
+                tokio::spawn(async move {
+                    let found = Box::new(firewall::read(&query).await);
+                    say(&out, FromAgent::Said(Event::Firewall(found))).await;
+                });
+                return None;
+            }
+            Command::WatchDrops(spec) => {
+                let watched = self.watch_drops(&spec);
+                Event::DropsWatched(watched.err().map(|error| Unread {
+                    what: "the kernel's drop reasons".to_owned(),
+                    error: error.to_string(),
+                }))
+            }
             Command::OpenTap(spec) => match self.open_tap(&spec) {
                 Ok(tap) => {
                     // Before the first packet.
@@ -306,6 +326,28 @@ impl Served {
             return Err(failed("open the tap", "it is open already"));
         }
         Tap::open(spec).map_err(|error| failed(error.operation, error.source))
+    }
+
+    /// Turns the kernel's drop monitor on, unless it is on already.
+    fn watch_drops(&mut self, spec: &TapSpec) -> io::Result<()> {
+        let mut monitor = Monitor::find()?;
+        let watched = monitor.watched()?;
+        let drops = monitor.listen(spec)?;
+        if let Watched::ByNobody(mode) = watched {
+            let entry = Entry::Watching { mode };
+            self.janitor
+                .tell(&entry)
+                .map_err(|error| io::Error::other(without_janitor(&error)))?;
+            self.ledger.record(entry);
+            if let Err(error) = monitor.start() {
+                // Somebody was faster; the janitor may not turn it off.
+                let _ = self.janitor.tell(&Entry::NotWatching);
+                self.ledger.record(Entry::NotWatching);
+                return Err(error);
+            }
+        }
+        tokio::spawn(pass_on(drops, self.out.clone()));
+        Ok(())
     }
 
     fn send(&mut self, token: u32, transmit: &Transmit, cleanup: Option<Transmit>) -> SendOutcome {
@@ -392,6 +434,13 @@ async fn watch(mut tap: Tap, mut asked: mpsc::Receiver<()>, out: mpsc::Sender<Fr
             },
         };
         say(&out, FromAgent::Said(event)).await;
+    }
+}
+
+/// Passes the kernel's drops on, for as long as it tells of them.
+async fn pass_on(mut drops: Drops, out: mpsc::Sender<FromAgent>) {
+    while let Ok(dropped) = drops.receive().await {
+        say(&out, FromAgent::Said(Event::Dropped(dropped))).await;
     }
 }
 

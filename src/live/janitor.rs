@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::agent::Entry;
 use crate::agent::Ledger;
 use crate::exchange::SendOutcome;
+use crate::live::drops::Monitor;
 use crate::live::neighbour;
 use crate::live::send::Sender;
 use crate::live::sys;
@@ -122,7 +123,7 @@ pub fn run() -> io::Result<()> {
         .block_on(settle(&ledger, &sender))
 }
 
-/// Closes what is open, and puts back what was forgotten.
+/// Closes what is open, puts back what was forgotten, and turns off what was turned on.
 ///
 /// # Errors
 ///
@@ -132,6 +133,9 @@ pub async fn settle(ledger: &Ledger, sender: &Sender) -> io::Result<()> {
     for old in ledger.forgotten() {
         let restored = neighbour::restore(old);
         result = result.and(restored.map_err(|error| io::Error::other(with_causes(&error))));
+    }
+    if let Some(mode) = ledger.watching() {
+        result = result.and(Monitor::find().and_then(|mut monitor| monitor.stop(mode)));
     }
     if ledger.cleanups().next().is_none() {
         return result;

@@ -15,7 +15,9 @@ pub mod send;
 pub mod tap;
 pub mod vantage;
 
+mod drops;
 mod filter;
+mod firewall;
 mod links;
 mod netlink;
 mod procfs;

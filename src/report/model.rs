@@ -324,7 +324,9 @@ fn piece(evidence: &Evidence, item: &Item) -> EvidenceReport {
     let wording = wording(evidence, item);
     let bytes = match &item.what {
         What::Sent { transmit, .. } => Some(&transmit.bytes),
-        What::Seen { capture, .. } | What::Arp { capture, .. } => Some(&capture.bytes),
+        What::Seen { capture, .. } | What::Arp { capture, .. } | What::Drop { capture, .. } => {
+            Some(&capture.bytes)
+        }
         What::Connect { .. } | What::Fact { .. } | What::Silence(_) => None,
     };
     EvidenceReport {

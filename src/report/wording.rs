@@ -95,6 +95,27 @@ pub(crate) fn wording(evidence: &Evidence, item: &Item) -> Wording {
             let summary = format!("{what} on {}", capture.device);
             (Kind::Arp, noun.to_owned(), summary)
         }
+        What::Drop {
+            reason,
+            place,
+            sighting,
+            capture,
+        } => {
+            let (_, noun, packet) = seen(probe, sighting);
+            let why = match reason {
+                Some(reason) => format!("{reason} in {place}"),
+                None => format!("in {place}"),
+            };
+            let device = match capture.device.as_str() {
+                "" => String::new(),
+                device => format!(" of {device}"),
+            };
+            (
+                Kind::Fact,
+                format!("{noun} dropped by the kernel: {why}"),
+                format!("the kernel dropped {packet}{device}: {why}"),
+            )
+        }
         What::Connect { to, outcome } => connect(*to, outcome),
         What::Fact { summary, command } => (
             Kind::Fact,

@@ -4,6 +4,7 @@ use crate::evidence::Evidence;
 use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Capture;
+use crate::exchange::Dropped;
 use crate::matching::Arp;
 use crate::matching::Certainty;
 use crate::matching::Matcher;
@@ -42,6 +43,31 @@ pub(super) fn note(
             .map_or(Noted::Nothing, |(arp, path)| Noted::Arp(arp, path));
     }
     note_probe(evidence, matcher, host, capture, listening).map_or(Noted::Nothing, Noted::Probe)
+}
+
+/// Notes a packet that the kernel of `host` gave up, if it is ours.
+pub(super) fn note_drop(evidence: &mut Evidence, matcher: &Matcher, host: Host, dropped: Dropped) {
+    let Dropped {
+        reason,
+        place,
+        capture,
+    } = dropped;
+    let Some(sighting) = matcher.recognise(&capture.bytes) else {
+        return;
+    };
+    let id = sighting.probe;
+    let known = |item: &&Item| matches!(item.what, What::Drop { .. }) && item.host == host;
+    if evidence.probe(id).is_none() || evidence.about(id).filter(known).count() >= NOTED {
+        return;
+    }
+    let time = capture.time;
+    let what = What::Drop {
+        reason,
+        place,
+        sighting,
+        capture,
+    };
+    evidence.append(host, None, time, (Some(id), None), what);
 }
 
 fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<(Arp, usize)> {

@@ -7,13 +7,17 @@ use serde::Serialize;
 
 use crate::exchange::Capture;
 use crate::exchange::ConnectOutcome;
+use crate::exchange::Dropped;
 use crate::exchange::FactQuery;
+use crate::exchange::Firewall;
+use crate::exchange::FirewallQuery;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
 use crate::exchange::SendOutcome;
 use crate::exchange::TapSpec;
 use crate::exchange::TapStatistics;
 use crate::exchange::Transmit;
+use crate::exchange::Unread;
 
 /// What the engine asks of a host. A host carries commands out in order and answers each with one event,
 /// except `Settle` and `Finish`, which are answered by `Settled` and by the end of the conversation.
@@ -22,6 +26,11 @@ use crate::exchange::Transmit;
 pub enum Command {
     /// Read facts. Answer: [`Event::Facts`].
     Facts(FactQuery),
+    /// Read what of the host's firewall could stop these packets. Answer: [`Event::Firewall`], later.
+    Firewall(FirewallQuery),
+    /// Have the kernel tell of the paths' packets that it gives up, until the end. Answer:
+    /// [`Event::DropsWatched`]; then [`Event::Dropped`] for each.
+    WatchDrops(TapSpec),
     /// Open the host's tap (one a host). Answer: [`Event::TapOpen`] or [`Event::Failed`]; then
     /// [`Event::Captured`] for each packet.
     OpenTap(TapSpec),
@@ -70,6 +79,12 @@ pub enum Command {
 pub enum Event {
     /// Facts.
     Facts(Box<HostFacts>),
+    /// What could stop the packets asked about.
+    Firewall(Box<Firewall>),
+    /// The kernel tells of drops from now on, or why it does not.
+    DropsWatched(Option<Unread>),
+    /// The kernel gave a packet up.
+    Dropped(Dropped),
     /// The tap sees from now on.
     TapOpen,
     /// A packet.

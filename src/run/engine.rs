@@ -74,6 +74,8 @@ pub struct Engine {
     phase: Phase,
     hosts: BTreeMap<Host, HostState>,
     outbox: VecDeque<(Host, Command)>,
+    /// Whether the hosts were asked for causes, because probes had fallen silent.
+    suspicious: bool,
 }
 
 #[derive(Debug)]
@@ -110,7 +112,7 @@ enum HostState {
 }
 
 /// How long a host may take to say its last.
-const CLOSING: Duration = Duration::from_secs(3);
+const CLOSING: Duration = Duration::from_secs(6);
 
 impl Engine {
     /// An engine that carries out `task` for `plan`, starting at `now`.
@@ -131,6 +133,7 @@ impl Engine {
             phase: Phase::Preparing,
             hosts,
             outbox,
+            suspicious: false,
         }
     }
 
@@ -187,6 +190,21 @@ impl Engine {
                 }
                 _ => {}
             },
+            Event::Firewall(found) => {
+                let record = self.evidence.host_mut(host);
+                if record.firewall_before.is_none() {
+                    record.firewall_before = Some(*found);
+                } else if record.firewall_after.is_none() {
+                    record.firewall_after = Some(*found);
+                    self.said_its_last(host);
+                }
+            }
+            Event::DropsWatched(unread) => {
+                self.evidence.host_mut(host).drops_unread = unread;
+            }
+            Event::Dropped(dropped) => {
+                arrival::note_drop(&mut self.evidence, &self.matcher, host, dropped);
+            }
             Event::TapOpen => {
                 self.evidence.host_mut(host).tap_open = true;
                 self.hosts.insert(host, HostState::Ready);
@@ -333,6 +351,10 @@ impl Engine {
             Phase::Probing(probing) => {
                 probing.advance(&self.evidence, now);
                 let over = probing.is_over(now);
+                if !self.suspicious && probing.repeats() {
+                    self.suspicious = true;
+                    ask_hosts(&self.evidence, &self.hosts, &mut self.outbox);
+                }
                 if !over && late {
                     self.evidence.cut_short("time was up");
                 }
@@ -377,6 +399,12 @@ impl Engine {
                 let query = queries::second(&plan, *host, known);
                 self.outbox.push_back((*host, Command::Facts(query)));
                 awaited += 1;
+                if let Some(query) =
+                    queries::firewall(&plan, *host, known).filter(|_| self.suspicious)
+                {
+                    self.outbox.push_back((*host, Command::Firewall(query)));
+                    awaited += 1;
+                }
             }
             *state = HostState::Closing { awaited };
         }
@@ -404,5 +432,23 @@ impl Engine {
             }
         }
         self.phase = Phase::Finished;
+    }
+}
+
+/// Packets that are not answered may have died on a host: from now on counters tell by which rule, and the
+/// kernel for what reason. On a path that works, nothing is asked.
+fn ask_hosts(
+    evidence: &Evidence,
+    hosts: &BTreeMap<Host, HostState>,
+    outbox: &mut VecDeque<(Host, Command)>,
+) {
+    for (host, state) in hosts {
+        let Some(facts) = evidence.facts(*host).filter(|_| *state == HostState::Ready) else {
+            continue;
+        };
+        let query = queries::firewall(evidence.plan(), *host, facts);
+        let tap = queries::tap(evidence.plan(), *host, Some(facts));
+        outbox.push_back((*host, Command::WatchDrops(tap)));
+        outbox.extend(query.map(|query| (*host, Command::Firewall(query))));
     }
 }

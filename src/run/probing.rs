@@ -360,6 +360,13 @@ impl Probing {
         self.sweeps = sweeps;
     }
 
+    /// Whether a probe was sent a second time, because what should have come of the first was not seen.
+    pub(super) fn repeats(&self) -> bool {
+        self.tasks.iter().any(|task| {
+            matches!(task.aim, Aim::Probe(_)) && !task.done && task.tries > task.at_least.max(1)
+        })
+    }
+
     /// The next command whose time has come.
     pub(super) fn poll_command(
         &mut self,

@@ -3,7 +3,10 @@
 use std::net::Ipv4Addr;
 
 use crate::exchange::FactQuery;
+use crate::exchange::FirewallPacket;
+use crate::exchange::FirewallQuery;
 use crate::exchange::HostFacts;
+use crate::exchange::Leg;
 use crate::exchange::Link;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteQuery;
@@ -13,6 +16,7 @@ use crate::exchange::TapSpec;
 use crate::plan::Host;
 use crate::plan::Path;
 use crate::plan::Plan;
+use crate::plan::Protocol;
 
 /// What can be asked of `host` without knowing anything of it.
 pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
@@ -99,6 +103,86 @@ pub(super) fn tap(plan: &Plan, host: Host, known: Option<&HostFacts>) -> TapSpec
     }
 }
 
+/// The path's packets that the firewall of `host` could stop. Asking the firewalls is worth it only once
+/// packets have died.
+pub(super) fn firewall(plan: &Plan, host: Host, known: &HostFacts) -> Option<FirewallQuery> {
+    let devices = |to| match known.route(&self::to(to)) {
+        Some(RouteAnswer::Route(route)) => route.device.iter().cloned().collect(),
+        _ => Vec::new(),
+    };
+    let mut packets = Vec::new();
+    let path = &plan.paths[path_of(host)];
+    let service = path.protocol.number();
+    let client = |leg, incoming, protocol: u8| {
+        let asks = leg != Leg::Answer;
+        let (source, destination) = if asks {
+            (path.cip, path.vip)
+        } else {
+            (path.vip, path.cip)
+        };
+        let port = Some(path.port).filter(|_| protocol == service && protocol != ICMP);
+        FirewallPacket {
+            leg,
+            incoming,
+            protocol,
+            source,
+            destination,
+            source_port: port.filter(|_| !asks),
+            destination_port: port.filter(|_| asks),
+            devices: Vec::new(),
+        }
+    };
+    let tunnel = |path: &Path, incoming| {
+        Some(FirewallPacket {
+            leg: Leg::Tunnel,
+            incoming,
+            protocol: 4,
+            source: path.dip?,
+            destination: path.rip,
+            source_port: None,
+            destination_port: None,
+            devices: if incoming {
+                Vec::new()
+            } else {
+                devices(path.rip)
+            },
+        })
+    };
+    match host {
+        Host::Director => {
+            packets.push(client(Leg::Request, true, service));
+            packets.extend(plan.paths.iter().filter_map(|path| tunnel(path, false)));
+        }
+        Host::Realserver(_) => {
+            packets.extend(tunnel(path, true));
+            let names: Vec<_> = tunnels(known, path).map(|link| link.name.clone()).collect();
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let packet = client(Leg::Decapsulated, true, protocol.number());
+                packets.push(FirewallPacket {
+                    devices: names.clone(),
+                    // Datagrams go to closed ports, too.
+                    destination_port: packet
+                        .destination_port
+                        .filter(|_| protocol == Protocol::Tcp),
+                    ..packet
+                });
+            }
+            for protocol in [service, ICMP] {
+                packets.push(FirewallPacket {
+                    devices: devices(path.cip),
+                    ..client(Leg::Answer, false, protocol)
+                });
+            }
+        }
+        Host::Client => {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                packets.push(client(Leg::Answer, true, protocol.number()));
+            }
+        }
+    }
+    (!path.cip.is_unspecified()).then_some(FirewallQuery { packets })
+}
+
 /// How the real server reaches the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Egress {
@@ -165,6 +249,9 @@ pub(super) fn tunnels<'a>(
         .iter()
         .filter(|link| path.is_tunnel(&link.name, link.kind.as_deref()))
 }
+
+/// ICMP's protocol number.
+const ICMP: u8 = 1;
 
 fn realserver_routes(path: &Path) -> Vec<RouteQuery> {
     let from = |source| RouteQuery {

@@ -35,6 +35,11 @@ impl World {
             Command::Facts(query) => {
                 let counted = Counted {
                     rp_filter: self.kernels[&host].rp_filter_drops,
+                    wrong_checksums: [6, 17].map(|protocol| {
+                        let counted = self.kernels[&host].wrong_checksums.get(&protocol);
+                        counted.copied().unwrap_or(0)
+                    }),
+                    icmp_withheld: self.kernels[&host].icmp_withheld,
                     neighbour: self.knows_neighbour(host),
                 };
                 let facts = facts::facts(&self.scenario, host, &query, counted);
@@ -74,6 +79,8 @@ impl World {
                 let old = self.forget(n).then_some(old);
                 self.say(host, Event::NeighbourForgotten { address, old });
             }
+            Command::Firewall(_) => self.say(host, Event::Firewall(Box::default())),
+            Command::WatchDrops(_) => self.say(host, Event::DropsWatched(None)),
             Command::TapStatistics => {
                 let node = crate::node_of(host);
                 let dropped = self.scenario.network.tap_drops.get(&node).copied();

@@ -130,6 +130,10 @@ pub(crate) struct Server {
     /// Other addresses that it has, on lo.
     pub(crate) addresses: Vec<Ipv4Addr>,
     pub(crate) listens: bool,
+    /// What comes out of the tunnel has wrong checksums.
+    pub(crate) wrong_checksums: bool,
+    /// Its kernel's limit of ICMP errors is used up by others.
+    pub(crate) icmp_exhausted: bool,
     pub(crate) route: bool,
     pub(crate) ip_forward: bool,
     /// `all` or `own`: what a source NAT rewrites.
@@ -160,6 +164,8 @@ impl Default for Server {
             vip_on: "tunl0".to_owned(),
             addresses: Vec::new(),
             listens: true,
+            wrong_checksums: false,
+            icmp_exhausted: false,
             route: true,
             ip_forward: false,
             snat: String::new(),
