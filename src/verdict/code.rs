@@ -72,6 +72,8 @@ codes! {
     RouteRejects = "route-rejects",
     /// The real server's firewall drops the decapsulated packets (HOWTO Q4).
     RealserverFirewallDecapsulated = "realserver-firewall-decapsulated",
+    /// What comes out of the tunnel has wrong checksums.
+    ChecksumErrors = "checksum-errors",
     /// Nothing listens on VIP:port.
     ServiceNotListening = "service-not-listening",
     /// The service's socket is bound to another address than the VIP.
@@ -100,6 +102,8 @@ codes! {
     ReturnPathBroken = "return-path-broken",
     /// The real server rewrites the source of flows it starts itself, but not of its answers.
     OwnFlowsRewritten = "own-flows-rewritten",
+    /// ICMP errors are withheld by a limit, so that their absence proves nothing.
+    IcmpLimited = "icmp-limited",
     /// Packets are lost on the way, and get through when repeated.
     Loss = "loss",
 }

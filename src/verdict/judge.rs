@@ -11,6 +11,7 @@ use crate::verdict::Judgement;
 use crate::verdict::Outcome;
 use crate::verdict::PathJudgement;
 use crate::verdict::case::Case;
+use crate::verdict::cause;
 use crate::verdict::director;
 use crate::verdict::network;
 use crate::verdict::realserver;
@@ -28,6 +29,7 @@ fn judge_path(evidence: &mut Evidence, number: usize) -> PathJudgement {
     director::judge(&mut case);
     realserver::judge(&mut case);
     network::judge(&mut case);
+    cause::judge(&mut case);
     take_proofs(&mut case);
     explain_rest(&mut case);
     let mut findings = case.findings;

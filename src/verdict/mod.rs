@@ -3,6 +3,7 @@
 //! It may not know bytes; `matching` has read them.
 
 mod case;
+mod cause;
 mod code;
 mod director;
 mod gateway;
@@ -11,6 +12,8 @@ mod judge;
 mod judgement;
 mod network;
 mod realserver;
+mod reason;
+mod scene;
 mod service;
 mod transit;
 mod tunnel;

@@ -35,8 +35,10 @@ pub(super) fn of(code: Code) -> Page {
         mend,
         lab: !matches!(
             code,
-            Code::DirectorFirewallIngress
+            Code::ChecksumErrors
+                | Code::DirectorFirewallIngress
                 | Code::DirectorNotForwarding
+                | Code::IcmpLimited
                 | Code::Loss
                 | Code::NextHopUnreachable
                 | Code::ServiceBoundElsewhere
@@ -345,6 +347,20 @@ pub(super) fn of(code: Code) -> Page {
                 "rs# iptables -I INPUT -i tunl0 -d VIP -j ACCEPT",
             ],
         ),
+        Code::ChecksumErrors => page(
+            Hop::RealserverAccept,
+            BEYOND,
+            "What comes out of the tunnel has wrong checksums, so the real server's kernel drops it. Usually \
+             checksum offload: a card on the director's side was to fill in the checksum of a packet and cannot \
+             see it inside the tunnel; or something on the way rewrites addresses or ports and not the checksum.",
+            "Probes come out of the tunnel and die, and TcpInCsumErrors and UdpInCsumErrors of the real server \
+             rise by as many; or the kernel's drop monitor gives UDP_CSUM or TCP_CSUM as the reason.",
+            &[
+                "director# ethtool -K OUTDEV tx off",
+                "rs# nstat -az TcpInCsumErrors UdpInCsumErrors",
+                "rs# tcpdump -lnvv -i tunl0 host CIP",
+            ],
+        ),
         Code::ServiceNotListening => page(
             Hop::Service,
             Q4,
@@ -509,6 +525,18 @@ pub(super) fn of(code: Code) -> Page {
             &[
                 "rs# nft list ruleset | grep -B5 -E 'masquerade|snat'",
                 "rs# iptables -t nat -I POSTROUTING -s VIP -j ACCEPT",
+            ],
+        ),
+        Code::IcmpLimited => page(
+            Hop::RealserverAccept,
+            BEYOND,
+            "A host withholds ICMP errors because one of its limits is reached, so probes that only an ICMP error \
+             could answer stay unanswered. Nothing is broken by it; TCP is not concerned.",
+            "Datagrams for closed ports come out of the tunnel and are not answered, and IcmpOutRateLimitGlobal or \
+             IcmpOutRateLimitHost (since Linux 6.3) rise by as many.",
+            &[
+                "rs# nstat -az IcmpOutRateLimitGlobal IcmpOutRateLimitHost",
+                "rs# sysctl -w net.ipv4.icmp_msgs_per_sec=1000 net.ipv4.icmp_msgs_burst=50",
             ],
         ),
         Code::Loss => page(
