@@ -180,3 +180,66 @@ pub(crate) fn blocks_unless_empty(results: &Path, name: &str, what: &str) -> Opt
         Err(error) => Some(format!("{}: {error}", path.display())),
     }
 }
+
+/// One line of `causes.txt`.
+pub(crate) struct Cause {
+    pub(crate) name: &'static str,
+    code: &'static str,
+    /// What the finding must say somewhere.
+    says: Vec<&'static str>,
+}
+
+pub(crate) fn causes() -> Vec<Cause> {
+    let lines = include_str!("causes.txt").lines();
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let cells: Vec<_> = line.split(" | ").map(str::trim).collect();
+            let [name, _, _, code, says] = cells[..] else {
+                panic!("{} cells instead of 5: {line}", cells.len());
+            };
+            Cause {
+                name,
+                code,
+                says: says.split(" && ").collect(),
+            }
+        })
+        .collect()
+}
+
+/// What is wrong with what was found to be the cause.
+pub(crate) fn judge_cause(results: &Path, cause: &Cause) -> Option<String> {
+    let name = cause.name;
+    let broken = blocks_unless_empty(results, &format!("{name}.break"), "breaking or mending");
+    let text = read(results, &format!("{name}.json"));
+    let report: Value = serde_json::from_str(&text).unwrap_or_default();
+    let empty = Vec::new();
+    let findings = report["findings"].as_array().unwrap_or(&empty);
+    let said = |finding: &Value| {
+        let fix = finding["fix"].as_array().cloned().unwrap_or_default();
+        let fix: Vec<_> = fix.iter().filter_map(Value::as_str).collect();
+        let word = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        format!(
+            "{} | {} | {}",
+            word("summary"),
+            word("detail"),
+            fix.join(" | ")
+        )
+    };
+    let found = findings.iter().any(|finding| {
+        let said = said(finding);
+        finding["code"] == cause.code && cause.says.iter().all(|part| said.contains(part))
+    });
+    if found && broken.is_none() {
+        return None;
+    }
+    let mut block = broken.unwrap_or_default();
+    block += &format!(
+        "{name}\nexpected {} that says {:?}\ngot\n",
+        cause.code, cause.says
+    );
+    for finding in findings {
+        block += &format!("  {}: {}\n", finding["code"], said(finding));
+    }
+    Some(block + &read(results, &format!("{name}.stderr")))
+}

@@ -18,8 +18,10 @@ use boot::unit_tests;
 use case::Case;
 use case::blocks_unless_empty;
 use case::cases;
+use case::causes;
 use case::fact;
 use case::judge;
+use case::judge_cause;
 use case::ran;
 use case::read;
 use case::wanted;
@@ -106,6 +108,12 @@ fn every_case_gets_its_verdict() {
 fn no_run_leaves_anything_behind() {
     let results = results();
     let mut names: Vec<_> = ran(results).into_iter().map(|case| case.name).collect();
+    let causes = causes().into_iter().map(|cause| cause.name);
+    names.extend(
+        causes
+            .filter(|name| wanted(results, name))
+            .map(str::to_owned),
+    );
     if wanted(results, "director") {
         names.extend(["director".to_owned(), "realserver".to_owned()]);
     }
@@ -251,6 +259,27 @@ fn the_lab_takes_the_kernels_own_ipip_and_ipvs() {
     );
 }
 
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn what_stopped_the_packets_is_named() {
+    let results = results();
+    let mut wrong = Vec::new();
+    if wanted(results, "drop-killed")
+        && !read(results, "drop-killed.json").contains("the kernel dropped")
+    {
+        let said = read(results, "drop-killed.stderr");
+        wrong.push(format!(
+            "drop-killed: the drop monitor was not on when its agent was killed\n{said}"
+        ));
+    }
+    for cause in causes() {
+        if wanted(results, cause.name) {
+            wrong.extend(judge_cause(results, &cause));
+        }
+    }
+    none(wrong);
+}
+
 fn none(mut wrong: Vec<String>) {
     wrong.dedup();
     assert!(
@@ -270,4 +299,6 @@ fn unit_tests_that_need_this_kernel_pass() {
     unit_tests().expect("GUEST_UNIT_TESTS names the unit tests' binary, as `.ci/run` does");
     let said = read(results(), "unit");
     assert!(said.contains("2 passed; 0 failed"), "{said}");
+    let said = read(results(), "unit-drops");
+    assert!(said.contains("1 passed; 0 failed"), "{said}");
 }
