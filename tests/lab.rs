@@ -365,6 +365,69 @@ fn the_catalogue_is_tested_and_leads_to_findings_that_exist() {
     }
 }
 
+/// `verify` of a real server with this rule: the first finding's code, its text, its commands; and the handle that
+/// nft gives the rule.
+fn with_rule(lab: &TestLab, rule: &str) -> (String, String, Vec<String>, String) {
+    let made = lab.on(
+        "s",
+        &format!(
+            "nft -f - <<'END'
+table inet causes {{
+    chain input {{
+        type filter hook input priority 0
+        ip saddr 10.0.0.0/8 drop
+        {rule}
+    }}
+}}
+END
+            nft -a list chain inet causes input | grep 'protocol 4\\|protocol ipencap'"
+        ),
+    );
+    let (_, handle) = made.trim().rsplit_once("# handle ").expect(&made);
+    let path = lab.directory().join("path.toml");
+    let verified = Command::new(TUNPROOF)
+        .arg("verify")
+        .arg(path)
+        .args(["--format", "json"])
+        .output()
+        .unwrap();
+    lab.on("s", "nft delete table inet causes");
+    let report: serde_json::Value = serde_json::from_slice(&verified.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&verified)));
+    let finding = &report["findings"][0];
+    let word = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let fix = finding["fix"].as_array().cloned().unwrap_or_default();
+    let fix = fix.iter().filter_map(|command| command.as_str());
+    (
+        word("code"),
+        format!("{} {}", word("summary"), word("detail")),
+        fix.map(str::to_owned).collect(),
+        handle.to_owned(),
+    )
+}
+
+#[test]
+fn the_rule_that_drops_is_named_if_its_counter_tells() {
+    let lab = TestLab::up("causes");
+    let (code, said, fix, handle) = with_rule(&lab, "ip protocol 4 counter drop");
+    assert_eq!(code, "realserver-firewall-ipip", "{said}");
+    let rule = format!("nft inet causes input handle {handle}: `ip protocol 4 counter drop`");
+    assert!(
+        said.contains(&format!("The counter of {rule} rose by ")),
+        "{said}"
+    );
+    let delete = format!("s# nft delete rule inet causes input handle {handle}");
+    assert_eq!(fix, [delete]);
+
+    let (code, said, fix, handle) = with_rule(&lab, "ip protocol 4 drop");
+    assert_eq!(code, "realserver-firewall-ipip", "{said}");
+    let rule = format!("nft inet causes input handle {handle}: `ip protocol 4 drop`");
+    let candidate = format!("One rule could be it, and no counter tells: {rule}.");
+    assert!(said.contains(&candidate), "{said}");
+    assert!(!said.contains("rose by"), "{said}");
+    assert_eq!(fix[0], "s# nft -a list chain inet causes input");
+}
+
 #[test]
 fn what_the_client_answers() {
     let lab = TestLab::up("answers");

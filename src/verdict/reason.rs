@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::evidence::EvidenceId;
 use crate::evidence::What;
 use crate::exchange::HostFacts;
+use crate::exchange::RouteAnswer;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
@@ -169,15 +170,8 @@ fn by_counter(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death
         return Told::Nothing;
     }
     let code = case.findings[number].code;
-    let incoming = matches!(
-        code,
-        Code::DirectorFirewallIngress
-            | Code::DirectorNotForwarding
-            | Code::RealserverFirewallIpip
-            | Code::RealserverFirewallDecapsulated
-    );
     let rose = rise(case, scene.host, RP_FILTER);
-    if incoming && rose >= count as u64 {
+    if rose >= count as u64 && meets_rp_filter(case, code, scene, deaths) {
         let evidence = cite(case, scene.host, RP_FILTER, rose);
         case.findings[number].evidence.push(evidence);
         let said = format!("{RP_FILTER} rose by {rose} while {count} of our packets died here.");
@@ -216,6 +210,36 @@ fn by_counter(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death
     Told::Nothing
 }
 
+/// Whether packets came in by a device that filters by the reverse path and is not the way back. Of the tunnel
+/// device the kernel was asked already.
+fn meets_rp_filter(case: &Case<'_>, code: Code, scene: &Scene, deaths: &[Death]) -> bool {
+    let source = match code {
+        Code::DirectorFirewallIngress | Code::DirectorNotForwarding => Some(case.path.cip),
+        Code::RealserverFirewallIpip => case.path.dip,
+        _ => None,
+    };
+    let (Some(source), Some(device)) = (source, device(case, deaths)) else {
+        return false;
+    };
+    let filters = case.facts(scene.host).is_some_and(|facts| {
+        let in_force = facts.rp_filter_in_force(&device);
+        in_force.is_none_or(|in_force| in_force > 0)
+    });
+    let way_back = match case.route(scene.host, source, None, None) {
+        Some(RouteAnswer::Route(route)) => route.device,
+        _ => None,
+    };
+    filters && way_back.as_ref() != Some(&device)
+}
+
+/// The device by which the packets came that died.
+fn device(case: &Case<'_>, deaths: &[Death]) -> Option<String> {
+    match &case.evidence.item(deaths.first()?.evidence)?.what {
+        What::Seen { capture, .. } => Some(capture.device.clone()),
+        _ => None,
+    }
+}
+
 /// By how much a counter rose from before the first probe to behind the last.
 fn rise(case: &Case<'_>, host: Host, counter: &str) -> u64 {
     let record = case.evidence.host(host);
@@ -234,13 +258,7 @@ fn cite(case: &mut Case<'_>, host: Host, counter: &str, rose: u64) -> EvidenceId
 }
 
 fn rp_filter(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death], said: String) {
-    let item = deaths
-        .first()
-        .and_then(|death| case.evidence.item(death.evidence));
-    let device = match item.map(|item| &item.what) {
-        Some(What::Seen { capture, .. }) => capture.device.clone(),
-        _ => "DEV".to_owned(),
-    };
+    let device = device(case, deaths).unwrap_or_else(|| "DEV".to_owned());
     let name = case.name(scene.host);
     let fix = vec![case.on(
         scene.host,

@@ -268,6 +268,14 @@ fn the_lab_takes_the_kernels_own_ipip_and_ipvs() {
 fn what_stopped_the_packets_is_named() {
     let results = results();
     let mut wrong = Vec::new();
+    if wanted(results, "drop-killed")
+        && !read(results, "drop-killed.json").contains("the kernel dropped")
+    {
+        let said = read(results, "drop-killed.stderr");
+        wrong.push(format!(
+            "drop-killed: the drop monitor was not on when its agent was killed\n{said}"
+        ));
+    }
     for cause in causes() {
         if wanted(results, cause.name) {
             wrong.extend(judge_cause(results, &cause));

@@ -37,6 +37,11 @@ impl World {
             Command::Facts(query) => {
                 let counted = Counted {
                     rp_filter: self.kernels[&host].rp_filter_drops,
+                    wrong_checksums: [6, 17].map(|protocol| {
+                        let counted = self.kernels[&host].wrong_checksums.get(&protocol);
+                        counted.copied().unwrap_or(0)
+                    }),
+                    icmp_withheld: self.kernels[&host].icmp_withheld,
                     neighbour: self.knows_neighbour(host),
                 };
                 let facts = facts::facts(&self.scenario, host, &query, counted);

@@ -35,6 +35,10 @@ use crate::scenario::Server;
 pub(crate) struct Counted {
     /// Packets that rp_filter dropped.
     pub(crate) rp_filter: u64,
+    /// Packets with a wrong checksum: TCP, UDP.
+    pub(crate) wrong_checksums: [u64; 2],
+    /// ICMP errors that a limit held back.
+    pub(crate) icmp_withheld: u64,
     /// Whether the gateway's neighbour entry is there.
     pub(crate) neighbour: bool,
 }
@@ -217,6 +221,10 @@ fn server(server: &Server, n: usize, counted: Counted, facts: &mut HostFacts) {
     let mut count = |name: &str, value| facts.counters.insert(name.to_owned(), value);
     count("TcpExtIPReversePathFilter", 17 + counted.rp_filter);
     count("TcpExtListenDrops", 3);
+    count("TcpInCsumErrors", counted.wrong_checksums[0]);
+    count("UdpInCsumErrors", 5 + counted.wrong_checksums[1]);
+    count("IcmpOutRateLimitGlobal", 9 + counted.icmp_withheld);
+    count("IcmpOutRateLimitHost", 0);
     if server.listens {
         facts.listeners.push(Listener {
             protocol: 6,

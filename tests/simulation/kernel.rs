@@ -39,6 +39,9 @@ pub(crate) struct Kernel {
     pub(crate) finished: bool,
     pub(crate) sent: Vec<Duration>,
     pub(crate) rp_filter_drops: u64,
+    /// Packets with a wrong checksum, by protocol.
+    pub(crate) wrong_checksums: BTreeMap<u8, u64>,
+    pub(crate) icmp_withheld: u64,
     neighbour: Neighbour,
     half_open: HashMap<(Ipv4Addr, u16), (u16, u32)>,
     connections: HashMap<(Ipv4Addr, u16, u8), usize>,
@@ -148,6 +151,11 @@ impl World {
         let packet = packet::read(&inner);
         // A martian: it claims to come from the host itself.
         if server.addresses.contains(&packet.source) {
+            return;
+        }
+        if server.wrong_checksums {
+            let counted = &mut self.kernel(host).wrong_checksums;
+            *counted.entry(inner[9]).or_default() += 1;
             return;
         }
         if server.vip_on.is_empty() {
@@ -265,6 +273,12 @@ impl World {
     fn refuse(&mut self, host: Host, icmp: (u8, u8), about: &[u8]) {
         let packet = packet::read(about);
         let mute = host == Host::Client && self.scenario.client.no_icmp;
+        if let Host::Realserver(n) = host
+            && self.scenario.server[n].icmp_exhausted
+        {
+            self.kernel(host).icmp_withheld += 1;
+            return;
+        }
         if !mute && self.may_complain(&crate::node_of(host), packet.source) {
             let error = packet::icmp_error(packet.destination, packet.source, icmp, about, false);
             self.answer(host, error);

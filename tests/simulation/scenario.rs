@@ -179,6 +179,10 @@ pub(crate) struct Server {
     pub(crate) mss: u16,
     /// Whether the service answers any datagram; a DNS server answers only questions.
     pub(crate) answers: bool,
+    /// What comes out of the tunnel has wrong checksums.
+    pub(crate) wrong_checksums: bool,
+    /// Its kernel's limit of ICMP errors is used up by others.
+    pub(crate) icmp_exhausted: bool,
     pub(crate) route: bool,
     pub(crate) ip_forward: bool,
     /// `all` or `own`: what a source NAT rewrites.
@@ -219,6 +223,8 @@ impl Default for Server {
             listens: true,
             mss: 1460,
             answers: true,
+            wrong_checksums: false,
+            icmp_exhausted: false,
             route: true,
             ip_forward: false,
             snat: String::new(),
