@@ -31,7 +31,7 @@ const PACE: Duration = Duration::from_millis(100);
 /// How long an answer takes while none was seen.
 const UNKNOWN: Duration = Duration::from_millis(500);
 /// What an answer may take beyond the slowest.
-const SLACK: Duration = Duration::from_millis(50);
+const SLACK: Duration = Duration::from_millis(100);
 /// How many answers the real server gives at once, at least; then one a second (`icmp_ratelimit`).
 const BURST: f64 = 4.0;
 
@@ -88,7 +88,7 @@ impl Search {
             // Of a healthy path, nothing more is sent before the answer is long due.
             Awaited::First(sent) => sent + trip * 2 + SLACK,
             // Late ones count all the same.
-            Awaited::Answers(sent) => sent + trip + SLACK * 2,
+            Awaited::Answers(sent) => sent + trip + SLACK,
         })
     }
 
