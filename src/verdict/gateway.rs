@@ -84,6 +84,15 @@ pub(super) fn judge(case: &mut Case<'_>) {
                 .zip(&p.seen)
                 .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
     });
+    let asked = kernel_uses_vip || !kernel_own.is_empty();
+    if asked && nothing && emitted && !case.is_proven(Hop::GatewayArp) {
+        let reason = format!(
+            "packets left by way of {gateway}, whose hardware address the kernel had learnt otherwise: it answers no ARP \
+             request, and whether that lasts is not decided"
+        );
+        case.unproven(Hop::GatewayArp, reason);
+        return;
+    }
     if nothing && !emitted && ours_own.len() >= ARP_TRIES {
         let device = arp_device(case, ours_own[0]);
         if let Some(first) = kernel_vip.first() {
