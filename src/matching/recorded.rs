@@ -41,17 +41,17 @@ impl Recorder {
         device: Option<&str>,
     ) -> Capture {
         let said = packet.bound.or(frame.bound);
-        let is_tunnel = self.station == Station::RealserverTunnel;
-        let unknown = if is_tunnel {
-            ARPHRD_TUNNEL
-        } else {
-            ARPHRD_NONE
-        };
+        // A cooked capture is of many devices and tells them apart; one of a single device is what the user
+        // says it is.
+        let is_tunnel = self.station == Station::RealserverTunnel && frame.bound.is_none();
         let length = (packet.original_length as usize).saturating_sub(frame.header);
         Capture {
             time: Wall::from_nanos(packet.time.unwrap_or(0)),
             device: device.unwrap_or(&self.device).to_owned(),
-            hardware: frame.hardware.unwrap_or(unknown),
+            hardware: match is_tunnel {
+                true => ARPHRD_TUNNEL,
+                false => frame.hardware.unwrap_or(ARPHRD_NONE),
+            },
             direction: match said {
                 Some(Bound::In) => Direction::In,
                 Some(Bound::Out) => Direction::Out,
@@ -122,8 +122,15 @@ mod tests {
     const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
     const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
+    const RAW: (LinkType, &[u8]) = (LinkType::RAW, &[]);
+
     /// The station at which a packet counts that is in a capture for `named`.
-    fn placed(named: Station, bound: Option<Bound>, ends: (Ipv4Addr, Ipv4Addr)) -> Option<Station> {
+    fn placed(
+        named: Station,
+        bound: Option<Bound>,
+        ends: (Ipv4Addr, Ipv4Addr),
+        link: (LinkType, &[u8]),
+    ) -> Option<Station> {
         let recorder = Recorder {
             station: named,
             path: Path {
@@ -139,11 +146,11 @@ mod tests {
             },
             device: "c.pcap".to_owned(),
         };
-        let bytes = craft::build(&[Layer::Ipv4(craft::Ipv4::new(ends.0, ends.1))])
-            .unwrap()
-            .bytes;
+        let header = Layer::Ipv4(craft::Ipv4::new(ends.0, ends.1));
+        let network = craft::build(&[header]).unwrap().bytes;
+        let bytes = [link.1, &network].concat();
         let interface = RecordedInterface {
-            link_type: LinkType::RAW,
+            link_type: link.0,
             snap_length: 0,
             name: None,
             filter: None,
@@ -155,13 +162,13 @@ mod tests {
             time: Some(1),
             bound,
             bytes: &bytes,
-            original_length: 20,
+            original_length: bytes.len() as u32,
         };
-        let frame = link_frame(LinkType::RAW, &bytes).unwrap();
+        let frame = link_frame(link.0, &bytes).unwrap();
         let capture = recorder.capture(&packet, &frame, None);
         assert_eq!(
             (capture.device.as_str(), &capture.bytes),
-            ("c.pcap", &bytes)
+            ("c.pcap", &network)
         );
         station(Host::of(named, 0), &capture, &recorder.path, None)
     }
@@ -190,7 +197,7 @@ mod tests {
                 Station::RealserverTunnel,
             ),
         ] {
-            let seen = placed(named, None, (from, to));
+            let seen = placed(named, None, (from, to), RAW);
             assert_eq!(seen, Some(expected), "{named} {from} {to}");
         }
     }
@@ -199,8 +206,26 @@ mod tests {
     fn what_the_file_says_of_the_direction_goes_first() {
         let ends = (CIP, VIP);
         let station = Station::RealserverOut;
-        assert_eq!(placed(station, Some(Bound::Out), ends), Some(station));
-        let arrived = placed(station, Some(Bound::In), ends);
+        assert_eq!(placed(station, Some(Bound::Out), ends, RAW), Some(station));
+        let arrived = placed(station, Some(Bound::In), ends, RAW);
         assert_eq!(arrived, Some(Station::RealserverIn));
+    }
+
+    #[test]
+    fn a_capture_of_the_tunnel_device_is_one_whatever_its_link_type() {
+        let ends = (CIP, VIP);
+        let tunnel = Station::RealserverTunnel;
+        let cooked = |hardware: [u8; 2]| {
+            let hardware = [&[0, 0][..], &hardware].concat();
+            [&hardware, &[0; 10][..], &[8, 0]].concat()
+        };
+        let ethernet = [&[2; 12][..], &[8, 0]].concat();
+        let placed = |link| placed(tunnel, None, ends, link);
+        assert_eq!(placed((LinkType::ETHERNET, &ethernet)), Some(tunnel));
+        // `-i any`: by the device's hardware type, `ipip` and Ethernet.
+        let (ipip, other) = (cooked([3, 0]), cooked([0, 1]));
+        assert_eq!(placed((LinkType::LINUX_SLL, &ipip)), Some(tunnel));
+        let elsewhere = placed((LinkType::LINUX_SLL, &other));
+        assert_eq!(elsewhere, Some(Station::RealserverIn));
     }
 }

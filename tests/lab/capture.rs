@@ -63,7 +63,9 @@ fn a_capture_of_the_client_is_a_vantage_without_an_agent() {
         fs::metadata(&file).is_ok_and(|file| file.len() >= 24)
     });
     let arguments = ["--session", KEY, "--add", &from_file];
-    let (code, seen, stderr) = verified_without_client(&lab, &arguments);
+    let packets = lab.directory().join("packets.pcapng");
+    let with_packets = [&arguments[..], &["--pcap", packets.to_str().unwrap()]].concat();
+    let (code, seen, stderr) = verified_without_client(&lab, &with_packets);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("of this session"), "{stderr}");
     for (station, what) in [
@@ -73,6 +75,19 @@ fn a_capture_of_the_client_is_a_vantage_without_an_agent() {
         let is_there = |line: &String| line.contains(station) && line.contains(what);
         assert!(seen.iter().any(is_there), "{station} {what}: {seen:#?}");
     }
+    // The evidence's packets are a capture, too, in which the client is an interface.
+    let matched = Command::new(TUNPROOF)
+        .args(["match", "--session", KEY])
+        .arg(&packets)
+        .output()
+        .unwrap();
+    assert_eq!(matched.status.code(), Some(0), "{}", text(&matched));
+    let at_client = |line: &&str| line.contains(" client if") && line.contains(" tunnel-syn.");
+    assert!(
+        text(&matched).lines().any(|line| at_client(&line)),
+        "{}",
+        text(&matched)
+    );
 
     // What was captured before does not count, though the key makes the same probes again.
     drop(tcpdump);
