@@ -60,8 +60,10 @@ impl Evidence {
             intact |= is_services && passage.arrived().is_some();
             let mut sightings = self.sightings(passage.probe.id);
             let changed = sightings.find(|(item, seen)| {
+                // An ICMP error may have another source by the real server's own choice
+                // (`icmp_errors_use_inbound_ifaddr`): only what was seen to leave tells.
                 let answers = matches!(seen.form, Form::SynAck | Form::Refused)
-                    || seen.form == Form::PORT_UNREACHABLE
+                    || seen.form == Form::PORT_UNREACHABLE && server
                     || seen.form == Form::Plain && is_spoofed(kind);
                 item.station == Some(Station::ClientIn)
                     && answers

@@ -237,6 +237,20 @@ fn as_far_as_control(case: &mut Case<'_>, sweeps: &Sweeps) {
     }
 }
 
+/// The least time to live with which the control reached the client.
+fn distance(case: &Case<'_>) -> Option<u8> {
+    let cip = case.path.cip;
+    let reached = case.evidence.probes().iter().filter(|probe| {
+        let control = probe.id.kind == ProbeKind::ControlTrace && probe.path == case.number;
+        control
+            && probe.is_limited()
+            && case.evidence.sightings(probe.id).any(|(_, sighting)| {
+                sighting.form == Form::PORT_UNREACHABLE && sighting.source == cip
+            })
+    });
+    reached.map(|probe| probe.ttl).min()
+}
+
 /// An ICMP "administratively prohibited" (or any unreachable but port) that a router sent for these probes.
 fn rejecting(case: &Case<'_>, kinds: &[ProbeKind]) -> Option<EvidenceId> {
     let cip = case.path.cip;
@@ -482,6 +496,17 @@ fn return_path(case: &mut Case<'_>, control: &Control) {
     let Some(alive) = control.answered.first().copied() else {
         return;
     };
+    // Near the client one filter of the VIP drops what the director sends as well: only where every router
+    // before the client answered the VIP is it the way back.
+    if distance(case) != Some(Sweeps::of(case).last_spoofed() + 1) {
+        let reason = format!(
+            "{cip} answers {}, and nothing for {vip} comes back to the director: a filter of {vip} near the client, \
+             or a dead way back; a vantage at `client` would decide",
+            case.path.rip
+        );
+        case.unproven(Hop::ReturnToDirector, reason);
+        return;
+    }
     let evidence = vec![case.cite_silence(&silence), alive];
     let between = Some((Station::DirectorOut, Station::DirectorIn));
     if let Some(claim) = duplicate::culprit(case) {

@@ -234,8 +234,10 @@ fn faulty_counter_examples(seed: u64) -> Vec<String> {
     for path in &played.judgement.paths {
         let hit = fault.only.is_none_or(|only| only == path.path);
         // As long as the gateway's entry is there, packets pass: only the real server's agent deletes it.
-        let stale =
-            fault.broken == [Hop::GatewayArp] && !vantages.iter().any(|v| v == "realserver");
+        let asks = vantages.iter().any(|v| v == "realserver");
+        let disturbed = scenario.network.interrupt_after_ms.is_some()
+            || scenario.network.lost_after_ms.contains_key("s");
+        let stale = fault.broken == [Hop::GatewayArp] && (!asks || disturbed);
         let is_broken = |hop| hit && !stale && fault.broken.contains(&hop);
         let which = format!("{seed} {name} {vantages:?} path {}", path.path);
         for finding in &path.findings {
