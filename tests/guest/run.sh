@@ -50,10 +50,11 @@ route add $RIP via 192.0.2.1 src $1
 route del local $1 dev lo
 END
 }
-# A listener that accepts nothing, its queue full.
+# A listener that accepts nothing, its queue full. No child of this shell, which waits for all of its own.
 serve_nobody() {
     cat >/run/nobody.py <<END
-import socket, time
+import os, socket, time
+open("/run/nobody.pid", "w").write(str(os.getpid()))
 listener = socket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("0.0.0.0", 80))
@@ -61,14 +62,13 @@ listener.listen(0)
 waiting = socket.create_connection(("$RIP", 80))
 time.sleep(900)
 END
-    busybox nsenter --net=/run/netns/s python3 /run/nobody.py </dev/null >/dev/null 2>&1 &
-    nobody=$!
+    (busybox nsenter --net=/run/netns/s python3 /run/nobody.py </dev/null >/dev/null 2>&1 &)
     for _ in $(busybox seq 100); do
         if s ss -Htln 'sport = :80' | busybox awk '$2 > 0 { full = 1 } END { exit !full }'; then break; fi
         sleep 0.2
     done
 }
-stop_nobody() { kill -9 $nobody; }
+stop_nobody() { kill -9 "$(cat /run/nobody.pid)"; }
 arp_quiet() {
     conf s all.arp_ignore=1
     conf s all.arp_announce=2
