@@ -363,10 +363,6 @@ fn the_catalogue_is_tested_and_leads_to_findings_that_exist() {
     for (fault, ..) in EFFECTS {
         assert!(Fault::named(fault).is_some(), "{fault}");
     }
-    for code in Code::ALL {
-        let said = tunproof::report::page(*code).contains("tunproof lab break");
-        assert_eq!(said, Fault::named(code.id()).is_some(), "{code}");
-    }
 }
 
 /// `verify` of a real server with this rule: the first finding's code, its text, its commands; and the handle that

@@ -217,7 +217,7 @@ impl Evidence {
         self.prove_by_reply(path, &mut proofs);
         self.prove_egress_by_emission(path, &mut proofs);
         self.prove_arp(path, &mut proofs);
-        if self.is_client_ignored(path) {
+        if self.is_client_ignored(path) || !self.ignored_answers(path).is_empty() {
             proofs.remove(&Hop::DirectorForward);
         }
         self.withdraw_rewritten(path, &mut proofs);
@@ -287,6 +287,35 @@ impl Evidence {
             .peekable();
         clients.peek().is_some()
             && clients.all(|passage| passage.proves(Hop::DirectorForward).is_none())
+    }
+
+    /// The client's RSTs to connections that IPVS opened for the director's own packets, if they reached the
+    /// director and none was tunnelled on; empty once any packet of the client was forwarded. They are the
+    /// only packets of the client's own where tunproof does not run there.
+    pub fn ignored_answers(&self, path: usize) -> Vec<EvidenceId> {
+        let mut ignored = Vec::new();
+        for passage in self.passages(path) {
+            let forwarded = match passage.probe.id.kind {
+                ProbeKind::Service => passage.proves(Hop::DirectorForward).is_some(),
+                ProbeKind::IpvsLoop => self.sightings(passage.probe.id).any(|(item, seen)| {
+                    item.station == Some(Station::DirectorOut)
+                        && seen.form == Form::Rst
+                        && seen.outer.is_some()
+                }),
+                _ => continue,
+            };
+            if forwarded {
+                return Vec::new();
+            }
+            if passage.probe.id.kind == ProbeKind::IpvsLoop && passage.is_tunnelled() {
+                let points = passage.waypoints.iter().zip(&passage.seen);
+                let returned = points
+                    .filter(|(w, _)| w.station == Station::DirectorIn && w.form == Form::Rst)
+                    .filter_map(|(_, seen)| *seen);
+                ignored.extend(returned);
+            }
+        }
+        ignored
     }
 
     /// Whether the outer source that the kernel chose is the director's own: the real server took such a

@@ -333,6 +333,17 @@ fn forward(case: &mut Case<'_>) {
     if case.is_proven(Hop::DirectorForward) {
         return;
     }
+    let ignored = case.evidence.ignored_answers(case.number).len();
+    if ignored > 0 && case.evidence.host(Host::Client).is_none() {
+        let reason = format!(
+            "the director tunnels its own packets for {}:{}, and not the client's answers to them ({ignored} came, \
+             none was tunnelled on): its firewall drops what the client sends, or only what conntrack calls \
+             invalid; a vantage at `client` would decide",
+            case.path.vip, case.path.port
+        );
+        case.unproven(Hop::DirectorForward, reason);
+        return;
+    }
     let silence = case
         .silence(
             Some(Station::DirectorIn),
