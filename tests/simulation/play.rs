@@ -50,7 +50,7 @@ pub(crate) fn play(scenario: &Scenario, vantages: &[String], seed: u64) -> Playe
     let mut steps = 0;
     loop {
         steps += 1;
-        assert!(steps < STEPS, "no end after {:?}", world.now);
+        assert!(steps < STEPS, "seed {seed}: no end after {:?}", world.now);
         while let Some((host, command)) = engine.poll_command(mono(&world)) {
             if !lost.contains(&host) {
                 world.later(agent, Happening::Ordered(host, command));
