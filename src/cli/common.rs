@@ -28,7 +28,7 @@ pub(super) struct Options {
     /// When to give up, such as `20s` or `1m`
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Show all evidence, and what agents write to their stderr
+    /// Show all evidence, what hosts could not read of themselves, and what agents write to their stderr
     #[arg(short, long)]
     verbose: bool,
 }

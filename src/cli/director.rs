@@ -25,7 +25,8 @@ Examples:
       --rip 203.0.113.5 --rip 203.0.113.6 --cip 198.51.100.7 --dip 192.0.2.2
 
 The client need not be yours to log in to, but it must be yours to send a few packets to: the real
-server's answers go to it, and what it answers comes back here.";
+server's answers go to it, and what it answers comes back here. What one host cannot decide is
+`unproven`, with the vantage that could.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]

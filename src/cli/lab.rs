@@ -53,7 +53,7 @@ enum Action {
     },
     /// Mend every fault
     Mend,
-    /// List the faults: name, hop, and the finding they lead to
+    /// List the faults: name, hop, what is done, what it takes, and the finding, where it has another name
     List,
     /// End the lab
     Down,
@@ -219,7 +219,8 @@ fn list(directory: &Directory) -> Result<(), Failure> {
         }
     }
     anstream::println!(
-        "\n`tunproof explain FINDING` says what it means; a finding that is not named has the fault's name"
+        "\n`tunproof explain FINDING` says what it means; a finding that is not named has the fault's name\n\
+         [nft]: takes a kernel with nftables; [the kernel's ipip], [the stand-in for ipip]: takes a lab with it"
     );
     Ok(())
 }

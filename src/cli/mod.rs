@@ -35,6 +35,8 @@ Examples:
       typed on the real server; prints what to type on the director
   tunproof explain rp-filter-drops
       what a finding means, and how to mend it
+  tunproof lab demo
+      a whole path on this machine, in network namespaces: proven, broken, mended
 
 Exit status: 0 every hop proven; 1 a hop broken; 2 could not run; 3 nothing broken, not all proven";
 

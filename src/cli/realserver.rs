@@ -21,7 +21,10 @@ Examples:
   tunproof realserver --vip 192.0.2.10 --cip 198.51.100.7
       what it sends with the VIP as its source, the client answers to the director; the line that is
       printed first, typed there, shows those answers
-  tunproof realserver --vip 192.0.2.10 --cip 198.51.100.7 --dip 192.0.2.2 --gateway 203.0.113.1";
+  tunproof realserver --vip 192.0.2.10 --cip 198.51.100.7 --dip 192.0.2.2 --gateway 203.0.113.1
+
+What the director does, and what arrives there, this host cannot know: of a path that works, those hops are
+`unproven`, and the exit status is 3.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -315,19 +315,7 @@ mod tests {
             ingress: None,
             egress: None,
         });
-        let link = Link {
-            index: 2,
-            name: "eth0".to_owned(),
-            kind: None,
-            up: true,
-            running: true,
-            loopback: false,
-            noarp: false,
-            mtu: 1500,
-            mac: None,
-            addresses: vec![Address { ip, prefix: 24 }],
-            tunnel: None,
-        };
+        let link = Link::eth0(vec![Address { ip, prefix: 24 }]);
         let record = evidence.host_mut(Host::Client);
         record.tap_open = true;
         record.statistics = Some(TapStatistics::default());

@@ -118,11 +118,6 @@ impl HostFacts {
         self.larger_of_all_and(device, "arp_announce")
     }
 
-    /// Which ARP requests the device leaves unanswered: the larger of `all` and the device.
-    pub fn arp_ignore_in_force(&self, device: &str) -> Option<i64> {
-        self.larger_of_all_and(device, "arp_ignore")
-    }
-
     /// Whether the device's addresses are hidden from ARP, on a kernel patched with `hidden`: both `all` and the
     /// device must say so.
     pub fn hidden(&self, device: &str) -> bool {
@@ -380,13 +375,12 @@ pub struct Listener {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn facts(sysctls: &[(&str, i64)]) -> HostFacts {
-        let link = |index, name: &str, ip| Link {
-            index,
-            name: name.to_owned(),
+impl Link {
+    /// An Ethernet device `eth0` that is up.
+    pub(crate) fn eth0(addresses: Vec<Address>) -> Link {
+        Link {
+            index: 2,
+            name: "eth0".to_owned(),
             kind: None,
             up: true,
             running: true,
@@ -394,8 +388,21 @@ mod tests {
             noarp: false,
             mtu: 1500,
             mac: None,
-            addresses: vec![Address { ip, prefix: 24 }],
+            addresses,
             tunnel: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(sysctls: &[(&str, i64)]) -> HostFacts {
+        let link = |index, name: &str, ip| Link {
+            index,
+            name: name.to_owned(),
+            ..Link::eth0(vec![Address { ip, prefix: 24 }])
         };
         HostFacts {
             links: vec![
@@ -416,14 +423,11 @@ mod tests {
             let facts = facts(&[
                 ("all.rp_filter", all),
                 ("tunl0.rp_filter", own),
-                ("all.arp_ignore", own),
-                ("tunl0.arp_ignore", all),
                 ("all.arp_announce", all),
                 ("tunl0.arp_announce", own),
                 ("eth0.rp_filter", 9),
             ]);
             assert_eq!(facts.rp_filter_in_force("tunl0"), Some(expected));
-            assert_eq!(facts.arp_ignore_in_force("tunl0"), Some(expected));
             assert_eq!(facts.arp_announce_in_force("tunl0"), Some(expected));
         }
     }

@@ -319,6 +319,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::network::NextHop;
 
     #[test]
     fn every_gateway_is_a_neighbour() {
@@ -334,7 +335,7 @@ mod tests {
         };
         for node in Node::ALL {
             for route in node.routes() {
-                let crate::live::network::NextHop::Via(gateway) = route.hop else {
+                let NextHop::Via(gateway) = route.hop else {
                     panic!("{node}: {route}");
                 };
                 assert!(of(node).contains(&gateway), "{node}: {route}");

@@ -266,7 +266,7 @@ mod tests {
 
                 assert_eq!(facts.sysctls["net.ipv4.ip_forward"], 1);
                 assert_eq!(facts.rp_filter_in_force("decap0"), Some(2));
-                assert_eq!(facts.arp_ignore_in_force("decap0"), Some(1));
+                assert_eq!(facts.sysctls["net.ipv4.conf.all.arp_ignore"], 1);
                 assert_eq!(facts.arp_announce_in_force("decap0"), Some(0));
                 assert_eq!(facts.rp_filter_in_force("eth9"), None, "it cannot matter");
                 assert_eq!(facts.ipvs, Ipvs::Unknown, "it was not asked for");

@@ -127,7 +127,7 @@ pub struct PathHop {
 pub struct FindingReport {
     /// Its code.
     pub code: Code,
-    /// How bad.
+    /// `error`: a hop is broken because of it; `warning`: it works, and should not stay so; `note`: worth knowing.
     pub severity: Severity,
     /// The hop it is about.
     pub hop: Hop,
@@ -160,7 +160,8 @@ pub struct EvidenceReport {
     pub probe: Option<ProbeId>,
     /// One line.
     pub summary: String,
-    /// The packet, in hex.
+    /// The packet in hex: from its network header on, what was sent as a frame from its Ethernet header on; null
+    /// where there is none.
     pub bytes: Option<String>,
     /// What it is, in a few words.
     #[serde(skip)]

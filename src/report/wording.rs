@@ -39,7 +39,7 @@ pub enum Kind {
     IcmpError,
     /// An ARP packet was seen.
     Arp,
-    /// A host says something of itself.
+    /// A host says something of itself, or its kernel of a packet that it dropped.
     Fact,
     /// What should have been seen was not, and that counts.
     Silence,

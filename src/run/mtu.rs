@@ -282,17 +282,8 @@ mod tests {
             (65_536, None, LONGEST),
         ] {
             let link = Link {
-                index: 2,
-                name: "eth0".to_owned(),
-                kind: None,
-                up: true,
-                running: true,
-                loopback: false,
-                noarp: false,
                 mtu: device,
-                mac: None,
-                addresses: Vec::new(),
-                tunnel: None,
+                ..Link::eth0(Vec::new())
             };
             let answer = RouteAnswer::Route(Route {
                 kind: RouteKind::Unicast,

@@ -323,20 +323,11 @@ mod tests {
         record.statistics = Some(TapStatistics::default());
         record.before = Some(HostFacts {
             links: vec![Link {
-                index: 2,
-                name: "eth0".to_owned(),
-                kind: None,
-                up: true,
-                running: true,
-                loopback: false,
-                noarp: false,
-                mtu: 1500,
                 mac: Some([2, 0, 0, 0, 0, 1]),
-                addresses: vec![Address {
+                ..Link::eth0(vec![Address {
                     ip: RIP,
                     prefix: 24,
-                }],
-                tunnel: None,
+                }])
             }],
             ..HostFacts::default()
         });

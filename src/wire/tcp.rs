@@ -27,8 +27,6 @@ impl TcpFlags {
     pub const SYN: TcpFlags = TcpFlags(0x02);
     /// RST.
     pub const RST: TcpFlags = TcpFlags(0x04);
-    /// PSH.
-    pub const PSH: TcpFlags = TcpFlags(0x08);
     /// ACK.
     pub const ACK: TcpFlags = TcpFlags(0x10);
     /// SYN and ACK.

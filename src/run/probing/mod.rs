@@ -1,0 +1,303 @@
+//! Which probe to send when: the phase's state, what it is told, and what it has due.
+
+mod beside;
+mod outset;
+mod task;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::exchange::ConnectOutcome;
+use crate::exchange::Mono;
+use crate::exchange::SendOutcome;
+use crate::matching::Arp;
+use crate::plan::Hop;
+use crate::plan::Host;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::run::Command;
+use crate::run::aside::Aside;
+use crate::run::flows::Flows;
+use crate::run::mtu::Search;
+use crate::run::pacer::Pacer;
+use crate::run::probing::task::Aim;
+use crate::run::probing::task::Task;
+use crate::run::probing::task::goal;
+use crate::run::sweep::Sweep;
+
+/// When a kernel repeats a SYN-ACK first (`TCP_TIMEOUT_INIT`, RFC 6298).
+const SYN_ACK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The probing phase.
+#[derive(Debug)]
+pub(super) struct Probing {
+    pacer: Pacer,
+    tasks: Vec<Task>,
+    sweeps: Vec<Sweep>,
+    searches: Vec<Search>,
+    asides: Vec<Aside>,
+    flows: Vec<Flows>,
+    closing: Vec<(Host, Command)>,
+    next: BTreeMap<ProbeKind, u16>,
+    slowest: Duration,
+    /// The slowest answer to what goes the way of the searches' packets, which no kernel repeats.
+    trip: Duration,
+    measured: BTreeSet<ProbeId>,
+    proven: Vec<bool>,
+    proven_at: Option<Mono>,
+    settled: bool,
+}
+
+impl Probing {
+    /// The tasks for every path of the plan, from what the hosts said of themselves.
+    pub(super) fn new(evidence: &Evidence, rate: u32, now: Mono) -> Probing {
+        let plan = evidence.plan();
+        let mut probing = Probing {
+            pacer: Pacer::new(rate, now),
+            tasks: Vec::new(),
+            sweeps: Vec::new(),
+            searches: Vec::new(),
+            asides: Vec::new(),
+            flows: Vec::new(),
+            closing: Vec::new(),
+            next: BTreeMap::new(),
+            slowest: Duration::ZERO,
+            trip: Duration::ZERO,
+            measured: BTreeSet::new(),
+            proven: vec![false; plan.paths.len()],
+            proven_at: None,
+            settled: false,
+        };
+        for path in 0..plan.paths.len() {
+            probing.plan_realserver(evidence, path, now);
+            probing.plan_director(evidence, path, now);
+            probing.plan_client(evidence, path, now);
+        }
+        probing
+    }
+
+    /// A probe, or what it caused, was seen.
+    pub(super) fn handle_sighting(&mut self, id: ProbeId, evidence: &Evidence, now: Mono) {
+        let Some(probe) = evidence.probe(id) else {
+            return;
+        };
+        if probe.is_limited() {
+            return;
+        }
+        if id.kind == ProbeKind::Mtu {
+            let mut searches = self.searches.iter_mut();
+            if let Some(search) = searches.find(|search| search.path() == probe.path) {
+                search.handle_sighting(evidence, now);
+            }
+        }
+        let passage = evidence.passage(probe);
+        let goal = goal(evidence.plan(), evidence, id.kind, passage.path);
+        let reached = goal.is_some_and(|goal| passage.furthest() >= Some(goal));
+        if reached {
+            if let Some(departed) = self.pacer.departed(id) {
+                let took = now.since(departed);
+                // A kernel repeats its SYN-ACK after a second: whose answer comes then is not known.
+                if !id.kind.opens(probe.flow.protocol) || took < SYN_ACK_AGAIN {
+                    self.slowest = self.slowest.max(took);
+                }
+                // What other hosts have to say of it comes later.
+                let is_new = self.measured.insert(id);
+                if is_new && matches!(id.kind, ProbeKind::Reflect | ProbeKind::Mtu) {
+                    self.trip = self.trip.max(took);
+                }
+            }
+            for task in &mut self.tasks {
+                let same = task.aim == Aim::Probe(id.kind) && task.path == passage.path;
+                task.done |= same && task.tries >= task.at_least;
+            }
+        }
+        if passage.is_complete() {
+            self.closing.extend(self.pacer.settle(id));
+            let connects = self.tasks.iter().any(|task| task.aim == Aim::Connect);
+            let is_tcp = probe.flow.protocol == Protocol::Tcp;
+            if id.kind == ProbeKind::Service && is_tcp && !passage.refused && !connects {
+                self.add(Aim::Connect, passage.path, Host::Client, now, 1);
+            }
+        }
+        // What the director does with the client's own packets may take a proof back.
+        if !self.proven[passage.path] || id.kind == ProbeKind::Service {
+            self.reconsider(passage.path, evidence, now);
+        }
+    }
+
+    /// Notes whether packets prove every hop of `path`, and since when those of every path.
+    fn reconsider(&mut self, path: usize, evidence: &Evidence, now: Mono) {
+        self.proven[path] = evidence.proofs(path).len() == Hop::ALL.len();
+        if self.proven[path] {
+            for task in self.tasks.iter_mut().filter(|task| task.path == path) {
+                task.done |= task.aim == Aim::Probe(ProbeKind::ReflectSyn);
+            }
+        }
+        match self.everything_is_proven() {
+            true => {
+                self.proven_at.get_or_insert(now);
+            }
+            false => self.proven_at = None,
+        }
+    }
+
+    /// An ARP packet of the real server of `path` was seen: one that stays unanswered takes a proof back.
+    pub(super) fn handle_arp(&mut self, arp: &Arp, path: usize, evidence: &Evidence, now: Mono) {
+        self.reconsider(path, evidence, now);
+        for task in self.tasks.iter_mut().filter(|task| task.path == path) {
+            task.done |= match &task.aim {
+                Aim::Arp { sender, target, .. } => {
+                    arp.operation == Arp::REPLY && arp.sender == *target && arp.target == *sender
+                }
+                Aim::Resolution { next_hop, .. } => {
+                    arp.operation == Arp::REQUEST && !arp.is_ours() && arp.target == *next_hop
+                }
+                Aim::Probe(_) | Aim::Connect => false,
+            };
+        }
+    }
+
+    /// What became of a packet.
+    pub(super) fn handle_sent(
+        &mut self,
+        token: u32,
+        outcome: SendOutcome,
+        evidence: &mut Evidence,
+    ) {
+        self.pacer.handle_sent(token, outcome, evidence);
+    }
+
+    /// What became of a connection.
+    pub(super) fn handle_connected(
+        &mut self,
+        token: u32,
+        outcome: ConnectOutcome,
+        evidence: &mut Evidence,
+    ) {
+        let connected = matches!(outcome, ConnectOutcome::Connected { .. });
+        self.pacer.handle_connected(token, outcome, evidence);
+        for task in self
+            .tasks
+            .iter_mut()
+            .filter(|task| task.aim == Aim::Connect)
+        {
+            task.done |= connected;
+        }
+    }
+
+    /// A host is gone.
+    pub(super) fn handle_lost(&mut self, host: Host) {
+        self.pacer.drop_host(host);
+        for task in self.tasks.iter_mut().filter(|task| task.host == host) {
+            task.done = true;
+        }
+        self.sweeps.retain(|sweep| sweep.from() != host);
+        self.asides.retain(|aside| aside.host() != host);
+        match host {
+            Host::Director => self.searches.clear(),
+            Host::Realserver(path) => self.flows.retain(|flows| flows.path() != path),
+            Host::Client => {}
+        }
+    }
+
+    /// Queues what is due.
+    pub(super) fn advance(&mut self, evidence: &Evidence, now: Mono) {
+        // Beyond a settled proof only the search for a size goes on, and that for filtered flows.
+        self.settled = self.proven_at.is_some_and(|at| now >= self.settled_at(at));
+        if !self.settled {
+            self.advance_tasks(evidence, now);
+            // Behind what the path's own proof needs.
+            self.ask_aside(evidence, now);
+            self.advance_sweeps(evidence, now);
+        }
+        self.advance_searches(evidence, now);
+        self.ask_again(evidence, now);
+    }
+
+    /// The next command whose time has come.
+    pub(super) fn poll_command(
+        &mut self,
+        evidence: &mut Evidence,
+        now: Mono,
+    ) -> Option<(Host, Command)> {
+        self.closing
+            .pop()
+            .or_else(|| self.pacer.poll_command(evidence, now))
+    }
+
+    /// Closes everything that is still open.
+    pub(super) fn settle(&mut self) -> Vec<(Host, Command)> {
+        let mut commands = std::mem::take(&mut self.closing);
+        commands.extend(self.pacer.settle_all());
+        commands
+    }
+
+    /// Whether a probe was sent a second time, because what should have come of the first was not seen.
+    pub(super) fn repeats(&self) -> bool {
+        self.tasks.iter().any(|task| {
+            matches!(task.aim, Aim::Probe(_)) && !task.done && task.tries > task.at_least.max(1)
+        })
+    }
+
+    /// Whether packets prove every hop of every path.
+    pub(super) fn everything_is_proven(&self) -> bool {
+        self.proven.iter().all(|proven| *proven)
+    }
+
+    /// Whether a probe of `kind` was seen at waypoint number `waypoint` or behind it.
+    fn has_passed(
+        &self,
+        kind: ProbeKind,
+        path: usize,
+        waypoint: usize,
+        evidence: &Evidence,
+    ) -> bool {
+        evidence
+            .passages(path)
+            .any(|p| p.probe.id.kind == kind && p.furthest() >= Some(waypoint))
+    }
+
+    /// A new probe of `kind`, never with the ports of a connection that IPVS knows.
+    fn probe(&mut self, kind: ProbeKind, path: usize, evidence: &Evidence) -> Option<Probe> {
+        let plan = evidence.plan();
+        loop {
+            let next = self.next.entry(kind).or_insert(0);
+            let index = *next;
+            if index >= ProbeId::once(kind) {
+                return None;
+            }
+            *next += 1;
+            let id = ProbeId { kind, index };
+            let probe = Probe::new(id, path, &plan.paths[path], &plan.session)?;
+            if !is_taken(evidence, path, id) {
+                return Some(probe);
+            }
+            // The flow of a trace is constant: the next number has the same.
+            if kind.is_trace() {
+                return None;
+            }
+        }
+    }
+}
+
+/// Whether IPVS knows a connection of the client from this probe's port.
+fn is_taken(evidence: &Evidence, path: usize, id: ProbeId) -> bool {
+    let plan = evidence.plan();
+    let client = (plan.paths[path].cip, plan.session.client_port(id));
+    evidence.facts(Host::Director).is_some_and(|facts| {
+        let mut live = facts.ipvs_connections.iter();
+        live.any(|connection| connection.client == client)
+    })
+}
+
+/// Whether tunproof runs on `host` and has not lost it.
+fn is_there(evidence: &Evidence, host: Host) -> bool {
+    evidence
+        .host(host)
+        .is_some_and(|record| record.lost.is_none())
+}

@@ -1,0 +1,130 @@
+//! How long to wait: until something is due, until an answer is missed, until all is over.
+
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::exchange::Mono;
+use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
+use crate::run::aside::Aside;
+use crate::run::flows::Flows;
+use crate::run::probing::Probing;
+use crate::run::probing::task::Aim;
+use crate::run::probing::task::RESOLUTIONS;
+use crate::run::probing::task::TRIES;
+use crate::run::probing::task::Task;
+use crate::run::sweep::Sweep;
+
+/// How long an answer may take before its flow is asked again, unless slower answers were seen.
+const MISSED: Duration = Duration::from_millis(50);
+
+/// How long the last try may take, unless slower answers were seen.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long an answer may take before its packet may be called lost, unless slower answers were seen.
+const EXPECTED: Duration = Duration::from_millis(200);
+
+/// How long the probes still on their way may take once everything is proven.
+const GRACE: Duration = Duration::from_millis(100);
+
+impl Probing {
+    /// When something is due next.
+    pub(in crate::run) fn poll_timeout(&self, evidence: &Evidence) -> Mono {
+        let late = self
+            .searches
+            .iter()
+            .filter_map(|search| search.due(evidence, self.trip))
+            .chain(self.flows.iter().filter_map(Flows::due))
+            .chain(self.pacer.due())
+            .min();
+        let usual = self
+            .tasks
+            .iter()
+            .filter_map(Task::due)
+            .chain(self.sweeps.iter().filter_map(Sweep::due))
+            .chain(self.asides.iter().filter_map(Aside::due))
+            .min();
+        let end = match self.proven_at {
+            Some(at) => self.settled_at(at),
+            None => self.pacer.last() + self.last_wait(),
+        };
+        match self.proven_at {
+            None => usual.into_iter().chain(late).min().unwrap_or(end),
+            Some(_) if self.settled => late.unwrap_or(end),
+            Some(_) => usual.into_iter().chain(late).fold(end, Mono::min),
+        }
+    }
+
+    /// Whether nothing more is to be sent, and nothing more to be expected.
+    pub(in crate::run) fn is_over(&self, evidence: &Evidence, now: Mono) -> bool {
+        if self.asks_flows() {
+            return false;
+        }
+        let all_done = self.tasks.iter().all(|task| task.done);
+        if let Some(at) = self.proven_at {
+            let settled = all_done || now >= self.settled_at(at);
+            return settled && !self.is_searching(evidence);
+        }
+        let nothing_due = self.tasks.iter().all(|task| task.due().is_none())
+            && self.sweeps.iter().all(|sweep| {
+                sweep.due().is_none() || sweep.is_fresh() && !self.is_worth(sweep, evidence)
+            })
+            && !self.is_searching(evidence)
+            && self.pacer.is_empty();
+        nothing_due && (all_done || now >= self.pacer.last() + self.last_wait())
+    }
+
+    fn asks_flows(&self) -> bool {
+        self.flows.iter().any(|flows| flows.due().is_some())
+    }
+
+    /// Whether the answer to a packet of some size is still worth waiting for.
+    fn is_searching(&self, evidence: &Evidence) -> bool {
+        self.searches
+            .iter()
+            .any(|search| search.is_pending(evidence))
+    }
+
+    /// When a proof that was complete at `at` stands: the probes on their way have arrived, and every real
+    /// server's kernel has asked for its next hop, or had its occasions.
+    pub(super) fn settled_at(&self, at: Mono) -> Mono {
+        self.tasks
+            .iter()
+            .filter(|task| !task.done && matches!(task.aim, Aim::Resolution { .. }))
+            .map(|task| task.begin + TRIES[RESOLUTIONS - 1])
+            .fold(at, Mono::max)
+            + GRACE
+    }
+
+    /// The probes whose answers may still be on their way.
+    pub(in crate::run) fn young(&self, now: Mono) -> Vec<ProbeId> {
+        let young = self.pacer.younger_than(self.last_wait(), now);
+        // A search has waited for the answers to its own, which no kernel repeats.
+        let others = young.filter(|probe| probe.kind != ProbeKind::Mtu);
+        let sizes = self.pacer.younger_than(self.trip_wait(), now);
+        others
+            .chain(sizes.filter(|probe| probe.kind == ProbeKind::Mtu))
+            .collect()
+    }
+
+    /// The probes whose answers are likely to be on their way.
+    pub(in crate::run) fn expected(&self, now: Mono) -> Vec<ProbeId> {
+        let usual = EXPECTED.max(self.slowest * 3);
+        self.pacer.younger_than(usual, now).collect()
+    }
+
+    /// How long an answer may take before it is missed.
+    pub(super) fn patience(&self) -> Duration {
+        MISSED.max(self.slowest * 2)
+    }
+
+    /// How long an answer to the last try may take.
+    pub(super) fn last_wait(&self) -> Duration {
+        LAST_WAIT.max(self.slowest * 2)
+    }
+
+    /// The same for what no kernel repeats.
+    pub(super) fn trip_wait(&self) -> Duration {
+        LAST_WAIT.max(self.trip * 2)
+    }
+}
