@@ -4,6 +4,8 @@
 //! and no other could be. What could be it without that is named
 //! as a candidate. What the host's rules cannot have done, they are not blamed for.
 
+use std::cmp::Reverse;
+
 use crate::evidence::EvidenceId;
 use crate::exchange::Firewall;
 use crate::exchange::FirewallRule;
@@ -125,8 +127,13 @@ fn blame_rule(
                  path a host sees one direction only, so nothing of it may be dropped for that: accept it before \
                  that rule, or have it not tracked (notrack).";
     }
+    /// Packets that it could match died, and it has counted none.
+    fn is_innocent(&self) -> bool {
+        self.died > 0 && self.rose == Some(0)
+    }
+
     let mut fix = Vec::new();
-    for candidate in &named {
+    for candidate in from_the_end(&named) {
         if guilty.is_empty() || !sure {
             push(&mut fix, case.on(scene.host, candidate.rule.shown_by()));
         }
@@ -241,7 +248,7 @@ fn fact(candidate: &Candidate) -> String {
 
 /// The command that mends just this: the rule goes, unless it is for all sorts of packets.
 fn mended_by(case: &Case<'_>, scene: &Scene, rule: &FirewallRule) -> String {
-    if rule.place != RulePlace::Policy && !rule.invalid {
+    if !rule.general && !rule.invalid {
         return rule.removed_by();
     }
     let (vip, rip, port) = (case.path.vip, case.path.rip, case.path.port);
@@ -267,9 +274,20 @@ fn mended_by(case: &Case<'_>, scene: &Scene, rule: &FirewallRule) -> String {
         (Some(Leg::Request), _) => (
             format!("ip daddr {vip} {name} dport {port}"),
             format!("-d {vip} -p {name} --dport {port}"),
+        .filter(|candidate| !candidate.is_innocent())
         ),
         _ => (format!("ip saddr {vip}"), format!("-s {vip}")),
     };
+/// In the order in which they can be deleted: behind a rule that goes by its number, all others get other ones.
+fn from_the_end<'c>(named: &[&'c Candidate]) -> Vec<&'c Candidate> {
+    let mut named = named.to_vec();
+    named.sort_by_key(|candidate| match candidate.rule.place {
+        RulePlace::Number(number) => Reverse(number),
+        RulePlace::Handle(_) | RulePlace::Policy => Reverse(0),
+    });
+    named
+}
+
     rule.preceded_by(&nft, &iptables)
 }
 
@@ -312,5 +330,54 @@ fn correct(case: &mut Case<'_>, number: usize, outgoing: bool, convicted: bool) 
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::FirewallTool;
+    use crate::exchange::RuleVerdict;
+
+    fn candidate(number: u32, rose: Option<u64>, died: u64) -> Candidate {
+        Candidate {
+            rule: FirewallRule {
+                tool: FirewallTool::Iptables,
+                family: "ip".to_owned(),
+                table: "filter".to_owned(),
+                chain: "INPUT".to_owned(),
+                hook: "input".to_owned(),
+                priority: 0,
+                place: RulePlace::Number(number),
+                text: "-A INPUT -p tcp -j DROP".to_owned(),
+                verdict: RuleVerdict::Drop,
+                counter: None,
+                invalid: false,
+                general: false,
+                matches: Vec::new(),
+            },
+            rose,
+            died,
+        }
+    }
+
+    #[test]
+    fn a_rule_that_counted_nothing_while_packets_died_is_innocent() {
+        assert!(candidate(1, Some(0), 3).is_innocent());
+        assert!(!candidate(1, Some(1), 3).is_innocent());
+        assert!(!candidate(1, None, 3).is_innocent());
+        assert!(!candidate(1, Some(0), 0).is_innocent());
+    }
+
+    #[test]
+    fn of_rules_with_numbers_the_last_is_deleted_first() {
+        let rules = [2, 7, 5].map(|number| candidate(number, Some(3), 3));
+        let named: Vec<_> = rules.iter().collect();
+        let places: Vec<_> = from_the_end(&named)
+            .iter()
+            .map(|candidate| candidate.rule.removed_by())
+            .collect();
+        let expected = [7, 5, 2].map(|number| format!("iptables -D INPUT {number}"));
+        assert_eq!(places, expected);
     }
 }
