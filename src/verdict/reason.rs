@@ -119,9 +119,10 @@ impl Word {
     }
 }
 
-/// A datagram for a closed port ends so, too, once its ICMP error is made; and many places give no reason.
-fn says_something(reason: &str) -> bool {
-    !matches!(reason, "NOT_SPECIFIED" | "NO_SOCKET")
+/// A datagram for a closed port ends so, too, once its ICMP error is made; many places give no reason; and a copy for
+/// another tap that is full is not the packet.
+pub(super) fn says_something(reason: &str) -> bool {
+    !matches!(reason, "NOT_SPECIFIED" | "NO_SOCKET" | "PACKET_SOCK_ERROR")
 }
 
 fn by_reason(
