@@ -93,11 +93,7 @@ type Facts = Vec<(String, String)>;
 fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
-    let device = facts
-        .links
-        .iter()
-        .filter(|link| tunnel::is_tunnel(case, link))
-        .max_by_key(|link| link.up);
+    let device = tunnel::incoming(case, facts);
     let Some(device) = device.filter(|link| link.up) else {
         return Vec::new();
     };
