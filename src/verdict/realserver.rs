@@ -117,7 +117,7 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
                     "What comes out of the tunnel is for the VIP, so the real server must have it, \
                          hidden from ARP, on the tunnel device or on lo."
                         .to_owned(),
-                fix: vec![on(format!("ip addr add {vip}/32 dev {name}"))],
+                fix: case.add_vip(name),
                 evidence: Vec::new(),
             },
             vec![(

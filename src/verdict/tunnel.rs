@@ -93,8 +93,16 @@ fn decapsulation_fault(
     arrived: bool,
 ) -> Option<(Code, String, Vec<String>)> {
     let server = case.realserver();
-    let (rip, dip, vip) = (case.path.rip, case.path.dip, case.path.vip);
+    let (rip, dip) = (case.path.rip, case.path.dip);
     let on = |command: String| case.on(server, command);
+    let set_up = || {
+        let mut commands = vec![
+            on("modprobe ipip".to_owned()),
+            on("ip link set tunl0 up".to_owned()),
+        ];
+        commands.extend(case.add_vip("tunl0"));
+        commands
+    };
     let form = refusals
         .first()
         .and_then(|id| Some(case.sighting(*id)?.form));
@@ -102,11 +110,7 @@ fn decapsulation_fault(
         return Some((
             Code::IpipNotSupported,
             format!("{rip} answers protocol unreachable: its kernel does not take protocol 4"),
-            vec![
-                on("modprobe ipip".to_owned()),
-                on("ip link set tunl0 up".to_owned()),
-                on(format!("ip addr add {vip}/32 dev tunl0")),
-            ],
+            set_up(),
         ));
     }
     let Some(facts) = facts else {
@@ -147,11 +151,7 @@ fn decapsulation_fault(
         return Some((
             Code::TunnelMissing,
             "the real server has no ipip tunnel device".to_owned(),
-            vec![
-                on("modprobe ipip".to_owned()),
-                on("ip link set tunl0 up".to_owned()),
-                on(format!("ip addr add {vip}/32 dev tunl0")),
-            ],
+            set_up(),
         ));
     }
     if up.is_empty() {
