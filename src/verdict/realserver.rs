@@ -247,6 +247,10 @@ fn client_is_local(
         cited.push((format!("{question}: {error}"), question.to_owned()));
     }
     let fix = match &device {
+        // The real server's own address stays: the client that was asked about is none.
+        Some(device) if cip == case.path.rip => {
+            vec![case.on(server, format!("ip addr show dev {device}"))]
+        }
         Some(device) => vec![case.on(server, format!("ip addr del {cip} dev {device}"))],
         None => vec![case.on(server, "ip route show table local; ip rule")],
     };
