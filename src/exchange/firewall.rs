@@ -137,6 +137,8 @@ pub struct FirewallRule {
     pub counter: Option<u64>,
     /// Whether it is for packets that connection tracking calls invalid.
     pub invalid: bool,
+    /// Whether it is for all sorts of packets, as the last rule of many a chain is.
+    pub general: bool,
     /// The packets asked about that it could match, by leg and protocol number.
     pub matches: Vec<(Leg, u8)>,
 }

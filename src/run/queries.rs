@@ -68,6 +68,10 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
                     query.neighbours.push(route.gateway.unwrap_or(path.rip));
                 }
             }
+            // Who is a router there may answer ARP for others.
+            if let Some(RouteAnswer::Route(route)) = known.route(&to(path.cip)) {
+                query.neighbours.extend(route.gateway);
+            }
         }
         Host::Realserver(_) => {
             for link in tunnels(known, path) {
@@ -322,5 +326,52 @@ fn path_of(host: Host) -> usize {
     match host {
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Route;
+    use crate::exchange::RouteKind;
+    use crate::plan::SessionKey;
+
+    #[test]
+    fn the_director_is_asked_for_its_routers_toward_the_real_server_and_the_client() {
+        let path = Path {
+            realserver: "rs1".to_owned(),
+            vip: Ipv4Addr::new(192, 0, 2, 10),
+            port: 80,
+            protocol: Protocol::Tcp,
+            rip: Ipv4Addr::new(203, 0, 113, 5),
+            dip: None,
+            cip: Ipv4Addr::new(198, 51, 100, 7),
+            gateway: None,
+            tunnel: None,
+        };
+        let by = |gateway| {
+            RouteAnswer::Route(Route {
+                kind: RouteKind::Unicast,
+                device: Some("eth0".to_owned()),
+                gateway: Some(gateway),
+                source: None,
+                table: 254,
+                mtu: None,
+            })
+        };
+        let [inner, outer] = [1, 9].map(|octet| Ipv4Addr::new(10, 0, 0, octet));
+        let known = HostFacts {
+            routes: vec![(to(path.rip), by(inner)), (to(path.cip), by(outer))],
+            ..HostFacts::default()
+        };
+        let plan = Plan {
+            session: SessionKey::new([1; 16]),
+            paths: vec![path],
+            vantages: vec![Host::Director],
+            ingress: None,
+            egress: None,
+        };
+        let query = second(&plan, Host::Director, &known);
+        assert_eq!(query.neighbours, [inner, outer]);
     }
 }

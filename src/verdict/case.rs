@@ -11,6 +11,7 @@ use crate::evidence::Silence;
 use crate::evidence::SilenceSpan;
 use crate::evidence::What;
 use crate::exchange::HostFacts;
+use crate::exchange::Link;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteQuery;
 use crate::exchange::SendOutcome;
@@ -343,6 +344,22 @@ impl<'a> Case<'a> {
         let device = route.device.map(|device| format!("dev {device}"));
         let words: Vec<_> = gateway.into_iter().chain(device).collect();
         words.join(" ")
+    }
+
+    /// How to give the real server the VIP, without its saying so by ARP where others would believe it.
+    pub(super) fn add_vip(&self, device: &str) -> Vec<String> {
+        let (server, vip) = (self.realserver(), self.path.vip);
+        let hidden = "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2";
+        let near = |link: &Link| {
+            let mut on = link.addresses.iter();
+            !link.loopback && !link.noarp && on.any(|a| a.prefix < 32 && a.contains(vip))
+        };
+        let near = self
+            .facts(server)
+            .is_none_or(|facts| facts.links.iter().any(near));
+        let hide = near.then(|| self.on(server, hidden));
+        let add = self.on(server, format!("ip addr add {vip}/32 dev {device}"));
+        hide.into_iter().chain([add]).collect()
     }
 
     /// A command to type on `host`.

@@ -4,14 +4,21 @@
 //! and no other could be. What could be it without that is named
 //! as a candidate. What the host's rules cannot have done, they are not blamed for.
 
+use std::cmp::Reverse;
+
 use crate::evidence::EvidenceId;
+use crate::evidence::What;
 use crate::exchange::Firewall;
 use crate::exchange::FirewallRule;
 use crate::exchange::Leg;
 use crate::exchange::RulePlace;
 use crate::plan::Hop;
+use crate::plan::ProbeKind;
+use crate::plan::Protocol;
 use crate::verdict::Code;
+use crate::verdict::HopJudgement;
 use crate::verdict::HopVerdict;
+use crate::verdict::Severity;
 use crate::verdict::case::Case;
 use crate::verdict::reason;
 use crate::verdict::reason::Told;
@@ -42,6 +49,66 @@ pub(super) fn judge(case: &mut Case<'_>) {
             Told::Nothing => blame_rule(case, number, &scene, &deaths, None),
         }
     }
+    if case.path.protocol == Protocol::Udp && !is_service_dropped(case) {
+        doubt(case);
+    }
+}
+
+/// Whether the real server's kernel says that it dropped what was for the service's own port.
+fn is_service_dropped(case: &Case<'_>) -> bool {
+    let server = case.realserver();
+    case.evidence.items().iter().any(|item| {
+        let kind = item.probe.map(|probe| probe.kind);
+        let asks = matches!(kind, Some(ProbeKind::IpvsLoop | ProbeKind::Service));
+        let dropped = matches!(&item.what, What::Drop { reason: Some(reason), .. }
+            if reason::says_something(reason));
+        item.host == server && asks && dropped
+    })
+}
+
+/// A UDP service may answer nothing but questions of its own, so that only closed ports were seen to be silent.
+/// A firewall that lets nothing but the service through, or no ICMP errors out, makes them so, and all is well.
+fn doubt(case: &mut Case<'_>) {
+    let (vip, port) = (case.path.vip, case.path.port);
+    for finding in &mut case.findings {
+        let blames = matches!(
+            finding.code,
+            Code::RealserverFirewallDecapsulated | Code::RealserverFirewallEgress
+        );
+        if !blames || finding.severity != Severity::Error {
+            continue;
+        }
+        let summary =
+            format!("what comes out of the tunnel for closed ports of {vip} is not answered");
+        let old = std::mem::replace(&mut finding.summary, summary);
+        finding.severity = Severity::Note;
+        finding.detail = format!(
+            "That need not be wrong: a firewall that lets nothing but {vip}:{port} through, or no ICMP errors out, does \
+             that, and a UDP service may answer only questions of its own. Or the service's packets are dropped, too: \
+             {old}. {}",
+            finding.detail
+        );
+        let hop = finding.hop;
+        let judged = case.hops.get(&hop);
+        if judged.is_some_and(|judged| judged.reason.as_ref() == Some(&old)) {
+            case.hops.remove(&hop);
+            let reason = format!(
+                "{}, and {vip}:{port} is asked nothing that it would have to answer; a real client would decide",
+                finding.summary
+            );
+            case.hops.insert(
+                hop,
+                HopJudgement {
+                    hop,
+                    verdict: HopVerdict::Unproven,
+                    how: None,
+                    evidence: Vec::new(),
+                    between: None,
+                    reason: Some(reason),
+                },
+            );
+        }
+    }
 }
 
 /// Whether it is for want of a better reason that the finding has its code.
@@ -60,6 +127,11 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// Packets that it could match died, and it has counted none.
+    fn is_innocent(&self) -> bool {
+        self.died > 0 && self.rose == Some(0)
+    }
+
     /// `enough` packets must have died meanwhile.
     fn is_guilty(&self, enough: u64) -> bool {
         self.died >= enough && self.rose.is_some_and(|rose| rose >= self.died)
@@ -126,7 +198,7 @@ fn blame_rule(
                  that rule, or have it not tracked (notrack).";
     }
     let mut fix = Vec::new();
-    for candidate in &named {
+    for candidate in from_the_end(&named) {
         if guilty.is_empty() || !sure {
             push(&mut fix, case.on(scene.host, candidate.rule.shown_by()));
         }
@@ -202,7 +274,18 @@ fn candidates(
                 died: died as u64,
             }
         })
+        .filter(|candidate| !candidate.is_innocent())
         .collect()
+}
+
+/// In the order in which they can be deleted: behind a rule that goes by its number, all others get other ones.
+fn from_the_end<'c>(named: &[&'c Candidate]) -> Vec<&'c Candidate> {
+    let mut named = named.to_vec();
+    named.sort_by_key(|candidate| match candidate.rule.place {
+        RulePlace::Number(number) => Reverse(number),
+        RulePlace::Handle(_) | RulePlace::Policy => Reverse(0),
+    });
+    named
 }
 
 fn conviction(guilty: &[&Candidate]) -> String {
@@ -241,7 +324,7 @@ fn fact(candidate: &Candidate) -> String {
 
 /// The command that mends just this: the rule goes, unless it is for all sorts of packets.
 fn mended_by(case: &Case<'_>, scene: &Scene, rule: &FirewallRule) -> String {
-    if rule.place != RulePlace::Policy && !rule.invalid {
+    if !rule.general && !rule.invalid {
         return rule.removed_by();
     }
     let (vip, rip, port) = (case.path.vip, case.path.rip, case.path.port);
@@ -312,5 +395,54 @@ fn correct(case: &mut Case<'_>, number: usize, outgoing: bool, convicted: bool) 
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::FirewallTool;
+    use crate::exchange::RuleVerdict;
+
+    fn candidate(number: u32, rose: Option<u64>, died: u64) -> Candidate {
+        Candidate {
+            rule: FirewallRule {
+                tool: FirewallTool::Iptables,
+                family: "ip".to_owned(),
+                table: "filter".to_owned(),
+                chain: "INPUT".to_owned(),
+                hook: "input".to_owned(),
+                priority: 0,
+                place: RulePlace::Number(number),
+                text: "-A INPUT -p tcp -j DROP".to_owned(),
+                verdict: RuleVerdict::Drop,
+                counter: None,
+                invalid: false,
+                general: false,
+                matches: Vec::new(),
+            },
+            rose,
+            died,
+        }
+    }
+
+    #[test]
+    fn a_rule_that_counted_nothing_while_packets_died_is_innocent() {
+        assert!(candidate(1, Some(0), 3).is_innocent());
+        assert!(!candidate(1, Some(1), 3).is_innocent());
+        assert!(!candidate(1, None, 3).is_innocent());
+        assert!(!candidate(1, Some(0), 0).is_innocent());
+    }
+
+    #[test]
+    fn of_rules_with_numbers_the_last_is_deleted_first() {
+        let rules = [2, 7, 5].map(|number| candidate(number, Some(3), 3));
+        let named: Vec<_> = rules.iter().collect();
+        let places: Vec<_> = from_the_end(&named)
+            .iter()
+            .map(|candidate| candidate.rule.removed_by())
+            .collect();
+        let expected = [7, 5, 2].map(|number| format!("iptables -D INPUT {number}"));
+        assert_eq!(places, expected);
     }
 }

@@ -326,7 +326,7 @@ fn forward(case: &mut Case<'_>) {
         .evidence
         .passages(case.number)
         .any(|p| p.probe.id.kind == ProbeKind::Service && p.proves(Hop::DirectorForward).is_some());
-    if !client_forwarded && vip_is_missing(case) {
+    if !client_forwarded && !answers_forwarded(case) && vip_is_missing(case) {
         vip_not_on_director(case);
         return;
     }
@@ -469,6 +469,16 @@ fn forward(case: &mut Case<'_>) {
     }
 }
 
+/// Whether what the client answers was tunnelled on: it was delivered to the director, whatever its addresses are.
+fn answers_forwarded(case: &Case<'_>) -> bool {
+    let tunnelled_on = case.sightings(&SCHEDULED, |item, sighting| {
+        item.station == Some(Station::DirectorOut)
+            && sighting.form == Form::Rst
+            && sighting.outer.is_some()
+    });
+    !tunnelled_on.is_empty()
+}
+
 fn vip_is_missing(case: &Case<'_>) -> bool {
     let Some(facts) = case.facts(DIRECTOR) else {
         return false;
@@ -481,10 +491,11 @@ fn vip_is_missing(case: &Case<'_>) -> bool {
     {
         return false;
     }
-    let routed = match case.route(DIRECTOR, case.path.vip, None, None) {
-        Some(RouteAnswer::Route(route)) => route.kind == RouteKind::Local,
-        _ => false,
-    };
+    // A policy rule may deliver what arrives from the client, and nothing else.
+    let routed = facts.routes.iter().any(|(query, answer)| {
+        query.to == case.path.vip
+            && matches!(answer, RouteAnswer::Route(route) if route.kind == RouteKind::Local)
+    });
     !routed && !facts.is_local(case.path.vip)
 }
 
@@ -510,7 +521,8 @@ fn vip_not_on_director(case: &mut Case<'_>) {
         between,
         summary: format!("the VIP {vip} is not an address of the director"),
         detail: "IPVS takes packets that are delivered to the director itself; without the VIP they are \
-                 routed on or dropped."
+                 routed on or dropped. If VRRP moves the VIP between directors, this one is not the master now: \
+                 ask the one that is, and add nothing here."
             .to_owned(),
         fix: vec![
             case.on(DIRECTOR, format!("ip addr add {vip}/32 dev lo")),

@@ -67,7 +67,7 @@ pub(super) fn judge(case: &mut Case<'_>) -> bool {
     };
     let fix = match has_vip {
         Some(true) => vec![case.on(server, "ip rule; ip route show table all")],
-        _ => vec![case.on(server, format!("ip addr add {vip}/32 dev {}", device(case)))],
+        _ => case.add_vip(&device(case)),
     };
     let silence = case.silence(Some(Station::RealserverTunnel), Station::RealserverOut, &[]);
     let mut evidence = vec![first];

@@ -7,6 +7,7 @@ use crate::evidence::EvidenceId;
 use crate::evidence::Silence;
 use crate::evidence::SizedProbe;
 use crate::evidence::Sizes;
+use crate::exchange::RouteAnswer;
 use crate::matching::Sighting;
 use crate::plan::Form;
 use crate::plan::Hop;
@@ -310,7 +311,13 @@ fn learns(case: &Case<'_>) -> bool {
 fn mend(case: &Case<'_>, passing: u16) -> Vec<String> {
     let (vip, rip) = (case.path.vip, case.path.rip);
     let via = case.via(DIRECTOR, rip);
-    let route = format!("ip route replace {rip}/32 {via} mtu {passing}");
+    // Without it the route would choose the source anew, and that may be the VIP.
+    let source = match case.route(DIRECTOR, rip, None, None) {
+        Some(RouteAnswer::Route(route)) => route.source,
+        _ => None,
+    };
+    let source = source.map_or_else(String::new, |source| format!(" src {source}"));
+    let route = format!("ip route replace {rip}/32 {via}{source} mtu {passing}");
     let mut fix = vec![case.on(DIRECTOR, route)];
     if case.path.protocol == Protocol::Tcp {
         let size = passing.saturating_sub(IP_AND_TCP + TUNNEL);

@@ -3,6 +3,9 @@
 //! Only an answer shows it. What came out of the tunnel may have been dropped behind it, by a mark or a rule on
 //! the tunnel device; and that nothing came says nothing, which is as it should be.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use crate::evidence::EvidenceId;
 use crate::plan::Form;
 use crate::plan::Hop;
@@ -13,6 +16,9 @@ use crate::verdict::Code;
 use crate::verdict::Finding;
 use crate::verdict::Severity;
 use crate::verdict::case::Case;
+use crate::verdict::case::sysctl;
+use crate::verdict::director::CRAFTED;
+use crate::verdict::director::SCHEDULED;
 
 /// Warns of a tunnel that is open to anyone.
 pub(super) fn judge(case: &mut Case<'_>) {
@@ -53,7 +59,10 @@ pub(super) fn judge(case: &mut Case<'_>) {
         evidence.push(case.cite_fact(
             server,
             format!("rp_filter in force on {name}: {filter}"),
-            format!("sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.{name}.rp_filter"),
+            format!(
+                "sysctl net.ipv4.conf.all.rp_filter {}",
+                sysctl(&name, "rp_filter")
+            ),
         ));
     }
     warn(
@@ -85,6 +94,21 @@ fn answered(case: &Case<'_>, kind: ProbeKind) -> Vec<EvidenceId> {
     seen.into_iter().take(1).collect()
 }
 
+/// The sources with which the directors' tunnelled packets come to the real server, which a translator on the way may
+/// have changed.
+fn directors(case: &Case<'_>) -> BTreeSet<Ipv4Addr> {
+    let kinds: Vec<_> = SCHEDULED.into_iter().chain(CRAFTED).collect();
+    let arrived = case.sightings(&kinds, |item, sighting| {
+        item.station == Some(Station::RealserverIn) && sighting.form == Form::Tunnelled
+    });
+    let outer = |id| case.sighting(id)?.outer.map(|outer| outer.source);
+    let seen: BTreeSet<_> = arrived.into_iter().filter_map(outer).collect();
+    match seen.is_empty() {
+        true => case.path.dip.into_iter().collect(),
+        false => seen,
+    }
+}
+
 fn warn(
     case: &mut Case<'_>,
     code: Code,
@@ -93,14 +117,21 @@ fn warn(
     evidence: Vec<EvidenceId>,
 ) {
     let server = case.realserver();
-    let dip = case
-        .path
-        .dip
-        .map_or_else(|| "DIP".to_owned(), |dip| dip.to_string());
+    let directors = directors(case);
+    let names: Vec<_> = directors.iter().map(ToString::to_string).collect();
+    let directors = match &names[..] {
+        [] => "DIP".to_owned(),
+        [one] => one.clone(),
+        several => format!("{{ {} }}", several.join(", ")),
+    };
+    let detail = format!(
+        "{detail} A rule that lets only directors in must name all of them, a backup, too, as the real server sees \
+         them, and whoever else has a tunnel to it."
+    );
     let fix = [
         "nft add table ip tunnel".to_owned(),
         "nft 'add chain ip tunnel input { type filter hook input priority 0; }'".to_owned(),
-        format!("nft add rule ip tunnel input ip protocol 4 ip saddr != {dip} drop"),
+        format!("nft add rule ip tunnel input 'ip protocol 4 ip saddr != {directors} drop'"),
     ];
     let fix = fix.iter().map(|line| case.on(server, line)).collect();
     case.findings.push(Finding {

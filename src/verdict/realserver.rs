@@ -93,11 +93,7 @@ type Facts = Vec<(String, String)>;
 fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
     let server = case.realserver();
     let (vip, cip) = (case.path.vip, case.path.cip);
-    let device = facts
-        .links
-        .iter()
-        .filter(|link| tunnel::is_tunnel(case, link))
-        .max_by_key(|link| link.up);
+    let device = tunnel::incoming(case, facts);
     let Some(device) = device.filter(|link| link.up) else {
         return Vec::new();
     };
@@ -121,7 +117,7 @@ fn routing_faults(case: &Case<'_>, facts: &HostFacts) -> Vec<(Break, Facts)> {
                     "What comes out of the tunnel is for the VIP, so the real server must have it, \
                          hidden from ARP, on the tunnel device or on lo."
                         .to_owned(),
-                fix: vec![on(format!("ip addr add {vip}/32 dev {name}"))],
+                fix: case.add_vip(name),
                 evidence: Vec::new(),
             },
             vec![(
@@ -251,6 +247,10 @@ fn client_is_local(
         cited.push((format!("{question}: {error}"), question.to_owned()));
     }
     let fix = match &device {
+        // The real server's own address stays: the client that was asked about is none.
+        Some(device) if cip == case.path.rip => {
+            vec![case.on(server, format!("ip addr show dev {device}"))]
+        }
         Some(device) => vec![case.on(server, format!("ip addr del {cip} dev {device}"))],
         None => vec![case.on(server, "ip route show table local; ip rule")],
     };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::evidence::EvidenceId;
 use crate::evidence::What;
 use crate::exchange::HostFacts;
+use crate::exchange::Leg;
 use crate::exchange::RouteAnswer;
 use crate::plan::Form;
 use crate::plan::Hop;
@@ -15,6 +16,7 @@ use crate::plan::Protocol;
 use crate::verdict::Code;
 use crate::verdict::Severity;
 use crate::verdict::case::Case;
+use crate::verdict::case::sysctl;
 use crate::verdict::scene::Death;
 use crate::verdict::scene::Scene;
 
@@ -119,9 +121,10 @@ impl Word {
     }
 }
 
-/// A datagram for a closed port ends so, too, once its ICMP error is made; and many places give no reason.
-fn says_something(reason: &str) -> bool {
-    !matches!(reason, "NOT_SPECIFIED" | "NO_SOCKET")
+/// A datagram for a closed port ends so, too, once its ICMP error is made; many places give no reason; and a copy for
+/// another tap that is full is not the packet.
+pub(super) fn says_something(reason: &str) -> bool {
+    !matches!(reason, "NOT_SPECIFIED" | "NO_SOCKET" | "PACKET_SOCK_ERROR")
 }
 
 fn by_reason(
@@ -260,10 +263,13 @@ fn cite(case: &mut Case<'_>, host: Host, counter: &str, rose: u64) -> EvidenceId
 fn rp_filter(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death], said: String) {
     let device = device(case, deaths).unwrap_or_else(|| "DEV".to_owned());
     let name = case.name(scene.host);
-    let fix = vec![case.on(
-        scene.host,
-        format!("sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{device}.rp_filter=0"),
-    )];
+    let setting = sysctl(&device, "rp_filter");
+    // Of a tunnel device without an address loose is strict; elsewhere it is enough, whatever `all` is.
+    let fix = match scene.legs.contains(&Leg::Decapsulated) {
+        true => format!("sysctl -w net.ipv4.conf.all.rp_filter=0 {setting}=0"),
+        false => format!("sysctl -w {setting}=2"),
+    };
+    let fix = vec![case.on(scene.host, fix)];
     let summary = format!("rp_filter on {device} of {name} drops the packets");
     let said = format!(
         "{said} The route back to their source does not go out by {device}, so reverse path filtering takes them \

@@ -241,12 +241,7 @@ fn facts_alone(case: &mut Case<'_>) {
         return;
     };
     let (vip, cip, port) = (case.path.vip, case.path.cip, case.path.port);
-    let device = facts
-        .links
-        .iter()
-        .filter(|link| tunnel::is_tunnel(case, link))
-        .max_by_key(|link| link.up)
-        .map(|link| link.name.clone());
+    let device = tunnel::incoming(case, &facts).map(|link| link.name.clone());
     let Some(device) = device else { return };
     let decides = "only a packet of the director decides: a vantage at `director`";
     let question = format!("ip route get from {cip} to {vip} iif {device}");

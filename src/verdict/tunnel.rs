@@ -1,6 +1,7 @@
 //! The hop out of the tunnel: protocol 4 on the real server.
 
 use crate::evidence::EvidenceId;
+use crate::evidence::What;
 use crate::exchange::HostFacts;
 use crate::exchange::Link;
 use crate::plan::Form;
@@ -92,8 +93,16 @@ fn decapsulation_fault(
     arrived: bool,
 ) -> Option<(Code, String, Vec<String>)> {
     let server = case.realserver();
-    let (rip, dip, vip) = (case.path.rip, case.path.dip, case.path.vip);
+    let (rip, dip) = (case.path.rip, case.path.dip);
     let on = |command: String| case.on(server, command);
+    let set_up = || {
+        let mut commands = vec![
+            on("modprobe ipip".to_owned()),
+            on("ip link set tunl0 up".to_owned()),
+        ];
+        commands.extend(case.add_vip("tunl0"));
+        commands
+    };
     let form = refusals
         .first()
         .and_then(|id| Some(case.sighting(*id)?.form));
@@ -101,11 +110,7 @@ fn decapsulation_fault(
         return Some((
             Code::IpipNotSupported,
             format!("{rip} answers protocol unreachable: its kernel does not take protocol 4"),
-            vec![
-                on("modprobe ipip".to_owned()),
-                on("ip link set tunl0 up".to_owned()),
-                on(format!("ip addr add {vip}/32 dev tunl0")),
-            ],
+            set_up(),
         ));
     }
     let Some(facts) = facts else {
@@ -141,22 +146,12 @@ fn decapsulation_fault(
         .filter(|link| is_tunnel(case, link))
         .collect();
     let up: Vec<&Link> = devices.iter().copied().filter(|link| link.up).collect();
-    let takes = |link: &&Link| match &link.tunnel {
-        None => true,
-        Some(ends) => {
-            ends.local.is_none_or(|local| local == rip)
-                && (ends.remote.is_none() || dip.is_none() || ends.remote == dip)
-        }
-    };
+    let takes = |link: &&Link| takes(case, facts, link);
     if devices.is_empty() {
         return Some((
             Code::TunnelMissing,
             "the real server has no ipip tunnel device".to_owned(),
-            vec![
-                on("modprobe ipip".to_owned()),
-                on("ip link set tunl0 up".to_owned()),
-                on(format!("ip addr add {vip}/32 dev tunl0")),
-            ],
+            set_up(),
         ));
     }
     if up.is_empty() {
@@ -191,7 +186,7 @@ fn decapsulation_fault(
     if !arrived {
         return None;
     }
-    let incoming = up[0];
+    let incoming = incoming(case, facts).unwrap_or(up[0]);
     Some((
         Code::RealserverFirewallIpip,
         format!(
@@ -200,6 +195,42 @@ fn decapsulation_fault(
         ),
         case.rules(server),
     ))
+}
+
+/// Whether the ends of a tunnel device are those of the path. Behind an address translator the real server does not
+/// have the RIP itself, and its tunnel has an address that it has.
+fn takes(case: &Case<'_>, facts: &HostFacts, link: &Link) -> bool {
+    let (rip, dip) = (case.path.rip, case.path.dip);
+    let Some(ends) = &link.tunnel else {
+        return true;
+    };
+    let translated = |local| !facts.is_local(rip) && facts.is_local(local);
+    ends.local
+        .is_none_or(|local| local == rip || translated(local))
+        && (ends.remote.is_none() || dip.is_none() || ends.remote == dip)
+}
+
+/// The device by which the path's packets come out of the tunnel: where they were seen, else the one that the kernel
+/// would choose, of those that fit the one with the most ends set (`net/ipv4/ip_tunnel.c`, `ip_tunnel_lookup`).
+pub(super) fn incoming<'f>(case: &Case<'_>, facts: &'f HostFacts) -> Option<&'f Link> {
+    let seen = case.sightings(&TUNNELLED, |item, _| {
+        item.station == Some(Station::RealserverTunnel)
+    });
+    let seen = seen.first().and_then(|id| case.evidence.item(*id));
+    if let Some(What::Seen { capture, .. }) = seen.map(|item| &item.what)
+        && let Some(link) = facts.link(&capture.device)
+    {
+        return Some(link);
+    }
+    let rank = |link: &&Link| {
+        let ends = link.tunnel.as_ref();
+        let remote = ends.is_some_and(|ends| ends.remote.is_some());
+        let local = ends.is_some_and(|ends| ends.local.is_some());
+        let named = case.path.tunnel.as_ref() == Some(&link.name);
+        (link.up, takes(case, facts, link), named, remote, local)
+    };
+    let links = facts.links.iter().filter(|link| is_tunnel(case, link));
+    links.rev().max_by_key(rank)
 }
 
 pub(super) fn is_tunnel(case: &Case<'_>, link: &Link) -> bool {

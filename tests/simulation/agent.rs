@@ -41,6 +41,7 @@ impl World {
                         let counted = self.kernels[&host].wrong_checksums.get(&protocol);
                         counted.copied().unwrap_or(0)
                     }),
+                    listen_drops: self.kernels[&host].listen_drops,
                     icmp_withheld: self.kernels[&host].icmp_withheld,
                     neighbour: self.knows_neighbour(host),
                 };

@@ -37,6 +37,8 @@ pub(crate) struct Counted {
     pub(crate) rp_filter: u64,
     /// Packets with a wrong checksum: TCP, UDP.
     pub(crate) wrong_checksums: [u64; 2],
+    /// SYNs that found a full accept queue.
+    pub(crate) listen_drops: u64,
     /// ICMP errors that a limit held back.
     pub(crate) icmp_withheld: u64,
     /// Whether the gateway's neighbour entry is there.
@@ -113,7 +115,7 @@ fn director(scenario: &Scenario, facts: &mut HostFacts) {
     for other in &director.addresses {
         facts.links[0].addresses.push(address(*other, 32));
     }
-    if director.has_vip {
+    if director.has_vip && !director.vip_by_rule {
         facts.links[0].addresses.push(address(VIP, 32));
     }
     let number = if scenario.network.protocol == "tcp" {
@@ -156,7 +158,7 @@ fn director(scenario: &Scenario, facts: &mut HostFacts) {
 }
 
 fn server(server: &Server, n: usize, counted: Counted, facts: &mut HostFacts) {
-    let mut eth0 = vec![(rip(n), 25)];
+    let mut eth0 = vec![(server.own_address.unwrap_or(rip(n)), 25)];
     if server.vip_on_link {
         eth0.push((Ipv4Addr::new(192, 0, 2, 77), 24));
     }
@@ -192,6 +194,20 @@ fn server(server: &Server, n: usize, counted: Counted, facts: &mut HostFacts) {
         }
         facts.links.push(tunnel);
     }
+    if server.other_tunnel {
+        let mut other = link(9, "office", &[(Ipv4Addr::new(10, 9, 9, 1), 30)]);
+        other.kind = Some("ipip".to_owned());
+        other.mac = None;
+        other.noarp = true;
+        other.tunnel = Some(TunnelEnds {
+            local: Some(rip(n)),
+            remote: Some(Ipv4Addr::new(10, 8, 8, 8)),
+            link: None,
+        });
+        facts.links.push(other);
+        let name = "net.ipv4.conf.office.rp_filter".to_owned();
+        facts.sysctls.insert(name, 1);
+    }
     let mut set = |device: &str, name: &str, value: i64| {
         let name = format!("net.ipv4.conf.{device}.{name}");
         facts.sysctls.insert(name, value);
@@ -220,12 +236,20 @@ fn server(server: &Server, n: usize, counted: Counted, facts: &mut HostFacts) {
     }
     let mut count = |name: &str, value| facts.counters.insert(name.to_owned(), value);
     count("TcpExtIPReversePathFilter", 17 + counted.rp_filter);
-    count("TcpExtListenDrops", 3);
+    count("TcpExtListenDrops", 3 + counted.listen_drops);
     count("TcpInCsumErrors", counted.wrong_checksums[0]);
     count("UdpInCsumErrors", 5 + counted.wrong_checksums[1]);
     count("IcmpOutRateLimitGlobal", 9 + counted.icmp_withheld);
     count("IcmpOutRateLimitHost", 0);
-    if server.listens {
+    if let Some(address) = server.bound_to {
+        for protocol in [6, 17] {
+            facts.listeners.push(Listener {
+                protocol,
+                address: Some(address),
+                port: PORT,
+            });
+        }
+    } else if server.listens {
         facts.listeners.push(Listener {
             protocol: 6,
             address: None,
@@ -285,7 +309,9 @@ fn route(scenario: &Scenario, host: Host, asked: &RouteQuery) -> RouteAnswer {
         Host::Director => {
             let director = &scenario.director;
             match asked.to {
-                VIP if director.has_vip => local("lo"),
+                VIP if director.has_vip && (!director.vip_by_rule || asked.iif.is_some()) => {
+                    local("lo")
+                }
                 to if (0..scenario.server.len()).any(|n| to == rip(n)) && !director.route => {
                     error(101, "Network is unreachable")
                 }
@@ -300,6 +326,8 @@ fn route(scenario: &Scenario, host: Host, asked: &RouteQuery) -> RouteAnswer {
             let server = &scenario.server[n];
             if asked.iif.is_some() && asked.to == VIP {
                 return match () {
+                    () if asked.iif.as_deref() == Some("office") => error(22, "Invalid argument"),
+                    () if server.routing_refuses => error(13, "Permission denied"),
                     () if rejects(server) || server.addresses.contains(&CIP) => {
                         error(22, "Invalid argument")
                     }

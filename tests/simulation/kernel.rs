@@ -42,6 +42,7 @@ pub(crate) struct Kernel {
     /// Packets with a wrong checksum, by protocol.
     pub(crate) wrong_checksums: BTreeMap<u8, u64>,
     pub(crate) icmp_withheld: u64,
+    pub(crate) listen_drops: u64,
     neighbour: Neighbour,
     half_open: HashMap<(Ipv4Addr, u16), (u16, u32)>,
     connections: HashMap<(Ipv4Addr, u16, u8), usize>,
@@ -148,6 +149,9 @@ impl World {
             self.kernel(host).rp_filter_drops += 1;
             return;
         }
+        if server.routing_refuses {
+            return;
+        }
         let packet = packet::read(&inner);
         // A martian: it claims to come from the host itself.
         if server.addresses.contains(&packet.source) {
@@ -182,7 +186,10 @@ impl World {
         let listens = here == (VIP, PORT)
             && match host {
                 Host::Director => self.scenario.director.listens,
-                Host::Realserver(n) => self.scenario.server[n].listens,
+                Host::Realserver(n) => {
+                    let server = &self.scenario.server[n];
+                    server.listens && server.bound_to.is_none()
+                }
                 Host::Client => false,
             };
         let answers = match host {
@@ -208,6 +215,9 @@ impl World {
                 flags,
                 ..
             } => match flags {
+                TcpFlags::SYN if listens && self.is_queue_full(host) => {
+                    self.kernel(host).listen_drops += 1;
+                }
                 TcpFlags::SYN if listens => {
                     let answer = (here.1, sequence.wrapping_add(1));
                     self.kernel(host).half_open.insert(there, answer);
@@ -237,6 +247,10 @@ impl World {
             },
             _ => {}
         }
+    }
+
+    fn is_queue_full(&self, host: Host) -> bool {
+        matches!(host, Host::Realserver(n) if self.scenario.server[n].queue_full)
     }
 
     /// Whether a connection attempt from this port waits for the service's answer.

@@ -101,6 +101,8 @@ pub(crate) struct Director {
     pub(crate) has_dip: bool,
     /// Whether the VIP is an address of its own.
     pub(crate) has_vip: bool,
+    /// Whether only a policy rule, for what arrives by eth0, makes the VIP local.
+    pub(crate) vip_by_rule: bool,
     /// Whether something else listens there on VIP:port.
     pub(crate) listens: bool,
     /// Whether IPVS has the service.
@@ -126,6 +128,7 @@ impl Default for Director {
             realserver_on_link: None,
             has_dip: true,
             has_vip: true,
+            vip_by_rule: false,
             listens: false,
             service: true,
             scheduler: "rr".to_owned(),
@@ -168,6 +171,10 @@ pub(crate) struct Server {
     pub(crate) tunnel_up: bool,
     pub(crate) tunnel_local: Option<Ipv4Addr>,
     pub(crate) tunnel_remote: Option<Ipv4Addr>,
+    /// It has another ipip device, to another host, with rp_filter 1.
+    pub(crate) other_tunnel: bool,
+    /// Behind an address translator: its own address is not the RIP.
+    pub(crate) own_address: Option<Ipv4Addr>,
     pub(crate) rp_filter_all: i64,
     pub(crate) rp_filter_tunnel: i64,
     /// The device that has the VIP; none if empty.
@@ -175,6 +182,12 @@ pub(crate) struct Server {
     /// Other addresses that it has, on lo.
     pub(crate) addresses: Vec<Ipv4Addr>,
     pub(crate) listens: bool,
+    /// The only address that the service is bound to, if it is none of the VIP.
+    pub(crate) bound_to: Option<Ipv4Addr>,
+    /// Its accept queue is full: the kernel drops SYNs, and counts them.
+    pub(crate) queue_full: bool,
+    /// A policy rule refuses what comes out of the tunnel.
+    pub(crate) routing_refuses: bool,
     /// The segment size that its SYN-ACKs announce.
     pub(crate) mss: u16,
     /// Whether the service answers any datagram; a DNS server answers only questions.
@@ -216,11 +229,16 @@ impl Default for Server {
             tunnel_up: true,
             tunnel_local: None,
             tunnel_remote: None,
+            other_tunnel: false,
+            own_address: None,
             rp_filter_all: 0,
             rp_filter_tunnel: 0,
             vip_on: "tunl0".to_owned(),
             addresses: Vec::new(),
             listens: true,
+            bound_to: None,
+            queue_full: false,
+            routing_refuses: false,
             mss: 1460,
             answers: true,
             wrong_checksums: false,

@@ -362,6 +362,48 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_for_everything_that_is_left_is_told_from_one_for_the_path() {
+        for (rule, general) in [
+            (
+                "-A INPUT -j REJECT --reject-with icmp-host-prohibited",
+                true,
+            ),
+            ("-A INPUT -p tcp -j DROP", true),
+            ("-A INPUT ! -s 192.0.2.2/32 -j DROP", true),
+            ("-A INPUT -m limit --limit 5/min -j DROP", true),
+            ("-A INPUT -p 4 -j DROP", false),
+            ("-A INPUT -s 192.0.2.2/32 -j DROP", false),
+            ("-A INPUT -p tcp -m tcp --dport 80 -j DROP", false),
+        ] {
+            let text = format!("*filter\n:INPUT ACCEPT [0:0]\n{rule}");
+            let leg = match rule.contains("tcp") {
+                true => packet(Leg::Decapsulated, 6),
+                false => packet(Leg::Tunnel, 4),
+            };
+            let leg = FirewallPacket {
+                source: if rule.contains('!') { CIP } else { leg.source },
+                ..leg
+            };
+            let found = saved(&text).ruleset.dooms(&[leg]);
+            assert_eq!(found.len(), 1, "{rule}");
+            assert_eq!(found[0].general, general, "{rule}");
+        }
+    }
+
+    #[test]
+    fn thousands_of_rules_that_could_match_take_no_time() {
+        let rules: Vec<_> = (0..30_000)
+            .map(|n| format!("-A INPUT -m mark --mark {n} -j DROP"))
+            .collect();
+        let text = format!("*filter\n:INPUT ACCEPT [0:0]\n{}", rules.join("\n"));
+        let ruleset = saved(&text).ruleset;
+        let packets = [6, 17, 4, 1].map(|protocol| packet(Leg::Decapsulated, protocol));
+        let begun = std::time::Instant::now();
+        assert_eq!(ruleset.dooms(&packets).len(), 30_000);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
     fn a_chain_that_jumps_to_itself_ends() {
         let text =
             "*filter\n:INPUT DROP [0:0]\n:a - [0:0]\n-A INPUT -j a\n-A a -j a\n-A a -p 4 -j DROP";

@@ -3,6 +3,8 @@
 //! A rule's tests are true, false or unknown for a packet. What could match is never left out; what must match
 //! ends the search, if it accepts.
 
+use std::collections::HashMap;
+
 use crate::exchange::FirewallPacket;
 use crate::exchange::FirewallRule;
 use crate::exchange::FirewallTool;
@@ -182,6 +184,23 @@ impl Test {
 }
 
 impl Rule {
+    /// Whether it names addresses, ports, devices, or protocol 4: else it is for all sorts of packets.
+    fn is_specific(&self) -> bool {
+        self.tests.iter().any(|test| {
+            let named = match test.field {
+                Field::Protocol => test.values == [Value::Range(4, 4)],
+                Field::Source
+                | Field::Destination
+                | Field::SourcePort
+                | Field::DestinationPort
+                | Field::InDevice
+                | Field::OutDevice => !test.values.contains(&Value::Range(0, u32::MAX)),
+                _ => false,
+            };
+            named && !test.negated
+        })
+    }
+
     fn holds(&self, packet: &FirewallPacket) -> Match {
         let holds = self.tests.iter().map(|test| test.holds(packet));
         holds.min().unwrap_or(Match::Yes)
@@ -192,6 +211,7 @@ impl Ruleset {
     /// The rules and policies that could stop one of the packets, in the order in which packets meet them.
     pub(super) fn dooms(&self, packets: &[FirewallPacket]) -> Vec<FirewallRule> {
         let mut found = Vec::new();
+        let mut known = HashMap::new();
         let mut bases: Vec<(&Chain, &Base)> = self
             .chains
             .iter()
@@ -208,6 +228,7 @@ impl Ruleset {
                     base,
                     packet,
                     found: &mut found,
+                    known: &mut known,
                 };
                 if walk.chain(chain, Match::Yes, 0) != Match::Yes && base.drops {
                     walk.doom(chain, None);
@@ -227,16 +248,21 @@ impl Ruleset {
 }
 
 /// One packet on its way through one base chain.
-struct Walk<'a> {
+struct Walk<'a, 'f> {
     ruleset: &'a Ruleset,
     base: &'a Base,
     packet: &'a FirewallPacket,
-    found: &'a mut Vec<FirewallRule>,
+    found: &'f mut Vec<FirewallRule>,
+    /// Where in `found` a rule of a chain is, or its policy, by hook: there may be thousands.
+    known: &'f mut HashMap<Doom<'a>, usize>,
 }
 
-impl Walk<'_> {
+/// A rule of a chain, or its policy, met at a hook.
+type Doom<'a> = (FirewallTool, [&'a str; 4], RulePlace);
+
+impl<'a> Walk<'a, '_> {
     /// Goes through a chain; whether the packet's fate is decided in it.
-    fn chain(&mut self, chain: &Chain, reached: Match, depth: usize) -> Match {
+    fn chain(&mut self, chain: &'a Chain, reached: Match, depth: usize) -> Match {
         if depth > DEPTH {
             return Match::No;
         }
@@ -259,9 +285,9 @@ impl Walk<'_> {
 
     fn act(
         &mut self,
-        chain: &Chain,
-        rule: &Rule,
-        action: &Action,
+        chain: &'a Chain,
+        rule: &'a Rule,
+        action: &'a Action,
         holds: Match,
         depth: usize,
     ) -> Ends {
@@ -307,8 +333,14 @@ impl Walk<'_> {
     }
 
     /// Notes a rule that could be the packet's end; without one, the policy.
-    fn doom(&mut self, chain: &Chain, rule: Option<(&Rule, RuleVerdict)>) {
+    fn doom(&mut self, chain: &'a Chain, rule: Option<(&Rule, RuleVerdict)>) {
         let place = rule.map_or(RulePlace::Policy, |(rule, _)| rule.place);
+        let names: [&'a str; 4] = [&chain.family, &chain.table, &chain.name, &self.base.hook];
+        let key = (chain.tool, names, place);
+        if let Some(number) = self.known.get(&key).copied() {
+            self.note_match(number);
+            return;
+        }
         let found = FirewallRule {
             tool: chain.tool,
             family: chain.family.clone(),
@@ -327,19 +359,16 @@ impl Walk<'_> {
                 None => self.base.counter,
             },
             invalid: rule.is_some_and(|(rule, _)| drops_invalid(rule)),
+            general: rule.is_none_or(|(rule, _)| !rule.is_specific()),
             matches: Vec::new(),
         };
-        let number = match self
-            .found
-            .iter()
-            .position(|known| known.is(&found) && known.hook == found.hook)
-        {
-            Some(number) => number,
-            None => {
-                self.found.push(found);
-                self.found.len() - 1
-            }
-        };
+        let number = self.found.len();
+        self.found.push(found);
+        self.known.insert(key, number);
+        self.note_match(number);
+    }
+
+    fn note_match(&mut self, number: usize) {
         let matches = &mut self.found[number].matches;
         let packet = (self.packet.leg, self.packet.protocol);
         if !matches.contains(&packet) {
