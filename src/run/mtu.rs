@@ -32,6 +32,8 @@ const PACE: Duration = Duration::from_millis(100);
 const UNKNOWN: Duration = Duration::from_millis(500);
 /// What an answer may take beyond the slowest.
 const SLACK: Duration = Duration::from_millis(100);
+/// No wait is shorter.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// How many answers the real server gives at once, at least; then one a second (`icmp_ratelimit`).
 const BURST: f64 = 4.0;
 
@@ -138,7 +140,9 @@ impl Search {
         let spent = (sizes.arrived.len() + answerable.count()) as f64;
         let answers = BURST + now.since(self.begun).as_secs_f64() - spent;
         if !sizes.is_seen && answers < 1.0 {
-            self.awaited = Awaited::Nothing(now + Duration::from_secs_f64(1.0 - answers));
+            // A fraction of a nanosecond would be no time at all.
+            let wait = Duration::from_secs_f64(1.0 - answers).max(SHORTEST);
+            self.awaited = Awaited::Nothing(now + wait);
             return Vec::new();
         }
         let too_long = sizes.too_long.iter().map(|one| one.size).min();
