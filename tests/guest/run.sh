@@ -256,47 +256,6 @@ causes() {
 }
 s_tc() { s "$(command -v tc)" "$@"; }
 
-# The real server moves to the initial network namespace; the other hosts stay.
-drop_reasons() {
-    wanted drop-healthy || wanted unit || wanted drop-rp-filter || wanted drop-nft || wanted drop-tc || return
-    modprobe drop_monitor
-    ip netns pids s | xargs -r kill
-    ip netns del s
-    ip -n gw link del eth1 2>/dev/null
-    ip netns attach s 1
-    ip link add eth1 netns gw type veth peer name eth0 netns s
-    host gw "$GW/29 dev eth1" </dev/null
-    host s "$RIP/29 dev eth0" "$VIP/32 dev tunl0" <<END
-link set tunl0 up
-route add default via $GW
-END
-    arp_quiet
-    serve
-    gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
-    if [ -n "$UNIT" ]; then
-        "$UNIT" --ignored live::drops >/results/unit-drops 2>&1 </dev/null
-    fi
-    run drop-healthy "$TUNPROOF" verify /run/with.toml --format json
-    causes drop 1
-    stop_serving
-}
-
-# What stopped the packets on a host: the lines of causes.txt whose names begin so, in the lanes named.
-causes() {
-    local begin=$1 lanes=$2
-    turn=0
-    grep "^$begin-" "$GUEST/causes.txt" | while IFS='|' read -r name break mend _; do
-        name=${name%% *}
-        wanted "$name" || continue
-        turn=$((turn + 1))
-        [ "$lanes" = 1 ] || [ $((turn % 2)) = "$LANE" ] || continue
-        eval "$break" >/results/$name.break 2>&1 </dev/null
-        run "$name" "$TUNPROOF" verify /run/with.toml --format json -v --timeout 60s
-        eval "$mend" >>/results/$name.break 2>&1 </dev/null
-    done
-}
-s_tc() { s "$(command -v tc)" "$@"; }
-
 # kill -9 of the real server's agent while the drop monitor is on: the unit test behind it finds it off.
 killed_while_watching() {
     wanted drop-killed || wanted unit || return
