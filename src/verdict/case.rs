@@ -43,7 +43,7 @@ pub(super) struct Case<'a> {
     pub(super) findings: Vec<Finding>,
 }
 
-/// What a finding says; the hop breaks with it.
+/// What a finding says; with [`Case::broken`] the hop breaks.
 pub(super) struct Break {
     pub(super) code: Code,
     pub(super) hop: Hop,
@@ -177,29 +177,35 @@ impl<'a> Case<'a> {
 
     /// A hop is broken, and why.
     pub(super) fn broken(&mut self, found: Break) {
-        let Break {
-            code,
-            hop,
-            between,
-            summary,
-            detail,
-            fix,
-            evidence,
-        } = found;
+        let hop = found.hop;
         if !self.is_broken(hop) {
             let judged = HopJudgement {
                 hop,
                 verdict: HopVerdict::Broken,
                 how: None,
-                evidence: evidence.clone(),
-                between,
-                reason: Some(summary.clone()),
+                evidence: found.evidence.clone(),
+                between: found.between,
+                reason: Some(found.summary.clone()),
             };
             self.hops.insert(hop, judged);
         }
+        self.tell(Severity::Error, found);
+    }
+
+    /// A finding of this severity, which alone breaks no hop.
+    pub(super) fn tell(&mut self, severity: Severity, found: Break) {
+        let Break {
+            code,
+            hop,
+            between: _,
+            summary,
+            detail,
+            fix,
+            evidence,
+        } = found;
         self.findings.push(Finding {
             code,
-            severity: Severity::Error,
+            severity,
             hop,
             summary,
             detail,
@@ -217,15 +223,16 @@ impl<'a> Case<'a> {
         detail: String,
         evidence: Vec<EvidenceId>,
     ) {
-        self.findings.push(Finding {
+        let found = Break {
             code,
-            severity: Severity::Note,
             hop,
+            between: None,
             summary,
             detail,
             fix: Vec::new(),
             evidence,
-        });
+        };
+        self.tell(Severity::Note, found);
     }
 
     /// A hop is proven by what the host says, because no packet could decide.

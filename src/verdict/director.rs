@@ -1,6 +1,7 @@
 //! The director's hops: from the client's packet to the tunnel's far end.
 
 use crate::evidence::EvidenceId;
+use crate::evidence::Silence;
 use crate::exchange::Ipvs;
 use crate::exchange::IpvsKey;
 use crate::exchange::RouteAnswer;
@@ -273,6 +274,16 @@ fn source_by_fact(case: &mut Case<'_>, observed: bool) {
     case.proven_by_fact(Hop::DirectorSource, &summary, evidence);
 }
 
+/// The client's packets that the director took and did not forward; else its own.
+pub(super) fn unforwarded(case: &Case<'_>) -> Option<Silence> {
+    case.silence(
+        Some(Station::DirectorIn),
+        Station::DirectorOut,
+        &[ProbeKind::Service],
+    )
+    .or_else(|| case.silence(None, Station::DirectorOut, &[ProbeKind::IpvsLoop]))
+}
+
 /// Packets for the service, sent for this path, that IPVS gave to another real server.
 fn elsewhere(case: &Case<'_>) -> Vec<EvidenceId> {
     let evidence = &case.evidence;
@@ -344,13 +355,7 @@ fn forward(case: &mut Case<'_>) {
         case.unproven(Hop::DirectorForward, reason);
         return;
     }
-    let silence = case
-        .silence(
-            Some(Station::DirectorIn),
-            Station::DirectorOut,
-            &[ProbeKind::Service],
-        )
-        .or_else(|| case.silence(None, Station::DirectorOut, &[ProbeKind::IpvsLoop]));
+    let silence = unforwarded(case);
     let crafted_leave = !case
         .sightings(&CRAFTED, |item, sighting| {
             item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled

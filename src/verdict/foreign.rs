@@ -19,6 +19,7 @@ use crate::verdict::case::Break;
 use crate::verdict::case::Case;
 use crate::verdict::director::CRAFTED;
 use crate::verdict::director::SCHEDULED;
+use crate::verdict::director::unforwarded;
 
 const DIRECTOR: Host = Host::Director;
 
@@ -76,13 +77,7 @@ pub(super) fn preferred(case: &mut Case<'_>, chosen: Option<Ipv4Addr>) -> bool {
     let crafted = case.sightings(&CRAFTED, |item, sighting| {
         item.station == Some(Station::DirectorOut) && sighting.form == Form::Tunnelled
     });
-    let silence = case
-        .silence(
-            Some(Station::DirectorIn),
-            Station::DirectorOut,
-            &[ProbeKind::Service],
-        )
-        .or_else(|| case.silence(None, Station::DirectorOut, &[ProbeKind::IpvsLoop]));
+    let silence = unforwarded(case);
     let (Some(left), Some(silence)) = (crafted.first().copied(), silence) else {
         return false;
     };

@@ -16,7 +16,6 @@ use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Station;
 use crate::verdict::Code;
-use crate::verdict::Finding;
 use crate::verdict::Severity;
 use crate::verdict::case::Break;
 use crate::verdict::case::Case;
@@ -136,13 +135,14 @@ fn too_long(case: &mut Case<'_>, sizes: &Sizes) {
     evidence.extend(clients.evidence);
     let fix = mend(case, passing);
     if !short || learns(case) || !dont_fragment(case) {
-        case.findings.push(Finding {
+        let severity = match fits || !dont_fragment(case) {
+            true => Severity::Note,
+            false => Severity::Warning,
+        };
+        let found = Break {
             code: Code::TunnelMtuLow,
-            severity: match fits || !dont_fragment(case) {
-                true => Severity::Note,
-                false => Severity::Warning,
-            },
             hop: Hop::DirectorToRealserver,
+            between: None,
             summary: format!("{says}, the director's route {limit}"),
             detail: format!(
                 "It answered one of {limit} octets with \"fragmentation needed\". {}. IPVS learns from such \
@@ -152,7 +152,8 @@ fn too_long(case: &mut Case<'_>, sizes: &Sizes) {
             ),
             fix,
             evidence,
-        });
+        };
+        case.tell(severity, found);
         return;
     }
     let summary = format!(
@@ -164,8 +165,9 @@ fn too_long(case: &mut Case<'_>, sizes: &Sizes) {
          a few octets work, long ones hang.",
         clients.why
     );
-    let found = Found {
+    let found = Break {
         code: Code::QuotesTooShort,
+        hop: Hop::DirectorToRealserver,
         between: None,
         summary,
         detail,
@@ -200,8 +202,9 @@ fn black_hole(case: &mut Case<'_>, sizes: &Sizes) {
     let longest = sizes.arrived.iter().max_by_key(|one| one.size);
     evidence.extend(longest.map(|one| one.evidence));
     evidence.extend(clients.evidence);
-    let found = Found {
+    let found = Break {
         code: Code::TunnelMtuBlackHole,
+        hop: Hop::DirectorToRealserver,
         between: Some((Station::DirectorOut, silence.at)),
         summary: format!(
             "IPIP packets of {least} octets and more die on the way to {rip}, and no router says why; \
@@ -242,52 +245,13 @@ fn silence(case: &Case<'_>, sizes: &Sizes, limit: u16) -> Silence {
     }
 }
 
-/// A finding whose severity the clients decide.
-struct Found {
-    code: Code,
-    between: Option<(Station, Station)>,
-    summary: String,
-    detail: String,
-    fix: Vec<String>,
-    evidence: Vec<EvidenceId>,
-}
-
 /// An error if what clients send `dies`, a note if it `fits`, else a warning.
-fn report(case: &mut Case<'_>, found: Found, fits: bool, dies: bool) {
-    let hop = Hop::DirectorToRealserver;
-    let Found {
-        code,
-        between,
-        summary,
-        detail,
-        fix,
-        evidence,
-    } = found;
-    if dies {
-        case.broken(Break {
-            code,
-            hop,
-            between,
-            summary,
-            detail,
-            fix,
-            evidence,
-        });
-        return;
+fn report(case: &mut Case<'_>, found: Break, fits: bool, dies: bool) {
+    match (dies, fits) {
+        (true, _) => case.broken(found),
+        (false, true) => case.tell(Severity::Note, found),
+        (false, false) => case.tell(Severity::Warning, found),
     }
-    let severity = match fits {
-        true => Severity::Note,
-        false => Severity::Warning,
-    };
-    case.findings.push(Finding {
-        code,
-        severity,
-        hop,
-        summary,
-        detail,
-        fix,
-        evidence,
-    });
 }
 
 /// Whether IPVS sets DF on the tunnel header of a packet that has it, its default.
