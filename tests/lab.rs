@@ -432,17 +432,18 @@ fn the_rule_that_drops_is_named_if_its_counter_tells() {
 fn what_the_client_answers() {
     let lab = TestLab::up("answers");
     let [director, client] = ["d", "c"].map(|host| Tap::open(&lab, host));
-    let reset = " > 192.0.2.10.80: Flags [R";
     let saw = [&director, &client].map(|tap| (tap, Cell::new(false)));
-    // What is awaited may take its time on a busy machine; what is not has the same time to come.
-    let look = |expected: [bool; 2]| {
+    // What is awaited may take its time on a busy machine; what is not has the same time to come. Each SYN is
+    // from a port of its own: the real server repeats its answer to one that nobody has reset.
+    let look = |port: u16, expected: [bool; 2]| {
+        let reset = format!(".{port} > 192.0.2.10.80: Flags [R");
         let until = Instant::now() + Duration::from_secs(5);
         loop {
             thread::sleep(Duration::from_millis(200));
             for (tap, saw) in &saw {
                 let lines = tap.take();
                 let mut lines = lines.lines();
-                let resets = lines.any(|line| line.contains(reset) && line.contains("eth0 "));
+                let resets = lines.any(|line| line.contains(&reset) && line.contains("eth0 "));
                 saw.set(saw.get() || resets);
             }
             let so_far = [saw[0].1.get(), saw[1].1.get()];
@@ -457,21 +458,23 @@ fn what_the_client_answers() {
         }
     };
     // The closed loop: a tunnelled SYN on behalf of a client that knows nothing of it.
-    lab.send("d", "tunnelled-syn");
-    assert_eq!(look([true, true]), [true, true], "healthy");
+    lab.send("d", "tunnelled-syn 40001");
+    assert_eq!(look(40_001, [true, true]), [true, true], "healthy");
     // The director's own packets pass its IPVS, too.
-    lab.send("d", "plain-syn");
-    assert_eq!(look([true, true]), [true, true], "through the director");
-    for (fault, expected) in [
-        ("client-silent", [false, false]),
-        ("return-path-broken", [false, true]),
+    lab.send("d", "plain-syn 40002");
+    let seen = look(40_002, [true, true]);
+    assert_eq!(seen, [true, true], "through the director");
+    for (port, fault, expected) in [
+        (40_003, "client-silent", [false, false]),
+        (40_004, "return-path-broken", [false, true]),
     ] {
         assert!(lab.run(&["break", fault]).status.success());
-        lab.send("d", "tunnelled-syn");
-        assert_eq!(look(expected), expected, "{fault}");
+        lab.send("d", &format!("tunnelled-syn {port}"));
+        assert_eq!(look(port, expected), expected, "{fault}");
         lab.assert_serves(fault);
         assert!(lab.run(&["mend"]).status.success());
-        look([false, false]);
+        // The answer is repeated, and now the client's RST is seen.
+        assert_eq!(look(port, [true, true]), [true, true], "{fault}, mended");
     }
 }
 
@@ -556,14 +559,15 @@ fn the_real_servers_routing_is_the_kernels_own() {
 #[ignore = "sends packets: other tests run it in the lab"]
 fn helper_sends() {
     let packet = env::var("TUNPROOF_TEST_PACKET").expect("which packet");
+    let (packet, port) = packet.split_once(' ').unwrap_or((&packet, "40000"));
     let mut syn = Vec::new();
     PacketBuilder::ipv4(CIP.octets(), VIP.octets(), 64)
-        .tcp(40_000 + std::process::id() as u16 % 20_000, 80, 4711, 1024)
+        .tcp(port.parse().unwrap(), 80, 4711, 1024)
         .syn()
         .write(&mut syn, &[])
         .unwrap();
     let socket = Packets::of_protocol(255, None).unwrap();
-    match packet.as_str() {
+    match packet {
         "plain-syn" => socket.send(&syn, VIP).unwrap(),
         "tunnelled-syn" | "tunnelled-long" => {
             let mut inner = syn;

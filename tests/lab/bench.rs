@@ -59,7 +59,7 @@ impl TestLab {
         assert!(got.contains("hello from real server"), "{when}: {got}");
     }
 
-    /// Has `helper_sends` send a packet on `host`.
+    /// Has `helper_sends` send a packet on `host`; `NAME PORT` has it come from that port.
     pub(crate) fn send(&self, host: &str, packet: &str) {
         let this = env::current_exe().unwrap();
         let sent = self
