@@ -8,6 +8,7 @@ use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Firewall;
+use crate::exchange::Freed;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
 use crate::exchange::TapStatistics;
@@ -35,6 +36,8 @@ pub struct HostRecord {
     pub firewall_after: Option<Firewall>,
     /// Why its kernel does not tell of drops, if it was asked and does not.
     pub drops_unread: Option<Unread>,
+    /// What its kernel gave up and does not show.
+    pub freed: Freed,
     /// Whether its tap was open before anything was sent.
     pub tap_open: bool,
     /// How well its tap saw, read at the end.

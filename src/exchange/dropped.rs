@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::exchange::Capture;
+use crate::exchange::Wall;
 
 /// A packet that a host's kernel freed without having used it: `dropwatch -l kas`, then `set alertmode packet`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,4 +16,39 @@ pub struct Dropped {
     pub place: String,
     /// The packet, as it was then. Of its direction nothing is known.
     pub capture: Capture,
+}
+
+/// IPv4 packets that a host's kernel freed without having used them, in any network namespace, without the packets:
+/// `perf trace --no-syscalls -a -e skb:kfree_skb`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// Since when it is told.
+    pub since: Wall,
+    /// Whether some were missed.
+    pub missed: bool,
+    /// Each; of one reason at one place [`Freed::LIMIT`] at most.
+    pub drops: Vec<FreedOne>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreedOne {
+    /// When.
+    pub time: Wall,
+    /// The kernel's reason.
+    pub reason: String,
+    /// The kernel's function, or its address where the names are not told.
+    pub place: String,
+}
+
+impl Freed {
+    /// More of one reason at one place are not told of: they are too common to say anything.
+    pub const LIMIT: usize = 1000;
+
+    /// Adds what was told later.
+    pub fn extend(&mut self, later: Freed) {
+        self.since = later.since;
+        self.missed |= later.missed;
+        self.drops.extend(later.drops);
+    }
 }

@@ -13,6 +13,8 @@ mod transmit;
 pub use capture::Capture;
 pub use capture::Direction;
 pub use dropped::Dropped;
+pub use dropped::Freed;
+pub use dropped::FreedOne;
 pub use fact::*;
 pub use firewall::*;
 pub use tap::TapPath;

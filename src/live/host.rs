@@ -15,6 +15,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::interval;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 use tokio_util::codec::FramedWrite;
@@ -46,6 +47,8 @@ use crate::live::janitor::with_causes;
 use crate::live::neighbour;
 use crate::live::send::Sender;
 use crate::live::tap::Tap;
+use crate::live::tracepoint;
+use crate::live::tracepoint::Tracepoint;
 use crate::run::Command;
 use crate::run::Event;
 
@@ -261,7 +264,14 @@ impl Served {
                 return None;
             }
             Command::WatchDrops(spec) => {
-                let watched = self.watch_drops(&spec);
+                let watched = self.watch_drops(&spec).or_else(|monitor| {
+                    let tracepoint = Tracepoint::open();
+                    let tracepoint = tracepoint.map_err(|error| {
+                        io::Error::other(format!("{monitor}; tracepoint skb:kfree_skb: {error}"))
+                    })?;
+                    tokio::spawn(pass_on_freed(tracepoint, self.out.clone()));
+                    Ok::<(), io::Error>(())
+                });
                 Event::DropsWatched(watched.err().map(|error| Unread {
                     what: "the kernel's drop reasons".to_owned(),
                     error: error.to_string(),
@@ -444,6 +454,23 @@ async fn watch(mut tap: Tap, mut asked: mpsc::Receiver<()>, out: mpsc::Sender<Fr
 async fn pass_on(mut drops: Drops, out: mpsc::Sender<FromAgent>) {
     while let Ok(dropped) = drops.receive().await {
         say(&out, FromAgent::Said(Event::Dropped(dropped))).await;
+    }
+}
+
+/// Passes on what the tracepoint tells, for as long as somebody listens.
+async fn pass_on_freed(mut tracepoint: Tracepoint, out: mpsc::Sender<FromAgent>) {
+    let mut ticks = interval(tracepoint::PERIOD);
+    loop {
+        ticks.tick().await;
+        let told = tracepoint.take();
+        if let Some(freed) = told
+            && out
+                .send(FromAgent::Said(Event::Freed(freed)))
+                .await
+                .is_err()
+        {
+            return;
+        }
     }
 }
 

@@ -25,5 +25,6 @@ mod routes;
 mod sys;
 #[cfg(test)]
 mod testbed;
+mod tracepoint;
 
 pub use netlink::NetlinkError;

@@ -2,10 +2,16 @@
 
 #![expect(unsafe_code, reason = "this file is where the crate keeps it")]
 
+use std::ffi::CStr;
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use socket2::SockAddr;
 use socket2::Socket;
@@ -80,5 +86,183 @@ pub(crate) fn without_interrupt(command: &mut tokio::process::Command) {
             libc::signal(libc::SIGINT, libc::SIG_IGN);
             Ok(())
         });
+    }
+}
+
+/// How far the wall clock is ahead of `CLOCK_MONOTONIC`, in nanoseconds.
+pub(crate) fn wall_ahead() -> u64 {
+    let read = |clock| {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the kernel writes one `timespec` to `time`, which is one; both clocks exist on every Linux.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    };
+    let monotonic = read(libc::CLOCK_MONOTONIC);
+    read(libc::CLOCK_REALTIME).saturating_sub(monotonic)
+}
+
+/// A mount of tracefs that no path leads to and that ends with its descriptor.
+pub(crate) fn detached_tracefs() -> io::Result<OwnedFd> {
+    const CLOEXEC: libc::c_uint = 1; // FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC
+    const CREATE: libc::c_uint = 6; // FSCONFIG_CMD_CREATE
+    // SAFETY: the name is a C string; a descriptor that is returned is new, and nobody else's.
+    let context = unsafe {
+        owned(libc::syscall(
+            libc::SYS_fsopen,
+            c"tracefs".as_ptr(),
+            CLOEXEC,
+        ))
+    }?;
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: this command takes neither key nor value, and both are null.
+    let created = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            CREATE,
+            null,
+            null,
+            0,
+        )
+    };
+    if created < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it takes no pointer; a descriptor that is returned is new, and nobody else's.
+    unsafe {
+        owned(libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            CLOEXEC,
+            0,
+        ))
+    }
+}
+
+/// # Safety
+///
+/// What is not negative must be a new descriptor that nobody else owns.
+unsafe fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    match result {
+        ..0 => Err(io::Error::last_os_error()),
+        // SAFETY: the caller says so.
+        descriptor => Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) }),
+    }
+}
+
+/// The records of a tracepoint on one CPU, all processes: `perf_event_open(2)`.
+pub(crate) struct Ring {
+    /// The mapping lives on without it, and the event with it.
+    _event: OwnedFd,
+    base: NonNull<u8>,
+    page: usize,
+}
+
+// SAFETY: the mapping belongs to the `Ring` alone, and no thread has a claim to it.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    /// Pages for records, a power of two.
+    const PAGES: usize = 16;
+    /// `data_head` and `data_tail` in `perf_event_mmap_page`.
+    const HEAD: usize = 1024;
+    const TAIL: usize = 1032;
+
+    /// Opens the tracepoint of this number; records have `TIME` (of `CLOCK_MONOTONIC`) and `RAW`.
+    pub(crate) fn open(tracepoint: u64, cpu: i32, filter: &CStr) -> io::Result<Ring> {
+        const TYPE_TRACEPOINT: u32 = 2;
+        const TIME_AND_RAW: u64 = 1 << 2 | 1 << 10;
+        const SET_FILTER: libc::Ioctl = libc::_IOW::<*const libc::c_char>(b'$' as u32, 6);
+        const SIZE: usize = 112; // PERF_ATTR_SIZE_VER5
+        // `use_clockid`, the 26th of a bit field.
+        let flags: u64 = 1 << if cfg!(target_endian = "big") { 38 } else { 25 };
+        let half = |low: u32, high: u32| {
+            let [a, b, c, d] = low.to_ne_bytes();
+            let [e, f, g, h] = high.to_ne_bytes();
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        };
+        let mut attribute = [0_u64; SIZE / 8];
+        attribute[0] = half(TYPE_TRACEPOINT, SIZE as u32);
+        attribute[1] = tracepoint;
+        attribute[2] = 1; // sample_period
+        attribute[3] = TIME_AND_RAW;
+        attribute[5] = flags;
+        attribute[11] = half(0, libc::CLOCK_MONOTONIC as u32);
+        let cloexec: libc::c_ulong = 8; // PERF_FLAG_FD_CLOEXEC
+        // SAFETY: the kernel reads as many octets as the attribute's second word says, which is its size; a
+        // descriptor that is returned is new, and nobody else's.
+        let event = unsafe {
+            owned(libc::syscall(
+                libc::SYS_perf_event_open,
+                attribute.as_ptr(),
+                -1,
+                cpu,
+                -1,
+                cloexec,
+            ))
+        }?;
+        // SAFETY: the kernel reads a C string, and `filter` is one.
+        if unsafe { libc::ioctl(event.as_raw_fd(), SET_FILTER, filter.as_ptr()) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it takes no pointer.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        // SAFETY: the kernel chooses where, so nothing of ours is mapped over.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                page * (1 + Ring::PAGES),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                event.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Ring {
+            _event: event,
+            base: NonNull::new(base.cast()).expect("the first page is never mapped"),
+            page,
+        })
+    }
+
+    /// The records since the last call.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let size = self.page * Ring::PAGES;
+        // SAFETY: both lie within the first page of the mapping, are aligned, and are read and written by the
+        // kernel as 64-bit words.
+        let (head, tail) = unsafe {
+            (
+                AtomicU64::from_ptr(self.base.as_ptr().add(Ring::HEAD).cast()),
+                AtomicU64::from_ptr(self.base.as_ptr().add(Ring::TAIL).cast()),
+            )
+        };
+        let (from, to) = (tail.load(Ordering::Relaxed), head.load(Ordering::Acquire));
+        let length = (to.wrapping_sub(from) as usize).min(size);
+        let start = from as usize % size;
+        let first = length.min(size - start);
+        let mut records = vec![0; length];
+        // SAFETY: both pieces lie within the pages behind the first; the kernel does not write between tail and
+        // head; `records` is as long as both.
+        unsafe {
+            let data = self.base.as_ptr().add(self.page);
+            std::ptr::copy_nonoverlapping(data.add(start), records.as_mut_ptr(), first);
+            let rest = records.as_mut_ptr().add(first);
+            std::ptr::copy_nonoverlapping(data, rest, length - first);
+        }
+        tail.store(to, Ordering::Release);
+        records
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: it is what `open` mapped, and nobody has a pointer into it.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.page * (1 + Ring::PAGES)) };
     }
 }

@@ -11,6 +11,7 @@ use crate::exchange::Dropped;
 use crate::exchange::FactQuery;
 use crate::exchange::Firewall;
 use crate::exchange::FirewallQuery;
+use crate::exchange::Freed;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
 use crate::exchange::SendOutcome;
@@ -29,7 +30,8 @@ pub enum Command {
     /// Read what of the host's firewall could stop these packets. Answer: [`Event::Firewall`], later.
     Firewall(FirewallQuery),
     /// Have the kernel tell of the paths' packets that it gives up, until the end. Answer:
-    /// [`Event::DropsWatched`]; then [`Event::Dropped`] for each.
+    /// [`Event::DropsWatched`]; then [`Event::Dropped`] for each, or [`Event::Freed`] where the kernel
+    /// does not show them.
     WatchDrops(TapSpec),
     /// Open the host's tap (one a host). Answer: [`Event::TapOpen`] or [`Event::Failed`]; then
     /// [`Event::Captured`] for each packet.
@@ -85,6 +87,8 @@ pub enum Event {
     DropsWatched(Option<Unread>),
     /// The kernel gave a packet up.
     Dropped(Dropped),
+    /// The kernel gave packets up that it does not show.
+    Freed(Freed),
     /// The tap sees from now on.
     TapOpen,
     /// A packet.

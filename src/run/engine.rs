@@ -205,6 +205,7 @@ impl Engine {
             Event::Dropped(dropped) => {
                 arrival::note_drop(&mut self.evidence, &self.matcher, host, dropped);
             }
+            Event::Freed(freed) => self.evidence.host_mut(host).freed.extend(freed),
             Event::TapOpen => {
                 self.evidence.host_mut(host).tap_open = true;
                 self.hosts.insert(host, HostState::Ready);

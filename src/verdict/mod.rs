@@ -10,6 +10,7 @@ mod director;
 mod duplicate;
 mod foreign;
 mod forwarded;
+mod freed;
 mod gateway;
 mod ipvs;
 mod judge;

@@ -1,6 +1,6 @@
 //! The kernel's own account of packets that died on a host: its drop reasons, and the counters of its stack.
 //!
-//! A drop reason is about the very packet. A counter explains only if it rose by as many as died.
+//! A drop reason is about the very packet, or joined to many by time. A counter explains only if it rose by as many as died.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,17 @@ use crate::evidence::What;
 use crate::exchange::HostFacts;
 use crate::exchange::Leg;
 use crate::exchange::RouteAnswer;
+use crate::exchange::Wall;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
+use crate::plan::ProbeId;
 use crate::plan::Protocol;
 use crate::verdict::Code;
 use crate::verdict::Severity;
 use crate::verdict::case::Case;
 use crate::verdict::case::sysctl;
+use crate::verdict::freed;
 use crate::verdict::scene::Death;
 use crate::verdict::scene::Scene;
 
@@ -45,7 +48,7 @@ pub(super) enum Told {
 pub(super) fn judge(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death]) -> Told {
     if let Some(word) = Word::of(case, scene, deaths) {
         case.findings[number].evidence.push(word.evidence);
-        let said = word.said();
+        let said = word.said;
         if word.reason == "NETFILTER_DROP" {
             return Told::Rule(said);
         }
@@ -61,20 +64,24 @@ pub(super) fn corroborate(case: &mut Case<'_>, number: usize, scene: &Scene, dea
         let finding = &mut case.findings[number];
         finding.evidence.push(word.evidence);
         finding.detail.push(' ');
-        finding.detail.push_str(&word.said());
+        finding.detail.push_str(&word.said);
     }
 }
 
 /// The kernel's reason for most of the deaths that it tells of.
 struct Word {
     reason: String,
-    place: String,
-    count: usize,
+    said: String,
     evidence: EvidenceId,
 }
 
 impl Word {
-    fn of(case: &Case<'_>, scene: &Scene, deaths: &[Death]) -> Option<Word> {
+    fn of(case: &mut Case<'_>, scene: &Scene, deaths: &[Death]) -> Option<Word> {
+        Word::about_packets(case, scene, deaths).or_else(|| Word::by_time(case, scene, deaths))
+    }
+
+    /// From the drop monitor, which shows the packets.
+    fn about_packets(case: &Case<'_>, scene: &Scene, deaths: &[Death]) -> Option<Word> {
         let mut words: BTreeMap<(&str, &str), (usize, EvidenceId)> = BTreeMap::new();
         for death in deaths {
             let told = case
@@ -99,25 +106,32 @@ impl Word {
             }
         }
         let (word, (count, evidence)) = words.into_iter().max_by_key(|(_, (count, _))| *count)?;
+        let packets = if count == 1 { "packet" } else { "packets" };
+        let (reason, place) = word;
         Some(Word {
-            reason: word.0.to_owned(),
-            place: word.1.to_owned(),
-            count,
+            reason: reason.to_owned(),
+            said: format!("The kernel says of {count} {packets}: {reason}, in {place}."),
             evidence,
         })
     }
-}
 
-impl Word {
-    fn said(&self) -> String {
-        let Word {
-            reason,
-            place,
-            count,
-            ..
-        } = self;
-        let packets = if *count == 1 { "packet" } else { "packets" };
-        format!("The kernel says of {count} {packets}: {reason}, in {place}.")
+    /// From the tracepoint, which does not.
+    fn by_time(case: &mut Case<'_>, scene: &Scene, deaths: &[Death]) -> Option<Word> {
+        let mut last: BTreeMap<ProbeId, Wall> = BTreeMap::new();
+        for death in deaths {
+            let time = last.entry(death.probe).or_insert(death.time);
+            *time = death.time.max(*time);
+        }
+        let freed = &case.evidence.host(scene.host)?.freed;
+        let joined = freed::joined(freed, last.into_values().collect())?;
+        let said = joined.to_string();
+        let command = "perf trace --no-syscalls -a -e skb:kfree_skb";
+        let evidence = case.cite_fact(scene.host, said.clone(), command);
+        Some(Word {
+            reason: joined.reason,
+            said: format!("{}{}.", said[..1].to_uppercase(), &said[1..]),
+            evidence,
+        })
     }
 }
 

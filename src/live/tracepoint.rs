@@ -1,0 +1,351 @@
+//! The kernel's reasons for drops where there is no drop monitor: the tracepoint `skb:kfree_skb`.
+//!
+//! It tells of drops in every network namespace, and shows no packet. It is read by perf events, which end with
+//! the process: nothing is turned on that could stay. Where tracefs is not mounted, it is mounted for the moment,
+//! at no path.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use crate::exchange::Capture;
+use crate::exchange::Freed;
+use crate::exchange::FreedOne;
+use crate::exchange::Wall;
+use crate::live::clock;
+use crate::live::sys;
+use crate::live::sys::Ring;
+
+/// How often the records are to be taken.
+pub(crate) const PERIOD: Duration = Duration::from_millis(20);
+
+/// The reasons that are given at once, by the network layer, and say what to do.
+const TELLING: [&str; 20] = [
+    "BPF_CGROUP_EGRESS",
+    "ICMP_CSUM",
+    "IP_CSUM",
+    "IP_INADDRERRORS",
+    "IP_INHDR",
+    "IP_INNOROUTES",
+    "IP_INVALID_DEST",
+    "IP_INVALID_SOURCE",
+    "IP_LOCALNET",
+    "IP_LOCAL_SOURCE",
+    "IP_NOPROTO",
+    "IP_OUTNOROUTES",
+    "IP_RPFILTER",
+    "IP_TUNNEL_ECN",
+    "NETFILTER_DROP",
+    "SKB_CSUM",
+    "TCP_CSUM",
+    "UDP_CSUM",
+    "XDP",
+    "XFRM_POLICY",
+];
+
+/// The tracepoint, listened to on every CPU.
+pub(crate) struct Tracepoint {
+    rings: Vec<Ring>,
+    format: Format,
+    since: Wall,
+    /// Functions of the kernel by their addresses, once they are needed.
+    symbols: Option<BTreeMap<u64, String>>,
+    told: HashMap<(u32, u64), usize>,
+    said: bool,
+}
+
+impl Tracepoint {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    ///
+    /// If tracefs cannot be read, the kernel tells no reasons, or it refuses perf events.
+    pub(crate) fn open() -> io::Result<Tracepoint> {
+        let (id, text) = description()?;
+        let format = Format::read(&text).map_err(io::Error::other)?;
+        let filter = CString::new(format.filter()).map_err(io::Error::other)?;
+        let cpus = fs::read_to_string("/sys/devices/system/cpu/online")?;
+        let rings: io::Result<Vec<Ring>> = cpus_in(&cpus)
+            .map(|cpu| Ring::open(id, cpu, &filter))
+            .collect();
+        let rings = rings.map_err(|error| {
+            io::Error::other(format!(
+                "perf_event_open: {error}; it takes CAP_PERFMON, or root in the initial user namespace"
+            ))
+        })?;
+        Ok(Tracepoint {
+            rings,
+            format,
+            since: clock::wall(),
+            symbols: None,
+            told: HashMap::new(),
+            said: false,
+        })
+    }
+
+    /// What was freed since the last call; `None` if nothing is new.
+    pub(crate) fn take(&mut self) -> Option<Freed> {
+        let ahead = sys::wall_ahead();
+        let mut freed = Freed {
+            since: self.since,
+            ..Freed::default()
+        };
+        for ring in &mut self.rings {
+            for record in records(&ring.take(), &self.format) {
+                let Record::Freed(time, reason, location) = record else {
+                    freed.missed = true;
+                    continue;
+                };
+                let told = self.told.entry((reason, location)).or_default();
+                let Some(name) = self.format.reasons.get(&reason) else {
+                    continue;
+                };
+                if *told == Freed::LIMIT {
+                    continue;
+                }
+                *told += 1;
+                let symbols = self.symbols.get_or_insert_with(symbols);
+                freed.drops.push(FreedOne {
+                    time: Wall::from_nanos(time.saturating_add(ahead)),
+                    reason: name.clone(),
+                    place: place(symbols, location),
+                });
+            }
+        }
+        let is_news = !self.said || freed.missed || !freed.drops.is_empty();
+        self.said = true;
+        is_news.then_some(freed)
+    }
+}
+
+/// The tracepoint's number and format.
+fn description() -> io::Result<(u64, String)> {
+    let read = |root: &str| {
+        let at = |file: &str| fs::read_to_string(format!("{root}/events/skb/kfree_skb/{file}"));
+        let id = at("id")?.trim().parse().map_err(io::Error::other)?;
+        Ok((id, at("format")?))
+    };
+    read("/sys/kernel/tracing")
+        .or_else(|_| read("/sys/kernel/debug/tracing"))
+        .or_else(|_: io::Error| {
+            let mount = sys::detached_tracefs()?;
+            read(&format!("/proc/self/fd/{}", mount.as_raw_fd()))
+        })
+        .map_err(|error| io::Error::other(format!("its format in tracefs cannot be read: {error}")))
+}
+
+/// `0-3,6`.
+fn cpus_in(list: &str) -> impl Iterator<Item = i32> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.trim().split(',').filter_map(range).flatten()
+}
+
+/// Where in a record what is, and the names of the reasons that tell.
+struct Format {
+    protocol: usize,
+    location: usize,
+    reason: usize,
+    reasons: BTreeMap<u32, String>,
+}
+
+impl Format {
+    fn read(text: &str) -> Result<Format, &'static str> {
+        let offset = |name: &str, size: &str| {
+            let line = text.lines().find(|line| {
+                let declaration = line.trim().split(';').next().unwrap_or_default();
+                declaration.starts_with("field:") && declaration.ends_with(name)
+            })?;
+            let mut parts = line.split(';').map(str::trim);
+            let offset = parts.find_map(|part| part.strip_prefix("offset:"))?;
+            (parts.next()?.strip_prefix("size:")? == size).then_some(())?;
+            offset.parse().ok()
+        };
+        let reason = offset(" reason", "4");
+        let reason =
+            reason.ok_or("this kernel gives no reasons there; Linux 5.17 was the first")?;
+        let names = text
+            .split_once("__print_symbolic(REC->reason,")
+            .map_or("", |(_, names)| names);
+        let reasons: BTreeMap<u32, String> = names
+            .split('{')
+            .filter_map(|pair| {
+                let (number, rest) = pair.split_once(',')?;
+                let name = rest.split('"').nth(1)?;
+                let number = number.trim().parse().ok()?;
+                TELLING.contains(&name).then(|| (number, name.to_owned()))
+            })
+            .collect();
+        if reasons.is_empty() {
+            return Err("its reasons have no names that are known");
+        }
+        let pointer = size_of::<usize>().to_string();
+        Ok(Format {
+            protocol: offset(" protocol", "2").ok_or("it has no protocol")?,
+            location: offset(" location", &pointer).ok_or("it has no location")?,
+            reason,
+            reasons,
+        })
+    }
+
+    /// Which of them the kernel is to tell of.
+    fn filter(&self) -> String {
+        let reasons: Vec<String> = self
+            .reasons
+            .keys()
+            .map(|number| format!("reason == {number}"))
+            .collect();
+        let (protocol, reasons) = (Capture::IPV4, reasons.join(" || "));
+        format!("protocol == {protocol} && ({reasons})")
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Record {
+    /// Time, reason, location.
+    Freed(u64, u32, u64),
+    /// The kernel had no room, or held back.
+    Missed,
+}
+
+/// The records in `octets`, as far as they are whole.
+fn records(octets: &[u8], format: &Format) -> Vec<Record> {
+    const LOST: u32 = 2;
+    const THROTTLE: u32 = 5;
+    const SAMPLE: u32 = 9;
+    const HEADER: usize = 8;
+    let mut found = Vec::new();
+    let mut rest = octets;
+    while let Some(header) = rest.first_chunk::<HEADER>() {
+        let length = usize::from(u16::from_ne_bytes([header[6], header[7]]));
+        let Some(body) = rest.get(HEADER..length) else {
+            break;
+        };
+        match u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) {
+            SAMPLE => found.extend(sample(body, format)),
+            LOST | THROTTLE => found.push(Record::Missed),
+            _ => {}
+        }
+        rest = &rest[length..];
+    }
+    found
+}
+
+fn sample(body: &[u8], format: &Format) -> Option<Record> {
+    const RAW: usize = 12; // behind the time and the raw data's length
+    let time = u64::from_ne_bytes(*body.first_chunk()?);
+    let raw = body.get(RAW..)?;
+    let protocol = u16::from_ne_bytes(*raw.get(format.protocol..)?.first_chunk()?);
+    let location = usize::from_ne_bytes(*raw.get(format.location..)?.first_chunk()?);
+    let reason = u32::from_ne_bytes(*raw.get(format.reason..)?.first_chunk()?);
+    (protocol == Capture::IPV4).then_some(Record::Freed(time, reason, location as u64))
+}
+
+/// The kernel's functions; none where it hides their addresses.
+fn symbols() -> BTreeMap<u64, String> {
+    let text = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let address = u64::from_str_radix(words.next()?, 16).ok()?;
+            let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+            (address > 0 && is_code).then(|| Some((address, words.next()?.to_owned())))?
+        })
+        .collect()
+}
+
+fn place(symbols: &BTreeMap<u64, String>, location: u64) -> String {
+    match symbols.range(..=location).next_back() {
+        Some((_, name)) => name.clone(),
+        None => format!("{location:#x}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of Linux 6.18, with fewer reasons.
+    const FORMAT: &str = r#"name: kfree_skb
+ID: 2310
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+	field:void * skbaddr;	offset:8;	size:8;	signed:0;
+	field:void * location;	offset:16;	size:8;	signed:0;
+	field:void * rx_sk;	offset:24;	size:8;	signed:0;
+	field:unsigned short protocol;	offset:32;	size:2;	signed:0;
+	field:enum skb_drop_reason reason;	offset:36;	size:4;	signed:0;
+
+print fmt: "skbaddr=%p reason: %s", REC->skbaddr, __print_symbolic(REC->reason, { 2, "NOT_SPECIFIED" }, { 12, "NETFILTER_DROP" }, { 16, "IP_RPFILTER" })
+"#;
+
+    fn record(kind: u32, body: &[u8]) -> Vec<u8> {
+        let mut octets = kind.to_ne_bytes().to_vec();
+        octets.extend([0, 0]);
+        octets.extend((8 + body.len() as u16).to_ne_bytes());
+        octets.extend(body);
+        octets
+    }
+
+    fn freed(time: u64, protocol: u16, reason: u32) -> Vec<u8> {
+        let mut body = time.to_ne_bytes().to_vec();
+        body.extend(44_u32.to_ne_bytes());
+        let mut raw = [0; 44];
+        raw[16..24].copy_from_slice(&0x1234_usize.to_ne_bytes());
+        raw[32..34].copy_from_slice(&protocol.to_ne_bytes());
+        raw[36..40].copy_from_slice(&reason.to_ne_bytes());
+        body.extend(raw);
+        record(9, &body)
+    }
+
+    #[test]
+    fn the_format_says_where_what_is() {
+        let format = Format::read(FORMAT).unwrap();
+        assert_eq!(
+            (format.protocol, format.location, format.reason),
+            (32, 16, 36)
+        );
+        let expected = "protocol == 2048 && (reason == 12 || reason == 16)";
+        assert_eq!(format.filter(), expected);
+        let old = FORMAT.replace("skb_drop_reason reason;", "skb_drop_other;");
+        let refused = Format::read(&old).err().unwrap();
+        assert!(refused.contains("5.17"), "{refused}");
+    }
+
+    #[test]
+    fn records_are_read_as_far_as_they_are_whole() {
+        let format = Format::read(FORMAT).unwrap();
+        let mut octets = freed(7, Capture::IPV4, 12);
+        octets.extend(record(2, &[0; 16]));
+        octets.extend(freed(8, Capture::ARP, 12));
+        octets.extend(freed(9, Capture::IPV4, 16));
+        let expected = [
+            Record::Freed(7, 12, 0x1234),
+            Record::Missed,
+            Record::Freed(9, 16, 0x1234),
+        ];
+        assert_eq!(records(&octets, &format), expected);
+        for length in 0..octets.len() {
+            let found = records(&octets[..length], &format);
+            assert_eq!(found, expected[..found.len()], "{length}");
+        }
+        assert_eq!(records(&[0; 64], &format), []);
+    }
+
+    #[test]
+    fn cpus_and_functions_are_found() {
+        assert_eq!(cpus_in("0-2,6\n").collect::<Vec<_>>(), [0, 1, 2, 6]);
+        let symbols = BTreeMap::from([(16, "ip_rcv".to_owned()), (32, "ip_forward".to_owned())]);
+        assert_eq!(place(&symbols, 31), "ip_rcv");
+        assert_eq!(place(&symbols, 33), "ip_forward");
+        assert_eq!(place(&BTreeMap::new(), 31), "0x1f");
+    }
+}
