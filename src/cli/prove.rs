@@ -168,7 +168,11 @@ fn tell_unread(evidence: &Evidence) {
         let firewall = firewall.or(record.firewall_before.as_ref());
         let unread = facts.into_iter().flat_map(|facts| &facts.unread);
         let unread = unread.chain(firewall.into_iter().flat_map(|firewall| &firewall.unread));
-        for Unread { what, error } in unread.chain(&record.drops_unread) {
+        let drops = record
+            .drops_unread
+            .clone()
+            .or_else(|| record.freed.unread());
+        for Unread { what, error } in unread.chain(&drops) {
             let host = escape(&evidence.plan().host_name(*host));
             let (what, error) = (escape(what), escape(error));
             anstream::eprintln!("{host}: not read: {what}: {error}");

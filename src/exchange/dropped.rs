@@ -1,9 +1,12 @@
 //! A packet that the kernel gave up.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::exchange::Capture;
+use crate::exchange::Unread;
 use crate::exchange::Wall;
 
 /// A packet that a host's kernel freed without having used it: `dropwatch -l kas`, then `set alertmode packet`.
@@ -50,5 +53,52 @@ impl Freed {
         self.since = later.since;
         self.missed |= later.missed;
         self.drops.extend(later.drops);
+    }
+
+    /// Why some of it says nothing, if so.
+    pub fn unread(&self) -> Option<Unread> {
+        let mut kinds: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for FreedOne { reason, place, .. } in &self.drops {
+            *kinds.entry((reason, place)).or_default() += 1;
+        }
+        let common = kinds.into_iter().find(|(_, count)| *count >= Freed::LIMIT);
+        let error = match common {
+            _ if self.missed => "tracepoint skb:kfree_skb: some records were lost".to_owned(),
+            Some(((reason, place), count)) => format!(
+                "tracepoint skb:kfree_skb: {reason} in {place} came {count} times, which is too common to be joined \
+                 to our packets"
+            ),
+            None => return None,
+        };
+        Some(Unread {
+            what: "the kernel's drop reasons".to_owned(),
+            error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_and_a_loss_are_said() {
+        let one = FreedOne {
+            time: Wall::from_nanos(1),
+            reason: "IP_RPFILTER".to_owned(),
+            place: "ip_rcv_finish_core".to_owned(),
+        };
+        let mut freed = Freed {
+            drops: vec![one.clone(); Freed::LIMIT - 1],
+            ..Freed::default()
+        };
+        assert_eq!(freed.unread(), None);
+        freed.drops.push(one);
+        let said = "tracepoint skb:kfree_skb: IP_RPFILTER in ip_rcv_finish_core came 1000 times, which is too common \
+                    to be joined to our packets";
+        assert_eq!(freed.unread().unwrap().error, said);
+        freed.missed = true;
+        let said = "tracepoint skb:kfree_skb: some records were lost";
+        assert_eq!(freed.unread().unwrap().error, said);
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::SocketAddrV4;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -15,7 +16,6 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::interval;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 use tokio_util::codec::FramedWrite;
@@ -264,18 +264,12 @@ impl Served {
                 return None;
             }
             Command::WatchDrops(spec) => {
-                let watched = self.watch_drops(&spec).or_else(|monitor| {
-                    let tracepoint = Tracepoint::open();
-                    let tracepoint = tracepoint.map_err(|error| {
-                        io::Error::other(format!("{monitor}; tracepoint skb:kfree_skb: {error}"))
-                    })?;
-                    tokio::spawn(pass_on_freed(tracepoint, self.out.clone()));
-                    Ok::<(), io::Error>(())
-                });
-                Event::DropsWatched(watched.err().map(|error| Unread {
-                    what: "the kernel's drop reasons".to_owned(),
-                    error: error.to_string(),
-                }))
+                if let Err(monitor) = self.watch_drops(&spec) {
+                    let out = self.out.downgrade();
+                    thread::spawn(move || watch_freed(&monitor, &out));
+                    return None;
+                }
+                Event::DropsWatched(None)
             }
             Command::OpenTap(spec) => match self.open_tap(&spec) {
                 Ok(tap) => {
@@ -359,7 +353,7 @@ impl Served {
                 return Err(error);
             }
         }
-        tokio::spawn(pass_on(drops, self.out.clone()));
+        tokio::spawn(pass_on(drops, self.out.downgrade()));
         Ok(())
     }
 
@@ -450,27 +444,38 @@ async fn watch(mut tap: Tap, mut asked: mpsc::Receiver<()>, out: mpsc::Sender<Fr
     }
 }
 
-/// Passes the kernel's drops on, for as long as it tells of them.
-async fn pass_on(mut drops: Drops, out: mpsc::Sender<FromAgent>) {
+/// Passes on what the drop monitor tells, for as long as somebody else has something to say.
+async fn pass_on(mut drops: Drops, out: mpsc::WeakSender<FromAgent>) {
     while let Ok(dropped) = drops.receive().await {
+        let Some(out) = out.upgrade() else { return };
         say(&out, FromAgent::Said(Event::Dropped(dropped))).await;
     }
 }
 
-/// Passes on what the tracepoint tells, for as long as somebody listens.
-async fn pass_on_freed(mut tracepoint: Tracepoint, out: mpsc::Sender<FromAgent>) {
-    let mut ticks = interval(tracepoint::PERIOD);
-    loop {
-        ticks.tick().await;
-        let told = tracepoint.take();
-        if let Some(freed) = told
-            && out
-                .send(FromAgent::Said(Event::Freed(freed)))
-                .await
-                .is_err()
-        {
+/// Passes on what the tracepoint tells, for as long as somebody else has something to say. To close a perf event
+/// takes the kernel its time, in which nothing else is to wait: this is a thread of its own.
+fn watch_freed(monitor: &io::Error, out: &mpsc::WeakSender<FromAgent>) {
+    let tell = |event| {
+        out.upgrade()
+            .is_some_and(|out| out.blocking_send(FromAgent::Said(event)).is_ok())
+    };
+    let mut tracepoint = match Tracepoint::open() {
+        Ok(tracepoint) => tracepoint,
+        Err(error) => {
+            tell(Event::DropsWatched(Some(Unread {
+                what: "the kernel's drop reasons".to_owned(),
+                error: format!("{monitor}; tracepoint skb:kfree_skb: {error}"),
+            })));
             return;
         }
+    };
+    let mut is_heard = tell(Event::DropsWatched(None));
+    while is_heard {
+        thread::sleep(tracepoint::PERIOD);
+        is_heard = match tracepoint.take() {
+            Some(freed) => tell(Event::Freed(freed)),
+            None => out.strong_count() > 0,
+        };
     }
 }
 

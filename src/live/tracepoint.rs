@@ -269,6 +269,8 @@ fn place(symbols: &BTreeMap<u64, String>, location: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     /// Of Linux 6.18, with fewer reasons.
@@ -338,6 +340,34 @@ print fmt: "skbaddr=%p reason: %s", REC->skbaddr, __print_symbolic(REC->reason, 
             assert_eq!(found, expected[..found.len()], "{length}");
         }
         assert_eq!(records(&[0; 64], &format), []);
+    }
+
+    /// As root of a user namespace, which is what an ordinary user is in the lab.
+    #[test]
+    fn the_initial_user_namespace_alone_may_listen() {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+        if map.split_whitespace().last() == Some("4294967295") {
+            let this = concat!(
+                module_path!(),
+                "::the_initial_user_namespace_alone_may_listen"
+            );
+            let run = Command::new("unshare")
+                .args(["--user", "--map-root-user", "--"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", this.split_once("::").unwrap().1, "--nocapture"])
+                .output()
+                .expect("unshare of util-linux");
+            let said = String::from_utf8_lossy(&run.stdout);
+            assert!(said.contains("1 passed"), "{said}");
+            return;
+        }
+        let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
+        let is_open_to_all = paranoid.trim() == "-1";
+        let refused = Tracepoint::open().err().map(|error| error.to_string());
+        let is_explained = refused.as_deref().is_some_and(|error| {
+            error.contains("it takes CAP_PERFMON") || error.contains("tracefs")
+        });
+        assert!(is_explained || is_open_to_all, "{refused:?}");
     }
 
     #[test]
