@@ -5,9 +5,9 @@
 
 pub mod wire;
 
-pub mod suite;
-
 pub mod plan;
+
+pub mod suite;
 
 pub mod craft;
 

@@ -5,14 +5,7 @@ use std::net::Ipv4Addr;
 
 use pcap_file::pcap::PcapReader;
 use tunproof::craft;
-use tunproof::craft::Ethernet;
-use tunproof::craft::Field;
 use tunproof::craft::Forced;
-use tunproof::craft::Icmpv4;
-use tunproof::craft::Ipv4;
-use tunproof::craft::Layer;
-use tunproof::craft::Tcp;
-use tunproof::craft::Udp;
 use tunproof::plan::Path;
 use tunproof::plan::Probe;
 use tunproof::plan::ProbeId;
@@ -24,6 +17,13 @@ use tunproof::wire::IpProtocol;
 use tunproof::wire::Mac;
 use tunproof::wire::Octets;
 use tunproof::wire::TcpFlags;
+use tunproof::wire::layers::Ethernet;
+use tunproof::wire::layers::Field;
+use tunproof::wire::layers::Icmpv4;
+use tunproof::wire::layers::Ipv4;
+use tunproof::wire::layers::Layer;
+use tunproof::wire::layers::Tcp;
+use tunproof::wire::layers::Udp;
 
 const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);

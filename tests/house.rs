@@ -7,8 +7,8 @@ use std::path::PathBuf;
 /// Module, and the modules it may use, in the order of `src/lib.rs`.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &[]),
-    ("suite", &["wire"]),
-    ("plan", &["wire", "suite"]),
+    ("plan", &["wire"]),
+    ("suite", &["wire", "plan"]),
     ("craft", &["wire", "plan"]),
     ("exchange", &[]),
     ("matching", &["wire", "plan", "exchange"]),

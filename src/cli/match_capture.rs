@@ -15,7 +15,6 @@ use crate::cli::verify;
 use crate::exchange::Wall;
 use crate::matching::Matcher;
 use crate::plan::Path;
-use crate::plan::Plan;
 use crate::plan::SessionKey;
 use crate::report::Match;
 use crate::report::Matches;
@@ -84,7 +83,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         key: arguments.session,
         matcher: Matcher::new(arguments.session),
         paths: match &arguments.path {
-            Some(path) => Plan::from_path_file(&verify::path_file(path)?, arguments.session).paths,
+            Some(path) => verify::path_file(path)?.plan(arguments.session).paths,
             None => Vec::new(),
         },
         found: Vec::new(),

@@ -13,7 +13,6 @@ use crate::cli::prove::Vias;
 use crate::cli::recording::Addition;
 use crate::cli::recording::Recordings;
 use crate::plan::Host;
-use crate::plan::Plan;
 use crate::plan::SessionKey;
 use crate::suite::PathFile;
 
@@ -85,7 +84,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     } = arguments;
     let file = path_file(&path)?;
     let session = session.unwrap_or_else(|| SessionKey::new(rand::random()));
-    let plan = Plan::from_path_file(&file, session);
+    let plan = file.plan(session);
     if plan.vantages.is_empty() {
         return Err(Failure::NoVantage { path });
     }

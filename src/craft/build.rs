@@ -19,18 +19,18 @@ use pnet_packet::ipv4::MutableIpv4Packet;
 use pnet_packet::tcp::MutableTcpPacket;
 use pnet_packet::udp::MutableUdpPacket;
 
-use crate::craft::Arp;
-use crate::craft::Ethernet;
-use crate::craft::Field;
-use crate::craft::Icmpv4;
-use crate::craft::Ipv4;
-use crate::craft::Layer;
-use crate::craft::Tcp;
-use crate::craft::Udp;
 use crate::wire;
 use crate::wire::Checksum;
 use crate::wire::EtherType;
 use crate::wire::IpProtocol;
+use crate::wire::layers::Arp;
+use crate::wire::layers::Ethernet;
+use crate::wire::layers::Field;
+use crate::wire::layers::Icmpv4;
+use crate::wire::layers::Ipv4;
+use crate::wire::layers::Layer;
+use crate::wire::layers::Tcp;
+use crate::wire::layers::Udp;
 use crate::wire::transport_checksum;
 
 /// A packet, and in which fields it lies.

@@ -4,21 +4,12 @@
 //! layers of tunproof's own probes.
 
 mod build;
-mod layer;
 mod probe;
 
 pub use build::CraftError;
 pub use build::Crafted;
 pub use build::Forced;
 pub use build::build;
-pub use layer::Arp;
-pub use layer::Ethernet;
-pub use layer::Field;
-pub use layer::Icmpv4;
-pub use layer::Ipv4;
-pub use layer::Layer;
-pub use layer::Tcp;
-pub use layer::Udp;
 pub use probe::arp_request;
 pub use probe::cleanup;
 pub use probe::probe;

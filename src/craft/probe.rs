@@ -2,13 +2,6 @@
 
 use std::net::Ipv4Addr;
 
-use crate::craft::Arp;
-use crate::craft::Ethernet;
-use crate::craft::Field;
-use crate::craft::Ipv4;
-use crate::craft::Layer;
-use crate::craft::Tcp;
-use crate::craft::Udp;
 use crate::craft::build;
 use crate::plan::Flow;
 use crate::plan::Probe;
@@ -18,6 +11,13 @@ use crate::wire;
 use crate::wire::IpProtocol;
 use crate::wire::Mac;
 use crate::wire::TcpFlags;
+use crate::wire::layers::Arp;
+use crate::wire::layers::Ethernet;
+use crate::wire::layers::Field;
+use crate::wire::layers::Ipv4;
+use crate::wire::layers::Layer;
+use crate::wire::layers::Tcp;
+use crate::wire::layers::Udp;
 use crate::wire::transport_checksum;
 
 /// The MSS option of a SYN on Ethernet: kind 2, length 4, 1460 (RFC 9293 §3.7.1).

@@ -235,15 +235,16 @@ mod tests {
 
     use super::*;
     use crate::craft;
-    use crate::craft::Field;
-    use crate::craft::Icmpv4;
-    use crate::craft::Layer;
-    use crate::craft::Tcp;
     use crate::matching::Certainty;
     use crate::plan::Path;
     use crate::plan::ProbeId;
     use crate::plan::ProbeKind;
     use crate::wire::TcpFlags;
+    use crate::wire::layers;
+    use crate::wire::layers::Field;
+    use crate::wire::layers::Icmpv4;
+    use crate::wire::layers::Layer;
+    use crate::wire::layers::Tcp;
 
     const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
     const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -284,10 +285,10 @@ mod tests {
     }
 
     fn encapsulated(source: Ipv4Addr, destination: Ipv4Addr, datagram: Vec<u8>) -> Vec<u8> {
-        let outer = craft::Ipv4 {
+        let outer = layers::Ipv4 {
             protocol: Field::Forced(4),
             identification: 0x4242,
-            ..craft::Ipv4::new(source, destination)
+            ..layers::Ipv4::new(source, destination)
         };
         craft::build(&[Layer::Ipv4(outer), Layer::Raw(datagram)])
             .unwrap()
@@ -296,7 +297,7 @@ mod tests {
 
     fn error(icmp_type: u8, code: u8, to: Ipv4Addr, quotation: &[u8]) -> Vec<u8> {
         craft::build(&[
-            Layer::Ipv4(craft::Ipv4::new(ROUTER, to)),
+            Layer::Ipv4(layers::Ipv4::new(ROUTER, to)),
             Layer::Icmpv4(Icmpv4::error(icmp_type, code)),
             Layer::Raw(quotation.to_vec()),
         ])
@@ -311,7 +312,7 @@ mod tests {
             ..tcp
         };
         craft::build(&[
-            Layer::Ipv4(craft::Ipv4::new(source.0, to.0)),
+            Layer::Ipv4(layers::Ipv4::new(source.0, to.0)),
             Layer::Tcp(tcp),
         ])
         .unwrap()

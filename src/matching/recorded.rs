@@ -109,11 +109,12 @@ fn ends(frame: &LinkFrame<'_>) -> Option<(Ipv4Addr, Ipv4Addr)> {
 mod tests {
     use super::*;
     use crate::craft;
-    use crate::craft::Layer;
     use crate::matching::station;
     use crate::plan::Protocol;
     use crate::wire::LinkType;
     use crate::wire::RecordedInterface;
+    use crate::wire::layers;
+    use crate::wire::layers::Layer;
     use crate::wire::link_frame;
 
     const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -146,7 +147,7 @@ mod tests {
             },
             device: "c.pcap".to_owned(),
         };
-        let header = Layer::Ipv4(craft::Ipv4::new(ends.0, ends.1));
+        let header = Layer::Ipv4(layers::Ipv4::new(ends.0, ends.1));
         let network = craft::build(&[header]).unwrap().bytes;
         let bytes = [link.1, &network].concat();
         let interface = RecordedInterface {

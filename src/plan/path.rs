@@ -7,14 +7,13 @@ use serde::Serialize;
 
 use crate::plan::Host;
 use crate::plan::SessionKey;
-use crate::suite::PathFile;
-use crate::suite::ServiceProtocol;
 
 /// The service's transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// TCP, protocol 6.
+    /// TCP, protocol 6; a path file's default.
+    #[default]
     Tcp,
     /// UDP, protocol 17.
     Udp,
@@ -85,39 +84,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan to prove every path of a path file; its vantages are the hosts that have a `via`.
-    pub fn from_path_file(file: &PathFile, session: SessionKey) -> Plan {
-        let paths = file.realservers.iter().map(|server| Path {
-            realserver: server.name.clone(),
-            vip: file.vip,
-            port: file.port,
-            protocol: match file.protocol {
-                ServiceProtocol::Tcp => Protocol::Tcp,
-                ServiceProtocol::Udp => Protocol::Udp,
-            },
-            rip: server.rip,
-            dip: Some(file.dip),
-            cip: file.cip,
-            gateway: server.gateway,
-            tunnel: server.tunnel.clone(),
-        });
-        let servers = file.realservers.iter().enumerate();
-        let hosts = [(Host::Director, &file.director_via)]
-            .into_iter()
-            .chain(servers.map(|(number, server)| (Host::Realserver(number), &server.via)))
-            .chain([(Host::Client, &file.client_via)]);
-        Plan {
-            session,
-            paths: paths.collect(),
-            vantages: hosts
-                .filter(|(_, via)| via.is_some())
-                .map(|(host, _)| host)
-                .collect(),
-            ingress: file.ingress.clone(),
-            egress: file.egress.clone(),
-        }
-    }
-
     /// Whether tunproof runs on `host`.
     pub fn has(&self, host: Host) -> bool {
         self.vantages.contains(&host)
@@ -129,31 +95,5 @@ impl Plan {
             Host::Realserver(path) => self.paths[path].realserver.clone(),
             other => other.to_string(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn vantages_are_the_hosts_that_have_a_via() {
-        let file = PathFile::parse(
-            "p",
-            r#"
-            path = { vip = "192.0.2.10", port = 53, protocol = "udp" }
-            director = { ip = "192.0.2.2", via = "local" }
-            client = { ip = "198.51.100.7" }
-            realserver = [
-                { name = "a", ip = "203.0.113.5" },
-                { name = "b", ip = "203.0.113.6", via = "ssh b", tunnel = "t" },
-            ]"#,
-        );
-        let plan = Plan::from_path_file(&file.unwrap(), SessionKey::new([1; 16]));
-        assert_eq!(plan.vantages, [Host::Director, Host::Realserver(1)]);
-        assert_eq!(plan.paths.len(), 2);
-        assert_eq!(plan.paths[0].dip, Some(Ipv4Addr::new(192, 0, 2, 2)));
-        assert_eq!(plan.paths[1].protocol, Protocol::Udp);
-        assert_eq!(plan.paths[1].tunnel.as_deref(), Some("t"));
     }
 }

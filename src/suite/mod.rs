@@ -1,6 +1,6 @@
 //! What the user wrote: strict TOML in, values or diagnostics with line and column out.
 //!
-//! It may not know what will be done with it.
+//! Its words are the plan's: kinds of probes, stations, hops. It may not know how anything is done.
 
 mod diagnostic;
 mod path_file;
@@ -11,5 +11,4 @@ pub use diagnostic::Diagnostics;
 pub use diagnostic::nearest;
 pub use path_file::PathFile;
 pub use path_file::RealServer;
-pub use path_file::ServiceProtocol;
 pub use reader::address;

@@ -5,6 +5,11 @@ use std::net::Ipv4Addr;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
+use crate::plan::Host;
+use crate::plan::Path;
+use crate::plan::Plan;
+use crate::plan::Protocol;
+use crate::plan::SessionKey;
 use crate::suite::Diagnostic;
 use crate::suite::Diagnostics;
 use crate::suite::reader::At;
@@ -19,7 +24,7 @@ pub struct PathFile {
     /// The service's port.
     pub port: u16,
     /// The service's protocol.
-    pub protocol: ServiceProtocol,
+    pub protocol: Protocol,
     /// The director's own address.
     pub dip: Ipv4Addr,
     /// The command that runs an argv on the director; `["local"]` is this host.
@@ -51,16 +56,6 @@ pub struct RealServer {
     pub tunnel: Option<String>,
 }
 
-/// The service's transport protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ServiceProtocol {
-    /// `tcp`, the default.
-    #[default]
-    Tcp,
-    /// `udp`.
-    Udp,
-}
-
 impl PathFile {
     /// Reads a path file's text; `file` is the name that errors show.
     ///
@@ -83,6 +78,36 @@ impl PathFile {
             }
         }
         Err(Diagnostics::new(file, text, problems))
+    }
+
+    /// The plan to prove every path; its vantages are the hosts that have a `via`.
+    pub fn plan(&self, session: SessionKey) -> Plan {
+        let paths = self.realservers.iter().map(|server| Path {
+            realserver: server.name.clone(),
+            vip: self.vip,
+            port: self.port,
+            protocol: self.protocol,
+            rip: server.rip,
+            dip: Some(self.dip),
+            cip: self.cip,
+            gateway: server.gateway,
+            tunnel: server.tunnel.clone(),
+        });
+        let servers = self.realservers.iter().enumerate();
+        let hosts = [(Host::Director, &self.director_via)]
+            .into_iter()
+            .chain(servers.map(|(number, server)| (Host::Realserver(number), &server.via)))
+            .chain([(Host::Client, &self.client_via)]);
+        Plan {
+            session,
+            paths: paths.collect(),
+            vantages: hosts
+                .filter(|(_, via)| via.is_some())
+                .map(|(host, _)| host)
+                .collect(),
+            ingress: self.ingress.clone(),
+            egress: self.egress.clone(),
+        }
     }
 }
 
@@ -179,7 +204,7 @@ fn missing_table(text: &str, header: &str) -> Diagnostic {
     )
 }
 
-type ReadPath = (Option<At<Ipv4Addr>>, Option<u16>, ServiceProtocol);
+type ReadPath = (Option<At<Ipv4Addr>>, Option<u16>, Protocol);
 
 fn read_path(mut table: Table<'_>, problems: &mut Vec<Diagnostic>) -> ReadPath {
     let vip = table.address("vip");
@@ -188,7 +213,7 @@ fn read_path(mut table: Table<'_>, problems: &mut Vec<Diagnostic>) -> ReadPath {
     let port = table.must("port", "80", port);
     let protocol = table.word(
         "protocol",
-        &[("tcp", ServiceProtocol::Tcp), ("udp", ServiceProtocol::Udp)],
+        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
     );
     if let Some(At { value, span }) = table.string("encapsulation") {
         match value.as_str() {
@@ -209,7 +234,7 @@ fn read_path(mut table: Table<'_>, problems: &mut Vec<Diagnostic>) -> ReadPath {
     (
         vip,
         port.map(|port| port.value),
-        protocol.map_or(ServiceProtocol::Tcp, |word| word.value),
+        protocol.map_or(Protocol::Tcp, |word| word.value),
     )
 }
 
@@ -447,7 +472,7 @@ ip = "198.51.100.7"
     fn reads_every_key() {
         let path = parse(GOOD).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(path.vip, Ipv4Addr::new(192, 0, 2, 10));
-        assert_eq!((path.port, path.protocol), (80, ServiceProtocol::Udp));
+        assert_eq!((path.port, path.protocol), (80, Protocol::Udp));
         assert_eq!(path.director_via, Some(vec!["local".to_owned()]));
         assert_eq!((path.ingress.as_deref(), path.egress), (Some("eth0"), None));
         assert_eq!(path.realservers.len(), 2);
@@ -468,7 +493,7 @@ ip = "198.51.100.7"
         let text = GOOD
             .replace("protocol = \"udp\"\n", "")
             .replace("encapsulation = \"ipip\"\n", "");
-        assert_eq!(parse(&text).unwrap().protocol, ServiceProtocol::Tcp);
+        assert_eq!(parse(&text).unwrap().protocol, Protocol::Tcp);
     }
 
     /// What to replace in `GOOD`, by what; line and column of the error; words in it.
@@ -694,5 +719,26 @@ ip = "198.51.100.7"
             let _ = parse(&GOOD[..end]).map_err(|problems| problems.to_string());
             let _ = parse(&GOOD[end..]).map_err(|problems| problems.to_string());
         }
+    }
+
+    #[test]
+    fn vantages_are_the_hosts_that_have_a_via() {
+        let file = PathFile::parse(
+            "p",
+            r#"
+            path = { vip = "192.0.2.10", port = 53, protocol = "udp" }
+            director = { ip = "192.0.2.2", via = "local" }
+            client = { ip = "198.51.100.7" }
+            realserver = [
+                { name = "a", ip = "203.0.113.5" },
+                { name = "b", ip = "203.0.113.6", via = "ssh b", tunnel = "t" },
+            ]"#,
+        );
+        let plan = file.unwrap().plan(SessionKey::new([1; 16]));
+        assert_eq!(plan.vantages, [Host::Director, Host::Realserver(1)]);
+        assert_eq!(plan.paths.len(), 2);
+        assert_eq!(plan.paths[0].dip, Some(Ipv4Addr::new(192, 0, 2, 2)));
+        assert_eq!(plan.paths[1].protocol, Protocol::Udp);
+        assert_eq!(plan.paths[1].tunnel.as_deref(), Some("t"));
     }
 }

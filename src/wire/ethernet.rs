@@ -3,6 +3,8 @@
 use std::fmt;
 
 use etherparse::Ethernet2HeaderSlice;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::wire::Header;
 use crate::wire::Octets;
@@ -20,7 +22,7 @@ impl EtherType {
 }
 
 /// A hardware address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {

@@ -19,6 +19,7 @@ mod ethernet;
 mod hexdump;
 mod icmpv4;
 mod ipv4;
+pub mod layers;
 mod link;
 mod octets;
 mod pcapng;

@@ -9,6 +9,8 @@ use etherparse::TcpOptionElement;
 use etherparse::TcpOptionReadError;
 use etherparse::err::tcp::HeaderError;
 use etherparse::err::tcp::HeaderSliceError;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::wire::Header;
 use crate::wire::IpProtocol;
@@ -17,7 +19,7 @@ use crate::wire::WireError;
 use crate::wire::transport_checksum;
 
 /// The control bits, CWR to FIN.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {

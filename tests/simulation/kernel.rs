@@ -7,7 +7,6 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tunproof::craft;
-use tunproof::craft::Layer;
 use tunproof::exchange::Capture;
 use tunproof::exchange::ConnectOutcome;
 use tunproof::exchange::Direction;
@@ -17,6 +16,8 @@ use tunproof::plan::Host;
 use tunproof::run::Event;
 use tunproof::wire::Mac;
 use tunproof::wire::TcpFlags;
+use tunproof::wire::layers;
+use tunproof::wire::layers::Layer;
 
 use crate::CIP;
 use crate::PORT;
@@ -601,7 +602,7 @@ impl World {
 }
 
 fn arp(operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Vec<u8> {
-    craft::build(&[Layer::Arp(craft::Arp {
+    craft::build(&[Layer::Arp(layers::Arp {
         operation,
         sender_mac: sender.0,
         sender_ip: sender.1,

@@ -3,14 +3,15 @@
 use std::net::Ipv4Addr;
 
 use tunproof::craft;
-use tunproof::craft::Field;
-use tunproof::craft::Layer;
 use tunproof::wire::Icmpv4;
 use tunproof::wire::Ipv4;
 use tunproof::wire::Octets;
 use tunproof::wire::Tcp;
 use tunproof::wire::TcpFlags;
 use tunproof::wire::Udp;
+use tunproof::wire::layers;
+use tunproof::wire::layers::Field;
+use tunproof::wire::layers::Layer;
 use tunproof::wire::transport_checksum;
 
 /// A packet taken apart.
@@ -125,15 +126,15 @@ fn segment(
     options: Vec<u8>,
 ) -> Vec<u8> {
     build(&[
-        Layer::Ipv4(craft::Ipv4 {
+        Layer::Ipv4(layers::Ipv4 {
             dont_fragment: true,
-            ..craft::Ipv4::new(source.0, destination.0)
+            ..layers::Ipv4::new(source.0, destination.0)
         }),
-        Layer::Tcp(craft::Tcp {
+        Layer::Tcp(layers::Tcp {
             sequence_number: numbers.0,
             acknowledgment_number: numbers.1,
             options,
-            ..craft::Tcp::new(source.1, destination.1, flags)
+            ..layers::Tcp::new(source.1, destination.1, flags)
         }),
     ])
 }
@@ -141,11 +142,11 @@ fn segment(
 /// What a service says to a datagram that is no question of its own: a few octets of its own.
 pub(crate) fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
     build(&[
-        Layer::Ipv4(craft::Ipv4 {
+        Layer::Ipv4(layers::Ipv4 {
             identification: 0x2323,
-            ..craft::Ipv4::new(source.0, destination.0)
+            ..layers::Ipv4::new(source.0, destination.0)
         }),
-        Layer::Udp(craft::Udp::new(source.1, destination.1)),
+        Layer::Udp(layers::Udp::new(source.1, destination.1)),
         Layer::Raw(b"what?".to_vec()),
     ])
 }
@@ -172,13 +173,13 @@ pub(crate) fn with_mtu(
     let [high, low] = icmp.2.to_be_bytes();
     let quoted = about.len().min(if minimal { 28 } else { 548 });
     build(&[
-        Layer::Ipv4(craft::Ipv4 {
+        Layer::Ipv4(layers::Ipv4 {
             identification: 0x5151,
-            ..craft::Ipv4::new(source, destination)
+            ..layers::Ipv4::new(source, destination)
         }),
-        Layer::Icmpv4(craft::Icmpv4 {
+        Layer::Icmpv4(layers::Icmpv4 {
             rest: [0, 0, high, low],
-            ..craft::Icmpv4::error(icmp.0, icmp.1)
+            ..layers::Icmpv4::error(icmp.0, icmp.1)
         }),
         Layer::Raw(about[..quoted].to_vec()),
     ])
@@ -186,10 +187,10 @@ pub(crate) fn with_mtu(
 
 pub(crate) fn encapsulate(source: Ipv4Addr, destination: Ipv4Addr, inner: &[u8]) -> Vec<u8> {
     build(&[
-        Layer::Ipv4(craft::Ipv4 {
+        Layer::Ipv4(layers::Ipv4 {
             protocol: Field::Forced(4),
             identification: 0x7777,
-            ..craft::Ipv4::new(source, destination)
+            ..layers::Ipv4::new(source, destination)
         }),
         Layer::Raw(inner.to_vec()),
     ])

@@ -2,11 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::wire::Mac;
 use crate::wire::TcpFlags;
 
 /// A field that follows from the rest of the packet, unless it is forced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Field<T> {
     /// What a correct packet has.
     #[default]
@@ -16,7 +19,7 @@ pub enum Field<T> {
 }
 
 /// One layer of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layer {
     /// An Ethernet II header.
     Ethernet(Ethernet),
@@ -35,7 +38,7 @@ pub enum Layer {
 }
 
 /// An Ethernet II header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ethernet {
     /// Destination.
     pub destination: Mac,
@@ -46,7 +49,7 @@ pub struct Ethernet {
 }
 
 /// An ARP packet for IPv4 on Ethernet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arp {
     /// Operation: 1 request, 2 reply.
     pub operation: u16,
@@ -61,7 +64,7 @@ pub struct Arp {
 }
 
 /// An IPv4 header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipv4 {
     /// Version; derived 4.
     pub version: Field<u8>,
@@ -116,7 +119,7 @@ impl Ipv4 {
 }
 
 /// A UDP header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Udp {
     /// Source port.
     pub source_port: u16,
@@ -141,7 +144,7 @@ impl Udp {
 }
 
 /// A TCP header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tcp {
     /// Source port.
     pub source_port: u16,
@@ -187,7 +190,7 @@ impl Tcp {
 }
 
 /// An ICMPv4 header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Icmpv4 {
     /// Type.
     pub icmp_type: u8,

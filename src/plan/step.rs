@@ -1,0 +1,286 @@
+//! What a suite does for one path, step by step: values, nothing left to look up.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::plan::Hop;
+use crate::plan::ProbeKind;
+use crate::plan::Station;
+use crate::wire::layers::Layer;
+
+/// A suite, as it is played on one path: variables replaced, loops unrolled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suite {
+    /// Its name.
+    pub name: String,
+    /// What it shows, in one sentence; possibly empty.
+    pub about: String,
+    /// What is done, in the order of the file.
+    pub steps: Vec<Step>,
+    /// Hops that must be proven for the suite to pass.
+    pub hops: Vec<Hop>,
+}
+
+/// One thing to do, and what must come of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name, unique in the suite.
+    pub id: String,
+    /// What it is for, in one sentence; possibly empty.
+    pub about: String,
+    /// What is done.
+    pub action: Action,
+    /// How long after the start, or after the end of the last step that it waits for.
+    pub start: Duration,
+    /// The steps that must be over before, by their place in the suite; they stand before it.
+    pub after: Vec<After>,
+    /// It is left out unless tunproof runs on all of these.
+    pub with: Vec<Role>,
+    /// It is left out if tunproof runs on one of these.
+    pub without: Vec<Role>,
+    /// What must come of it, besides the itinerary of a kind of probe.
+    pub expect: Vec<Expectation>,
+}
+
+/// A step that must be over before another begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    /// Its place in the suite.
+    pub step: usize,
+    /// Whether the other is played although this one failed.
+    pub go_on: bool,
+}
+
+/// A host by its role: each path has one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The load balancer.
+    Director,
+    /// The path's real server.
+    Realserver,
+    /// The client.
+    Client,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// One of the things that tunproof knows how to do.
+    Builtin(Builtin),
+    /// Packets written out.
+    Script(Script),
+    /// A question to a host about itself.
+    Ask(Question),
+}
+
+/// A built-in action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Builtin {
+    /// Which.
+    pub task: Task,
+    /// So often, no more and no less; `None` until its itinerary is complete, six times at most.
+    pub count: Option<u16>,
+    /// At least so often, even if the first went all the way.
+    pub at_least: u16,
+    /// Between two of them, where they are counted.
+    pub interval: Duration,
+    /// Times to live of the outermost header; empty is the full one.
+    pub ttls: Vec<u8>,
+    /// Octets of the whole packet, with DF; empty is as few as it takes.
+    pub sizes: Vec<u16>,
+}
+
+/// What tunproof knows how to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Probes of a kind.
+    Probe(ProbeKind),
+    /// `resolve-gateway`: the neighbour entry of the real server's gateway goes, so that its kernel must ask.
+    ResolveGateway,
+    /// `who-has-gateway`: ARP for the gateway, told to the real server's own address.
+    WhoHasGateway,
+    /// `who-has-gateway-tell-vip`: told to the VIP, where that announces nothing wrong.
+    WhoHasGatewayTellVip,
+    /// `who-has-vip`: every host that claims the VIP, at the real server.
+    WhoHasVip,
+    /// `who-has-vip-on-director`: the same at the director.
+    WhoHasVipOnDirector,
+    /// `connect`: a real connection by the client, once crafted packets went all the way.
+    Connect,
+    /// `spoof-sweep`: spoof-trace and control-trace by time to live, while the VIP's packets do not reach the
+    /// client.
+    SpoofSweep,
+    /// `tunnel-sweep`: tunnel-trace and tunnel-control by time to live, while tunnelled packets do not arrive.
+    TunnelSweep,
+    /// `mtu-search`: the largest packet that passes the tunnel.
+    MtuSearch,
+    /// `more-flows`: spoof-synack in other flows, for equal paths of which one filters.
+    MoreFlows,
+}
+
+/// Packets written out, outermost layer first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// Which host sends them.
+    pub from: Role,
+    /// Each, in the order of sending.
+    pub packets: Vec<Packet>,
+    /// Between two of them.
+    pub interval: Duration,
+}
+
+/// A packet written out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// Its layers, outermost first.
+    pub layers: Vec<Layer>,
+    /// What the suite left out, and carries the packet's identity: which field of which layer.
+    pub carriers: Vec<(usize, Carrier)>,
+}
+
+/// A field that carries the identity of a packet written out, where its value is left to tunproof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// The identification of an IPv4 header.
+    Identification,
+    /// The source port of a UDP or TCP header.
+    SourcePort,
+    /// The sequence number of a TCP segment.
+    SequenceNumber,
+    /// Identifier and sequence number of an ICMP echo.
+    Echo,
+    /// The octets behind a UDP header: the layer is the `Raw` one.
+    Payload,
+}
+
+/// A question to a host about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Which host.
+    pub host: Role,
+    /// What.
+    pub about: Subject,
+}
+
+/// What is asked, with the answer that is expected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// `ip route get TO [from FROM] [iif IIF]`
+    Route {
+        /// To where.
+        to: Ipv4Addr,
+        /// From which source.
+        from: Option<Ipv4Addr>,
+        /// As if it had come in there.
+        iif: Option<String>,
+        /// The source that the kernel must choose.
+        source: Option<Ipv4Addr>,
+        /// The device that it must leave by.
+        device: Option<String>,
+        /// The next hop that it must take.
+        gateway: Option<Ipv4Addr>,
+    },
+    /// `sysctl NAME`, such as `net.ipv4.ip_forward`
+    Sysctl {
+        /// The name, with dots.
+        name: String,
+        /// What it must be.
+        value: String,
+    },
+    /// `ip addr`: whether the host has the address.
+    Address {
+        /// Which.
+        address: Ipv4Addr,
+        /// Whether it must have it.
+        present: bool,
+    },
+}
+
+/// What must be seen of a step's packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// Where.
+    pub at: Place,
+    /// What.
+    pub see: See,
+    /// The source of its outermost header: of an ICMP error, who sent it.
+    pub from: Option<Ipv4Addr>,
+    /// How soon after the packet was sent; two seconds, unless it is said.
+    pub within: Duration,
+    /// Of how many of the step's packets it must be seen; `None` is of all.
+    pub at_least: Option<u16>,
+    /// And of how many at most; 0 is never.
+    pub at_most: Option<u16>,
+    /// What must be true of each packet that counts.
+    pub fields: Vec<Condition>,
+}
+
+/// Where something must be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// At a station.
+    Station(Station),
+    /// Anywhere on a host.
+    Host(Role),
+}
+
+/// What must be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum See {
+    /// `probe`: the packet as it was sent.
+    Probe,
+    /// `tunnelled`: encapsulated, whoever did it.
+    Tunnelled,
+    /// `decapsulated`: what was inside.
+    Decapsulated,
+    /// `syn-ack`
+    SynAck,
+    /// `rst`: the answer to a SYN-ACK nobody asked for.
+    Rst,
+    /// `refused`: the RST/ACK of a closed port.
+    Refused,
+    /// `reply`: a datagram back, an echo reply, an ARP reply.
+    Reply,
+    /// `icmp-error`, or `port-unreachable`, `time-exceeded`, `frag-needed` and so on.
+    IcmpError {
+        /// Its type; `None` is any.
+        icmp_type: Option<u8>,
+        /// Its code; `None` is any.
+        code: Option<u8>,
+    },
+}
+
+/// Something that must be true of a packet's field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Which layer, counted from the outermost of its kind: `ipv4`, `ipv4.1` (the inner), `udp`, `tcp`, `icmp`, `arp`.
+    pub layer: String,
+    /// Which field, by its name in a suite: `ttl`, `id`, `src`.
+    pub field: String,
+    /// What must be true of it.
+    pub test: Test,
+}
+
+/// What must be true of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Test {
+    /// It has this value; addresses as 32-bit numbers.
+    Equals(u64),
+    /// It lies between these, both included.
+    Between(u64, u64),
+    /// It has the value with which it was sent.
+    Unchanged,
+    /// It has fallen by so much since it was sent.
+    DecrementedBy(u64),
+}
