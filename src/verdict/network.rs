@@ -102,7 +102,9 @@ impl Sweeps {
                         item.station,
                         Some(Station::DirectorIn | Station::RealserverIn)
                     );
+                    // Of a probe that left with another source, the router tells that one.
                     here && matches!(sighting.form, Form::IcmpError { icmp_type: 11, .. })
+                        && sighting.destination == probe.flow.source
                 });
                 if let Some((item, sighting)) = answer {
                     answers
