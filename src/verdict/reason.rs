@@ -45,22 +45,32 @@ pub(super) enum Told {
 }
 
 /// Corrects a finding that blames a host's firewall, if the kernel tells more.
+///
+/// Its word about the very packets counts most; then counters, which are exact; then reasons joined by time.
 pub(super) fn judge(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death]) -> Told {
-    if let Some(word) = Word::of(case, scene, deaths) {
-        case.findings[number].evidence.push(word.evidence);
-        let said = word.said;
-        if word.reason == "NETFILTER_DROP" {
-            return Told::Rule(said);
-        }
-        by_reason(case, number, scene, (&word.reason, said), deaths);
-        return Told::Explained;
+    let word = match Word::about_packets(case, scene, deaths) {
+        Some(word) => word,
+        None => match by_counter(case, number, scene, deaths) {
+            Told::Nothing => match Word::by_time(case, scene, deaths) {
+                Some(word) => word,
+                None => return Told::Nothing,
+            },
+            told => return told,
+        },
+    };
+    case.findings[number].evidence.push(word.evidence);
+    let said = word.said;
+    if word.reason == "NETFILTER_DROP" {
+        return Told::Rule(said);
     }
-    by_counter(case, number, scene, deaths)
+    by_reason(case, number, scene, (&word.reason, said), deaths);
+    Told::Explained
 }
 
 /// Adds the kernel's reason to a finding that has a good one already.
 pub(super) fn corroborate(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death]) {
-    if let Some(word) = Word::of(case, scene, deaths) {
+    let word = Word::about_packets(case, scene, deaths);
+    if let Some(word) = word.or_else(|| Word::by_time(case, scene, deaths)) {
         let finding = &mut case.findings[number];
         finding.evidence.push(word.evidence);
         finding.detail.push(' ');
@@ -76,10 +86,6 @@ struct Word {
 }
 
 impl Word {
-    fn of(case: &mut Case<'_>, scene: &Scene, deaths: &[Death]) -> Option<Word> {
-        Word::about_packets(case, scene, deaths).or_else(|| Word::by_time(case, scene, deaths))
-    }
-
     /// From the drop monitor, which shows the packets.
     fn about_packets(case: &Case<'_>, scene: &Scene, deaths: &[Death]) -> Option<Word> {
         let mut words: BTreeMap<(&str, &str), (usize, EvidenceId)> = BTreeMap::new();
