@@ -66,6 +66,20 @@ pub enum Role {
     Client,
 }
 
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 3] = [Role::Director, Role::Realserver, Role::Client];
+
+    /// Its name in suites.
+    pub fn id(self) -> &'static str {
+        match self {
+            Role::Director => "director",
+            Role::Realserver => "realserver",
+            Role::Client => "client",
+        }
+    }
+}
+
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,7 +101,7 @@ pub struct Builtin {
     pub count: Option<u16>,
     /// At least so often, even if the first went all the way.
     pub at_least: u16,
-    /// Between two of them, where they are counted.
+    /// Between two of them, where they are counted; 100 ms, unless it is said.
     pub interval: Duration,
     /// Times to live of the outermost header; empty is the full one.
     pub ttls: Vec<u8>,
@@ -122,6 +136,58 @@ pub enum Task {
     MtuSearch,
     /// `more-flows`: spoof-synack in other flows, for equal paths of which one filters.
     MoreFlows,
+}
+
+impl Task {
+    /// Every task that is no kind of probe.
+    const OTHERS: [Task; 10] = [
+        Task::ResolveGateway,
+        Task::WhoHasGateway,
+        Task::WhoHasGatewayTellVip,
+        Task::WhoHasVip,
+        Task::WhoHasVipOnDirector,
+        Task::Connect,
+        Task::SpoofSweep,
+        Task::TunnelSweep,
+        Task::MtuSearch,
+        Task::MoreFlows,
+    ];
+
+    /// Every task that a suite can name.
+    pub fn all() -> Vec<Task> {
+        let kinds = ProbeKind::ALL.into_iter().map(Task::Probe);
+        kinds.chain(Self::OTHERS).collect()
+    }
+
+    /// Its name in suites.
+    pub fn id(self) -> &'static str {
+        match self {
+            Task::Probe(kind) => kind.id(),
+            Task::ResolveGateway => "resolve-gateway",
+            Task::WhoHasGateway => "who-has-gateway",
+            Task::WhoHasGatewayTellVip => "who-has-gateway-tell-vip",
+            Task::WhoHasVip => "who-has-vip",
+            Task::WhoHasVipOnDirector => "who-has-vip-on-director",
+            Task::Connect => "connect",
+            Task::SpoofSweep => "spoof-sweep",
+            Task::TunnelSweep => "tunnel-sweep",
+            Task::MtuSearch => "mtu-search",
+            Task::MoreFlows => "more-flows",
+        }
+    }
+
+    /// Whether a suite may say how often: a sweep or a search ends when it knows, and a connection is made
+    /// once.
+    pub fn is_counted(self) -> bool {
+        !matches!(
+            self,
+            Task::Connect
+                | Task::SpoofSweep
+                | Task::TunnelSweep
+                | Task::MtuSearch
+                | Task::MoreFlows
+        )
+    }
 }
 
 /// Packets written out, outermost layer first.
@@ -215,7 +281,8 @@ pub struct Expectation {
     pub from: Option<Ipv4Addr>,
     /// How soon after the packet was sent; two seconds, unless it is said.
     pub within: Duration,
-    /// Of how many of the step's packets it must be seen; `None` is of all.
+    /// Of how many of the step's packets it must be seen; `None` is of all. 0 where a suite says only how
+    /// many at most.
     pub at_least: Option<u16>,
     /// And of how many at most; 0 is never.
     pub at_most: Option<u16>,
@@ -275,7 +342,8 @@ pub struct Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Test {
-    /// It has this value; addresses as 32-bit numbers.
+    /// It has this value: addresses as numbers, hardware addresses too, flags as the bits in the header (IPv4:
+    /// three with the reserved bit first; TCP: nine with NS first), numbers in the units of the header.
     Equals(u64),
     /// It lies between these, both included.
     Between(u64, u64),
