@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use toml::de::DeTable;
-use toml::de::DeValue;
 
 use crate::plan::Host;
 use crate::plan::Path;
@@ -13,8 +12,14 @@ use crate::plan::SessionKey;
 use crate::suite::Diagnostic;
 use crate::suite::Diagnostics;
 use crate::suite::reader::At;
+use crate::suite::reader::Given;
+use crate::suite::reader::Source;
 use crate::suite::reader::Table;
-use crate::suite::reader::described;
+use crate::suite::shape::Key;
+use crate::suite::shape::Kind;
+use crate::suite::shape::Need;
+use crate::suite::shape::Shape;
+use crate::suite::shape::key;
 
 /// A valid path file: addresses are unicast and do not contradict one another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,21 +68,7 @@ impl PathFile {
     ///
     /// Everything that is wrong with it. A text that is no TOML is not examined further.
     pub fn parse(file: &str, text: &str) -> Result<PathFile, Diagnostics> {
-        let (table, errors) = DeTable::parse_recoverable(text);
-        let mut problems: Vec<_> = errors
-            .iter()
-            .map(|error| {
-                let span = error.span().unwrap_or(0..0);
-                Diagnostic::new(span, error.message().replace('\n', ", "), "")
-            })
-            .collect();
-        if problems.is_empty() {
-            match read(table.get_ref(), text, &mut problems) {
-                Some(path) if problems.is_empty() => return Ok(path),
-                _ => {}
-            }
-        }
-        Err(Diagnostics::new(file, text, problems))
+        Source::parse(file, text, read)
     }
 
     /// The plan to prove every path; its vantages are the hosts that have a `via`.
@@ -111,30 +102,157 @@ impl PathFile {
     }
 }
 
-const TABLES: &[&str] = &["path", "director", "realserver", "client"];
+/// The path file.
+pub(crate) const FILE: Shape = Shape {
+    name: "the path file",
+    about: "A path: the client sends to the VIP, the director tunnels to a real server, which answers.",
+    keys: &[
+        key("path", "The service.", Need::Expected, Kind::Table(&PATH)),
+        key(
+            "director",
+            "The load balancer.",
+            Need::Expected,
+            Kind::Table(&DIRECTOR),
+        ),
+        key(
+            "realserver",
+            "The real servers; each is a path of its own.",
+            Need::Expected,
+            Kind::List(&Kind::Table(&REALSERVER)),
+        ),
+        key(
+            "client",
+            "The client.",
+            Need::Expected,
+            Kind::Table(&CLIENT),
+        ),
+    ],
+    one_of: &[],
+};
+
+const PATH: Shape = Shape {
+    name: "`[path]`",
+    about: "The service.",
+    keys: &[
+        key(
+            "vip",
+            "The virtual IP.",
+            Need::Required("\"192.0.2.10\""),
+            Kind::Address,
+        ),
+        key(
+            "port",
+            "The service's port.",
+            Need::Required("80"),
+            Kind::Number(1, 65535),
+        ),
+        key(
+            "protocol",
+            "The service's protocol; TCP, unless it is said.",
+            Need::Optional,
+            Kind::Word(|| PROTOCOLS.map(Protocol::name).to_vec()),
+        ),
+        key(
+            "encapsulation",
+            "How the director tunnels.",
+            Need::Optional,
+            Kind::Word(|| vec!["ipip"]),
+        ),
+    ],
+    one_of: &[],
+};
+
+const DIRECTOR: Shape = Shape {
+    name: "`[director]`",
+    about: "The load balancer.",
+    keys: &[
+        key(
+            "ip",
+            "Its own address, the DIP.",
+            Need::Required("\"192.0.2.2\""),
+            Kind::Address,
+        ),
+        VIA,
+        key(
+            "ingress",
+            "Its device toward the client; discovered, unless it is said.",
+            Need::Optional,
+            Kind::Device,
+        ),
+        key(
+            "egress",
+            "Its device toward the real servers; discovered, unless it is said.",
+            Need::Optional,
+            Kind::Device,
+        ),
+    ],
+    one_of: &[],
+};
+
+const REALSERVER: Shape = Shape {
+    name: "`[[realserver]]`",
+    about: "A real server.",
+    keys: &[
+        key(
+            "name",
+            "Its name; its address, unless it is said.",
+            Need::Optional,
+            Kind::Line,
+        ),
+        key(
+            "ip",
+            "Its own address, the RIP.",
+            Need::Required("\"203.0.113.5\""),
+            Kind::Address,
+        ),
+        VIA,
+        key(
+            "gateway",
+            "Its gateway; discovered, unless it is said.",
+            Need::Optional,
+            Kind::Address,
+        ),
+        key(
+            "tunnel",
+            "Its tunnel device; discovered, unless it is said.",
+            Need::Optional,
+            Kind::Device,
+        ),
+    ],
+    one_of: &[],
+};
+
+const CLIENT: Shape = Shape {
+    name: "`[client]`",
+    about: "The client.",
+    keys: &[
+        key(
+            "ip",
+            "Its address, the CIP.",
+            Need::Required("\"198.51.100.7\""),
+            Kind::Address,
+        ),
+        VIA,
+    ],
+    one_of: &[],
+};
+
+const VIA: Key = key(
+    "via",
+    "The command that runs an argv there, such as `ssh root@lb1`; `local` is this host; without it tunproof does not run there.",
+    Need::Optional,
+    Kind::Command,
+);
+
+const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 /// The whole file; `None` only if there are problems.
-fn read(file: &DeTable<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Option<PathFile> {
-    problems.extend(Table::new("the path file", TABLES, file, 0..0, text).into_problems());
-    let path = section(
-        file,
-        "path",
-        &["vip", "port", "protocol", "encapsulation"],
-        text,
-        problems,
-    )
-    .map(|table| read_path(table, problems));
-    let director = section(
-        file,
-        "director",
-        &["ip", "via", "ingress", "egress"],
-        text,
-        problems,
-    )
-    .map(|table| read_director(table, problems));
-    let client = section(file, "client", &["ip", "via"], text, problems)
-        .map(|table| read_client(table, problems));
-    let realservers = read_realservers(file, text, problems);
+fn read(file: &DeTable<'_>, source: &Source<'_>) -> Option<PathFile> {
+    let file = Table::new(&FILE, file, 0..0, source, None);
+    let path = section(&file, "path").map(|table| read_path(&table));
+    let director = section(&file, "director").map(|table| read_director(&table));
+    let client = section(&file, "client").map(|table| read_client(&table));
+    let realservers = read_realservers(&file);
 
     let (vip, port, protocol) = path.unwrap_or_default();
     let (dip, director_via, ingress, egress) = director.unwrap_or_default();
@@ -151,9 +269,9 @@ fn read(file: &DeTable<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
     for server in &realservers {
         hosts.extend(server.rip.iter().map(|rip| (server.called(), rip)));
     }
-    check_distinct(&hosts, problems);
-    check_names(&realservers, problems);
-    check_gateways(&realservers, vip.as_ref(), problems);
+    check_distinct(&hosts, source);
+    check_names(&realservers, source);
+    check_gateways(&realservers, vip.as_ref(), source);
 
     Some(PathFile {
         vip: vip?.value,
@@ -173,68 +291,35 @@ fn read(file: &DeTable<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
 }
 
 /// A table that must be there once.
-fn section<'a>(
-    file: &'a DeTable<'a>,
-    name: &'static str,
-    known: &[&'static str],
-    text: &'a str,
-    problems: &mut Vec<Diagnostic>,
-) -> Option<Table<'a>> {
-    let Some(value) = file.get(name) else {
-        problems.push(missing_table(text, &format!("[{name}]")));
+fn section<'a>(file: &Table<'a>, name: &'static str) -> Option<Table<'a>> {
+    if !file.has(name) {
+        file.source.missing(&format!("[{name}]"));
         return None;
-    };
-    let Some(entries) = value.get_ref().as_table() else {
-        problems.push(Diagnostic::new(
-            value.span(),
-            format!("`{name}` is {}", described(value.get_ref())),
-            format!("expected one table `[{name}]`"),
-        ));
-        return None;
-    };
-    Some(Table::new(name, known, entries, value.span(), text))
-}
-
-fn missing_table(text: &str, header: &str) -> Diagnostic {
-    let end = text.trim_end().len();
-    Diagnostic::new(
-        end..end,
-        format!("there is no `{header}`"),
-        "expected before the end",
-    )
+    }
+    file.table(name)
 }
 
 type ReadPath = (Option<At<Ipv4Addr>>, Option<u16>, Protocol);
 
-fn read_path(mut table: Table<'_>, problems: &mut Vec<Diagnostic>) -> ReadPath {
-    let vip = table.address("vip");
-    let vip = table.must("vip", "\"192.0.2.10\"", vip);
-    let port = table.port("port");
-    let port = table.must("port", "80", port);
-    let protocol = table.word(
-        "protocol",
-        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
-    );
-    if let Some(At { value, span }) = table.string("encapsulation") {
-        match value.as_str() {
-            "ipip" => {}
-            "gue" | "gre" => table.problem(Diagnostic::new(
-                span,
-                format!("the encapsulation `{value}` is not supported yet"),
-                "expected `\"ipip\"`",
-            )),
-            _ => table.problem(Diagnostic::new(
-                span,
-                format!("unknown encapsulation `{}`", value.escape_debug()),
-                "expected `\"ipip\"`",
-            )),
+fn read_path(table: &Table<'_>) -> ReadPath {
+    if let Some(at) = table.string("encapsulation") {
+        let shown = at.value.escape_debug();
+        let message = match at.value.as_str() {
+            "ipip" => None,
+            "gue" | "gre" => Some(format!("the encapsulation `{shown}` is not supported yet")),
+            _ => Some(format!("unknown encapsulation `{shown}`")),
+        };
+        if let Some(message) = message {
+            let problem = at.wrong(message, "expected `\"ipip\"`");
+            table.source.problem(problem);
         }
     }
-    problems.extend(table.into_problems());
     (
-        vip,
-        port.map(|port| port.value),
-        protocol.map_or(Protocol::Tcp, |word| word.value),
+        table.address("vip"),
+        table.number("port").map(|port| port.value as u16),
+        table
+            .word("protocol", &PROTOCOLS, Protocol::name)
+            .map_or(Protocol::Tcp, |word| word.value),
     )
 }
 
@@ -245,27 +330,19 @@ type ReadDirector = (
     Option<String>,
 );
 
-fn read_director(mut table: Table<'_>, problems: &mut Vec<Diagnostic>) -> ReadDirector {
-    let ip = table.address("ip");
-    let ip = table.must("ip", "\"192.0.2.2\"", ip);
-    let read = (
-        ip,
+fn read_director(table: &Table<'_>) -> ReadDirector {
+    (
+        table.address("ip"),
         table.command("via"),
         table.device("ingress"),
         table.device("egress"),
-    );
-    problems.extend(table.into_problems());
-    read
+    )
 }
 
 type ReadClient = (Option<At<Ipv4Addr>>, Option<Vec<String>>);
 
-fn read_client(mut table: Table<'_>, problems: &mut Vec<Diagnostic>) -> ReadClient {
-    let ip = table.address("ip");
-    let ip = table.must("ip", "\"198.51.100.7\"", ip);
-    let via = table.command("via");
-    problems.extend(table.into_problems());
-    (ip, via)
+fn read_client(table: &Table<'_>) -> ReadClient {
+    (table.address("ip"), table.command("via"))
 }
 
 /// A `[[realserver]]` as far as it could be read.
@@ -297,85 +374,55 @@ impl ReadServer {
     }
 }
 
-fn read_realservers(
-    file: &DeTable<'_>,
-    text: &str,
-    problems: &mut Vec<Diagnostic>,
-) -> Vec<ReadServer> {
-    let Some(value) = file.get("realserver") else {
-        problems.push(missing_table(text, "[[realserver]]"));
-        return Vec::new();
-    };
-    let array = match value.get_ref() {
-        DeValue::Array(array) if !array.is_empty() => array,
-        other => {
-            let what = match other {
-                DeValue::Array(_) => "empty".to_owned(),
-                other => described(other),
-            };
-            problems.push(Diagnostic::new(
-                value.span(),
-                format!("`realserver` is {what}"),
-                "expected one or more tables `[[realserver]]`",
-            ));
-            return Vec::new();
-        }
-    };
-    let mut servers = Vec::new();
-    for element in array {
-        let Some(entries) = element.get_ref().as_table() else {
-            problems.push(Diagnostic::new(
-                element.span(),
-                format!("a real server is {}", described(element.get_ref())),
-                "expected a table",
-            ));
-            continue;
-        };
-        let known = &["name", "ip", "via", "gateway", "tunnel"];
-        let table = Table::new("realserver", known, entries, element.span(), text);
-        servers.push(read_realserver(table, problems));
+fn read_realservers(file: &Table<'_>) -> Vec<ReadServer> {
+    if !file.has("realserver") {
+        file.source.missing("[[realserver]]");
     }
-    servers
+    if let Some(at) = file.given("realserver")
+        && let Given::List(list) = &at.value
+        && list.is_empty()
+    {
+        let problem = at.wrong(
+            "`realserver` is empty",
+            "expected one or more tables `[[realserver]]`",
+        );
+        file.source.problem(problem);
+    }
+    let servers = file.tables("realserver");
+    servers.iter().map(read_realserver).collect()
 }
 
-fn read_realserver(mut table: Table<'_>, problems: &mut Vec<Diagnostic>) -> ReadServer {
-    let rip = table.address("ip");
-    let rip = table.must("ip", "\"203.0.113.5\"", rip);
-    let name = table.string("name");
-    if let Some(At { value, span }) = &name {
-        let wrong = match value.as_str() {
+fn read_realserver(table: &Table<'_>) -> ReadServer {
+    let name = table.line("name");
+    if let Some(at) = &name {
+        let wrong = match at.value.as_str() {
             "director" | "client" => Some("another host of the path is called so"),
             name if name.trim().is_empty() => Some("expected a name"),
-            name if name.contains(char::is_control) => Some("a name has no control characters"),
             _ => None,
         };
         if let Some(label) = wrong {
-            table.problem(Diagnostic::new(
-                span.clone(),
-                format!("`{}` is no name for a real server", value.escape_debug()),
-                label,
-            ));
+            let shown = at.value.escape_debug();
+            let message = format!("`{shown}` is no name for a real server");
+            table.source.problem(at.wrong(message, label));
         }
     }
-    let server = ReadServer {
+    ReadServer {
         name,
-        rip,
+        rip: table.address("ip"),
         via: table.command("via"),
         gateway: table.address("gateway"),
         tunnel: table.device("tunnel"),
-    };
-    problems.extend(table.into_problems());
-    server
+    }
 }
 
 /// VIP, director, client and real servers are all different addresses.
-fn check_distinct(hosts: &[(String, &At<Ipv4Addr>)], problems: &mut Vec<Diagnostic>) {
+fn check_distinct(hosts: &[(String, &At<Ipv4Addr>)], source: &Source<'_>) {
     for (number, (name, address)) in hosts.iter().enumerate() {
         let earlier = hosts[..number]
             .iter()
             .find(|(_, earlier)| earlier.value == address.value);
         if let Some((other, earlier)) = earlier {
-            problems.push(
+            source.problem(
                 Diagnostic::new(
                     address.span.clone(),
                     format!("{name} and {other} have the same address {}", address.value),
@@ -387,14 +434,14 @@ fn check_distinct(hosts: &[(String, &At<Ipv4Addr>)], problems: &mut Vec<Diagnost
     }
 }
 
-fn check_names(servers: &[ReadServer], problems: &mut Vec<Diagnostic>) {
+fn check_names(servers: &[ReadServer], source: &Source<'_>) {
     let names: Vec<_> = servers
         .iter()
         .filter_map(|server| server.name.as_ref())
         .collect();
     for (number, name) in names.iter().enumerate() {
         if let Some(earlier) = names[..number].iter().find(|e| e.value == name.value) {
-            problems.push(
+            source.problem(
                 Diagnostic::new(
                     name.span.clone(),
                     format!("two real servers are called `{}`", name.value),
@@ -406,11 +453,7 @@ fn check_names(servers: &[ReadServer], problems: &mut Vec<Diagnostic>) {
     }
 }
 
-fn check_gateways(
-    servers: &[ReadServer],
-    vip: Option<&At<Ipv4Addr>>,
-    problems: &mut Vec<Diagnostic>,
-) {
+fn check_gateways(servers: &[ReadServer], vip: Option<&At<Ipv4Addr>>, source: &Source<'_>) {
     for server in servers {
         let Some(gateway) = &server.gateway else {
             continue;
@@ -423,7 +466,7 @@ fn check_gateways(
             let Some(address) = address.filter(|address| address.value == gateway.value) else {
                 continue;
             };
-            problems.push(
+            source.problem(
                 Diagnostic::new(
                     gateway.span.clone(),
                     format!("the gateway {} is {name} itself", gateway.value),
@@ -558,7 +601,7 @@ ip = "198.51.100.7"
             (2, 7),
             "`vip` is an integer",
         ),
-        ("vip = \"192.0.2.10\"\n", "", (1, 1), "`path` has no `vip`"),
+        ("vip = \"192.0.2.10\"\n", "", (1, 1), "has no `vip`"),
         ("vip =", "vpi =", (2, 1), "unknown key `vpi`"),
         ("port = 80", "prot = 80", (3, 1), "did you mean `port`?"),
         ("port = 80", "port = 0", (3, 8), "`0` is no port"),

@@ -1,0 +1,353 @@
+//! Steps: what is done, when, and whether.
+
+use std::time::Duration;
+
+use crate::plan::Action;
+use crate::plan::After;
+use crate::plan::Builtin;
+use crate::plan::ProbeId;
+use crate::plan::Protocol;
+use crate::plan::Role;
+use crate::plan::Step;
+use crate::plan::Task;
+use crate::suite::Diagnostic;
+use crate::suite::environment::Scope;
+use crate::suite::nearest;
+use crate::suite::reader::At;
+use crate::suite::reader::Given;
+use crate::suite::reader::Table;
+use crate::suite::shape::Key;
+use crate::suite::shape::Kind;
+use crate::suite::shape::Need;
+use crate::suite::shape::Shape;
+use crate::suite::shape::key;
+
+/// A `[[step]]`.
+pub(crate) const STEP: Shape = Shape {
+    name: "a step",
+    about: "One thing to do: `probe` is built in, `send` writes packets out, `ask` asks a host.",
+    keys: &[
+        key(
+            "id",
+            "Its name, unique in the suite.",
+            Need::Required("\"first\""),
+            Kind::Name,
+        ),
+        key(
+            "about",
+            "What it is for, in one sentence.",
+            Need::Optional,
+            Kind::Line,
+        ),
+        key(
+            "start",
+            "When it begins, after the suite's start or after what it waits for; at once, unless it is said.",
+            Need::Optional,
+            Kind::Duration(MOMENT),
+        ),
+        key(
+            "after",
+            "Earlier steps that must be over; each by its name, or with what to do if it failed.",
+            Need::Optional,
+            Kind::Either(&[
+                Kind::Name,
+                Kind::List(&Kind::Either(&[Kind::Name, Kind::Table(&AFTER)])),
+            ]),
+        ),
+        key(
+            "with",
+            "It is left out unless tunproof runs on all of these.",
+            Need::Optional,
+            ROLES,
+        ),
+        key(
+            "without",
+            "It is left out if tunproof runs on one of these.",
+            Need::Optional,
+            ROLES,
+        ),
+        key(
+            "probe",
+            "What tunproof knows how to do, by its name.",
+            Need::Optional,
+            Kind::Word(|| Task::all().into_iter().map(Task::id).collect()),
+        ),
+        key(
+            "at-least",
+            "So often at least, even if the first went all the way; without it and `count` as often as it takes, six times at most.",
+            Need::With("probe"),
+            Kind::Number(1, MOST_TRIES),
+        ),
+        key(
+            "ttl",
+            "Time to live of the outermost header: a number, a list or a range; 64, unless it is said.",
+            Need::With("probe"),
+            Kind::Numbers(1, 255),
+        ),
+        key(
+            "size",
+            "Octets of the whole packet, with DF: a number, a list or a range; as few as it takes, unless it is said.",
+            Need::With("probe"),
+            Kind::Numbers(64, 65535),
+        ),
+        COUNT,
+        key(
+            "interval",
+            "Between two packets; 100 ms, unless it is said.",
+            Need::Optional,
+            Kind::Duration(MOMENT),
+        ),
+    ],
+    one_of: &["probe"],
+};
+
+const COUNT: Key = key(
+    "count",
+    "So often, no more and no less; packets written out once, unless it is said.",
+    Need::Optional,
+    Kind::Number(1, MOST_PACKETS),
+);
+
+/// An element of `after`.
+const AFTER: Shape = Shape {
+    name: "an element of `after`",
+    about: "An earlier step, and what to do if it failed.",
+    keys: &[
+        key(
+            "step",
+            "The earlier step's `id`.",
+            Need::Required("\"first\""),
+            Kind::Name,
+        ),
+        key(
+            "if-failed",
+            "Whether this one is played although the other failed; `stop`, unless it is said.",
+            Need::Optional,
+            Kind::Word(|| IF_FAILED.map(|(word, _)| word).to_vec()),
+        ),
+    ],
+    one_of: &[],
+};
+
+const IF_FAILED: [(&str, bool); 2] = [("stop", false), ("go-on", true)];
+
+const ROLES: Kind = Kind::Either(&[ROLE, Kind::List(&ROLE)]);
+
+/// A host by its role.
+pub(crate) const ROLE: Kind = Kind::Word(|| Role::ALL.map(Role::id).to_vec());
+
+/// How many packets a step can send.
+pub(crate) const MOST_PACKETS: u64 = ProbeId::PER_KIND as u64;
+
+/// How often a built-in step is tried, if its count is not said.
+const MOST_TRIES: u64 = 6;
+
+/// The longest time that a suite can name, in seconds.
+pub(crate) const MOMENT: u64 = 3600;
+
+/// Between two packets.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Every step of a suite, as far as it could be read.
+pub(crate) fn read_all(suite: &Table<'_>, scope: &Scope<'_>) -> Vec<Step> {
+    let tables = suite.tables("step");
+    if suite.has("step") && tables.is_empty() && suite.source.is_clean() {
+        suite.source.problem(
+            At::new((), suite.key("step"))
+                .wrong("`step` is empty", "expected one or more tables `[[step]]`"),
+        );
+    }
+    let mut ids: Vec<At<String>> = Vec::new();
+    let mut steps = Vec::new();
+    for table in &tables {
+        let id = table.name("id");
+        let step = read(table, scope, id.as_ref(), &ids);
+        let twice = id
+            .as_ref()
+            .and_then(|id| ids.iter().find(|earlier| earlier.value == id.value));
+        if let (Some(id), Some(earlier)) = (&id, twice) {
+            let message = format!("two steps are called `{}`", id.value);
+            let problem = id.wrong(message, "expected another name");
+            let problem = problem.context(earlier.span.clone(), "the first");
+            table.source.problem(problem);
+        }
+        // A step that could not be read keeps its place, so that others can name it.
+        ids.push(id.unwrap_or_else(|| At::new(String::new(), table.span.clone())));
+        steps.extend(step);
+    }
+    steps
+}
+
+fn read(
+    table: &Table<'_>,
+    scope: &Scope<'_>,
+    id: Option<&At<String>>,
+    earlier: &[At<String>],
+) -> Option<Step> {
+    let about = table.line("about").map(|at| at.value).unwrap_or_default();
+    let start = table.duration("start").map(|at| at.value);
+    let after = read_after(table, id, earlier);
+    let (with, without) = read_roles(table);
+    let action = read_action(table, scope);
+    Some(Step {
+        id: id?.value.clone(),
+        about,
+        action: action?,
+        start: start.unwrap_or_default(),
+        after,
+        with,
+        without,
+        expect: Vec::new(),
+    })
+}
+
+fn read_roles(table: &Table<'_>) -> (Vec<Role>, Vec<Role>) {
+    let with = table.words("with", &Role::ALL, Role::id);
+    let without = table.words("without", &Role::ALL, Role::id);
+    for role in &without {
+        if let Some(other) = with.iter().find(|with| with.value == role.value) {
+            let message = format!("`{}` in `with` and in `without`", role.value.id());
+            let problem = role.wrong(message, "the step would never be played");
+            let problem = problem.context(other.span.clone(), "in `with`");
+            table.source.problem(problem);
+        }
+    }
+    let values = |roles: Vec<At<Role>>| roles.into_iter().map(|at| at.value).collect();
+    (values(with), values(without))
+}
+
+fn read_after(table: &Table<'_>, id: Option<&At<String>>, earlier: &[At<String>]) -> Vec<After> {
+    let mut found: Vec<At<After>> = Vec::new();
+    for at in table.list("after") {
+        let (name, go_on) = match at.value {
+            Given::Text(ref name) => (Some(at.with(name.clone())), false),
+            Given::Table(entries) => {
+                let element = table.sub(&AFTER, entries, at.span.clone());
+                let go_on = element.word("if-failed", &IF_FAILED, |(word, _)| word);
+                let go_on = go_on.is_some_and(|at| at.value.1);
+                (element.string("step"), go_on)
+            }
+            _ => {
+                table.wrong_type::<()>("after", &at);
+                continue;
+            }
+        };
+        let Some(name) = name else {
+            continue;
+        };
+        let Some(step) = earlier.iter().position(|step| step.value == name.value) else {
+            let problem = not_earlier(&name, id, earlier);
+            table.source.problem(problem);
+            continue;
+        };
+        match found.iter().find(|other| other.value.step == step) {
+            None => found.push(name.with(After { step, go_on })),
+            Some(other) => {
+                let message = format!("`{}` stands twice in `after`", name.value);
+                let problem = name.wrong(message, "expected once");
+                let problem = problem.context(other.span.clone(), "the first");
+                table.source.problem(problem);
+            }
+        }
+    }
+    found.into_iter().map(|at| at.value).collect()
+}
+
+fn not_earlier(name: &At<String>, id: Option<&At<String>>, earlier: &[At<String>]) -> Diagnostic {
+    let shown = name.value.escape_debug();
+    if id.is_some_and(|id| id.value == name.value) {
+        let message = format!("`{shown}` would wait for itself");
+        return name.wrong(message, "expected an earlier step");
+    }
+    let known = || earlier.iter().map(|step| step.value.as_str());
+    let label = match nearest(&name.value, known()) {
+        Some(known) => format!("did you mean `\"{known}\"`?"),
+        None if earlier.is_empty() => "this is the first step".to_owned(),
+        None => {
+            let known: Vec<_> = known().map(|name| format!("`\"{name}\"`")).collect();
+            format!("expected one of {}", known.join(", "))
+        }
+    };
+    name.wrong(format!("no earlier step is called `{shown}`"), label)
+        .hint("a step can wait only for steps that stand before it")
+}
+
+fn read_action(table: &Table<'_>, _scope: &Scope<'_>) -> Option<Action> {
+    if table.has("probe") {
+        return read_builtin(table).map(Action::Builtin);
+    }
+    None
+}
+
+fn read_builtin(table: &Table<'_>) -> Option<Builtin> {
+    let task = table.word("probe", &Task::all(), Task::id);
+    let count = table.number("count");
+    let at_least = table.number("at-least");
+    let interval = table.duration("interval");
+    let ttls = table.numbers("ttl").unwrap_or_default();
+    let sizes = table.numbers("size").unwrap_or_default();
+    if count.is_some() && at_least.is_some() {
+        let problem = At::new((), table.key("at-least")).wrong(
+            "`at-least` beside `count`",
+            "`count` says already how often: no more and no less",
+        );
+        let problem = problem.context(table.key("count"), "the count");
+        table.source.problem(problem);
+    }
+    let task = task?;
+    check_meaning(table, &task);
+    let (values, tries) = (
+        ttls.len().max(1) * sizes.len().max(1),
+        count.as_ref().map_or(MOST_TRIES, |at| at.value),
+    );
+    check_packets(table, values as u64 * tries, &task);
+    Some(Builtin {
+        task: task.value,
+        count: count.map(|at| at.value as u16),
+        at_least: at_least.map_or(1, |at| at.value as u16),
+        interval: interval.map_or(INTERVAL, |at| at.value),
+        ttls: ttls.into_iter().map(|at| at.value as u8).collect(),
+        sizes: sizes.into_iter().map(|at| at.value as u16).collect(),
+    })
+}
+
+/// What has no meaning for a task is no help to who wrote it.
+fn check_meaning(table: &Table<'_>, task: &At<Task>) {
+    let is_kind = matches!(task.value, Task::Probe(_));
+    let is_filled = matches!(task.value, Task::Probe(kind) if !kind.sends_syn_ack() && !kind.opens(Protocol::Tcp));
+    let keys = [
+        ("count", task.value.is_counted()),
+        ("at-least", task.value.is_counted()),
+        ("interval", task.value.is_counted()),
+        ("ttl", is_kind),
+        ("size", is_filled),
+    ];
+    for (key, has_meaning) in keys {
+        if !has_meaning && table.has(key) {
+            let id = task.value.id();
+            let message = format!("`{key}` has no meaning for `{id}`");
+            let label = match (key, task.value.is_counted()) {
+                ("size", true) => "only datagrams can be filled up",
+                (_, true) => "it is for kinds of probes",
+                (_, false) => "it knows itself what to send, and when to end",
+            };
+            let problem = At::new((), table.key(key)).wrong(message, label);
+            let problem = problem.context(task.span.clone(), "what it is");
+            table.source.problem(problem);
+        }
+    }
+}
+
+fn check_packets(table: &Table<'_>, packets: u64, task: &At<Task>) {
+    let most = match task.value {
+        Task::Probe(kind) => u64::from(ProbeId::once(kind)),
+        _ => MOST_PACKETS,
+    };
+    if packets > most {
+        let key = ["ttl", "size", "count"].into_iter().find(|k| table.has(k));
+        let place = table.key(key.unwrap_or("probe"));
+        let label = format!("expected {most} at most of `{}`", task.value.id());
+        let problem = At::new((), place).wrong(format!("{packets} packets in one step"), label);
+        table.source.problem(problem);
+    }
+}
