@@ -190,7 +190,11 @@ impl Writer<'_> {
         view.set_ecn(ip.type_of_service & 3);
         view.set_total_length(total);
         view.set_identification(ip.identification);
-        view.set_flags(u8::from(ip.dont_fragment) << 1 | u8::from(ip.more_fragments));
+        view.set_flags(
+            u8::from(ip.reserved_flag) << 2
+                | u8::from(ip.dont_fragment) << 1
+                | u8::from(ip.more_fragments),
+        );
         view.set_fragment_offset(ip.fragment_offset);
         view.set_ttl(ip.time_to_live);
         view.set_next_level_protocol(IpNextHeaderProtocol(protocol));

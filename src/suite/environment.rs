@@ -38,15 +38,6 @@ impl Value {
             _ => None,
         }
     }
-
-    /// What it is, for a message.
-    pub(crate) fn described(&self) -> &'static str {
-        match self {
-            Value::Integer(_) => "an integer",
-            Value::Text(_) => "a string",
-            Value::List(_) => "a list",
-        }
-    }
 }
 
 /// As in TOML.

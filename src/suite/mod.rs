@@ -2,13 +2,21 @@
 //!
 //! Its words are the plan's: kinds of probes, stations, hops. It may not know how anything is done.
 
+mod ask;
+mod condition;
 mod diagnostic;
 mod environment;
+mod expectation;
+mod layer;
+mod options;
 mod path_file;
 mod reader;
+mod schema;
+mod script;
 mod shape;
 mod step;
 mod suite_file;
+mod values;
 
 pub use diagnostic::Diagnostic;
 pub use diagnostic::Diagnostics;
@@ -17,5 +25,7 @@ pub use environment::Environment;
 pub use environment::Override;
 pub use path_file::PathFile;
 pub use path_file::RealServer;
-pub use reader::address;
+pub use schema::path_schema;
+pub use schema::suite_schema;
 pub use suite_file::SuiteFile;
+pub use values::address;

@@ -94,8 +94,11 @@ pub(crate) enum Kind {
     Text,
     /// One of these words.
     Word(fn() -> Vec<&'static str>),
-    /// A number between these, or letters for bits, such as `"SA"`.
-    Flags(u64, u64, &'static str),
+    /// A number up to this, or one of these names for some.
+    Named(u64, &'static [(&'static str, u64)]),
+    /// Bits as a number, or by their names, the lowest first: letters in a row such as `"SA"`, longer names
+    /// with `+` between them.
+    Flags(&'static [&'static str]),
     /// A table.
     Table(&'static Shape),
     /// Any number of these.
@@ -130,9 +133,15 @@ impl Kind {
             Kind::Command => "a string".to_owned(),
             Kind::Hex => "octets in hex such as `\"00 01 ff\"`".to_owned(),
             Kind::Word(words) => alternatives(&words()),
-            Kind::Flags(low, high, example) => {
-                format!("letters such as `\"{example}\"`, or a number from {low} to {high}")
+            Kind::Named(high, names) => {
+                let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+                format!("a number from 0 to {high}, or {}", alternatives(&names))
             }
+            Kind::Flags(names) => format!(
+                "some of `{}`, or a number from 0 to {}",
+                names.join(flags_between(names)),
+                (1u64 << names.len()) - 1
+            ),
             Kind::Table(shape) => format!("a table: {}", shape.name),
             Kind::List(Kind::Table(shape)) => format!("a list of tables: {}", shape.name),
             Kind::List(kind) => format!("a list, each {}", kind.expected()),
@@ -143,6 +152,14 @@ impl Kind {
             Kind::Map(_) => "a table".to_owned(),
             Kind::Special(what, _) => (*what).to_owned(),
         }
+    }
+}
+
+/// What stands between the names of flags: nothing between letters.
+pub(crate) fn flags_between(names: &[&str]) -> &'static str {
+    match names.iter().all(|name| name.len() == 1) {
+        true => "",
+        false => "+",
     }
 }
 

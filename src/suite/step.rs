@@ -11,12 +11,15 @@ use crate::plan::Role;
 use crate::plan::Step;
 use crate::plan::Task;
 use crate::suite::Diagnostic;
+use crate::suite::ask;
 use crate::suite::environment::Scope;
+use crate::suite::expectation;
+use crate::suite::layer;
 use crate::suite::nearest;
 use crate::suite::reader::At;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
-use crate::suite::shape::Key;
+use crate::suite::script;
 use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
@@ -90,23 +93,54 @@ pub(crate) const STEP: Shape = Shape {
             Need::With("probe"),
             Kind::Numbers(64, 65535),
         ),
-        COUNT,
+        key(
+            "send",
+            "The layers of a packet, outermost first.",
+            Need::Optional,
+            Kind::List(&Kind::Table(&layer::LAYER)),
+        ),
+        key(
+            "from",
+            "The host that sends what is written out.",
+            Need::With("send"),
+            ROLE,
+        ),
+        key(
+            "loop",
+            "Variables for `send`, each with a list or a range of values; the last runs fastest.",
+            Need::With("send"),
+            Kind::Map(&Kind::Special(
+                "a value, a list or a range such as `\"1..12\"`",
+                "",
+            )),
+        ),
+        key(
+            "count",
+            "So often, no more and no less; what is written out once, unless it is said, or the whole loop so often.",
+            Need::Optional,
+            Kind::Number(1, MOST_PACKETS),
+        ),
         key(
             "interval",
             "Between two packets; 100 ms, unless it is said.",
             Need::Optional,
             Kind::Duration(MOMENT),
         ),
+        key(
+            "ask",
+            "A question to a host about itself, with the answer that is expected.",
+            Need::Optional,
+            Kind::Table(&ask::ASK),
+        ),
+        key(
+            "expect",
+            "What must be seen of the step's packets.",
+            Need::Optional,
+            Kind::List(&Kind::Table(&expectation::EXPECT)),
+        ),
     ],
-    one_of: &["probe"],
+    one_of: &["probe", "send", "ask"],
 };
-
-const COUNT: Key = key(
-    "count",
-    "So often, no more and no less; packets written out once, unless it is said.",
-    Need::Optional,
-    Kind::Number(1, MOST_PACKETS),
-);
 
 /// An element of `after`.
 const AFTER: Shape = Shape {
@@ -146,7 +180,7 @@ const MOST_TRIES: u64 = 6;
 pub(crate) const MOMENT: u64 = 3600;
 
 /// Between two packets.
-const INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Every step of a suite, as far as it could be read.
 pub(crate) fn read_all(suite: &Table<'_>, scope: &Scope<'_>) -> Vec<Step> {
@@ -189,6 +223,7 @@ fn read(
     let after = read_after(table, id, earlier);
     let (with, without) = read_roles(table);
     let action = read_action(table, scope);
+    let expect = expectation::read_all(table, action.as_ref());
     Some(Step {
         id: id?.value.clone(),
         about,
@@ -197,7 +232,7 @@ fn read(
         after,
         with,
         without,
-        expect: Vec::new(),
+        expect,
     })
 }
 
@@ -272,11 +307,23 @@ fn not_earlier(name: &At<String>, id: Option<&At<String>>, earlier: &[At<String>
         .hint("a step can wait only for steps that stand before it")
 }
 
-fn read_action(table: &Table<'_>, _scope: &Scope<'_>) -> Option<Action> {
+fn read_action(table: &Table<'_>, scope: &Scope<'_>) -> Option<Action> {
     if table.has("probe") {
         return read_builtin(table).map(Action::Builtin);
     }
-    None
+    if table.has("send") {
+        return script::read(table, scope).map(Action::Script);
+    }
+    for key in ["count", "interval", "expect"] {
+        if table.has("ask") && table.has(key) {
+            let problem = At::new((), table.key(key)).wrong(
+                format!("`{key}` beside `ask`"),
+                "a question is asked once, and says itself what is expected",
+            );
+            table.source.problem(problem);
+        }
+    }
+    ask::read(&table.table("ask")?).map(Action::Ask)
 }
 
 fn read_builtin(table: &Table<'_>) -> Option<Builtin> {

@@ -68,7 +68,7 @@ pub(crate) const FILE: Shape = Shape {
             Need::Optional,
             Kind::Either(&[
                 Kind::List(&Kind::Word(|| Hop::ALL.map(Hop::id).to_vec())),
-                Kind::Word(|| vec![ALL]),
+                Kind::Word(|| [&[ALL][..], &Hop::ALL.map(Hop::id)].concat()),
             ]),
         ),
         key(

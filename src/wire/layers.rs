@@ -76,6 +76,8 @@ pub struct Ipv4 {
     pub total_length: Field<u16>,
     /// Identification.
     pub identification: u16,
+    /// The reserved bit before the other two flags (RFC 3514's).
+    pub reserved_flag: bool,
     /// Don't fragment.
     pub dont_fragment: bool,
     /// More fragments.
@@ -105,6 +107,7 @@ impl Ipv4 {
             type_of_service: 0,
             total_length: Field::Derived,
             identification: 0,
+            reserved_flag: false,
             dont_fragment: false,
             more_fragments: false,
             fragment_offset: 0,

@@ -1,0 +1,209 @@
+//! What must be true of a packet's fields: an expectation's `where`.
+
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+use crate::plan::Condition;
+use crate::plan::Test;
+use crate::suite::Diagnostic;
+use crate::suite::layer;
+use crate::suite::nearest;
+use crate::suite::reader::At;
+use crate::suite::reader::Given;
+use crate::suite::reader::Table;
+use crate::suite::shape::Kind;
+use crate::suite::shape::Need;
+use crate::suite::shape::Shape;
+use crate::suite::shape::key;
+
+/// What a field is held against.
+pub(crate) const TEST: Kind = Kind::Either(&[
+    Kind::Number(0, u32::MAX as u64),
+    Kind::Special("the field's value, or `\"unchanged\"`", ""),
+    Kind::Table(&TABLE),
+]);
+
+const TABLE: Shape = Shape {
+    name: "a condition",
+    about: "What must be true of a field.",
+    keys: &[
+        key(
+            "between",
+            "It lies between two values, both included.",
+            Need::Optional,
+            Kind::List(&Kind::Special("the field's value", "")),
+        ),
+        key(
+            "decremented-by",
+            "It has fallen by so much since it was sent.",
+            Need::Optional,
+            Kind::Number(0, u32::MAX as u64),
+        ),
+    ],
+    one_of: &["between", "decremented-by"],
+};
+
+/// Every condition, as far as it could be read.
+pub(crate) fn read_all(table: &Table<'_>) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    if let Some(at) = table.given("where") {
+        match at.value {
+            Given::Table(entries) => walk(table, "", entries, &mut conditions),
+            _ => table.wrong_type("where", &at).unwrap_or_default(),
+        }
+    }
+    conditions
+}
+
+/// `"ipv4.ttl" = 64` and `ipv4.ttl = 64` say the same.
+fn walk<'a>(
+    table: &Table<'a>,
+    before: &str,
+    entries: &'a DeTable<'a>,
+    conditions: &mut Vec<Condition>,
+) {
+    let mut sorted: Vec<_> = entries.iter().collect();
+    sorted.sort_by_key(|(name, _)| name.span().start);
+    for (name, value) in sorted {
+        let path = match before {
+            "" => name.get_ref().to_string(),
+            before => format!("{before}.{}", name.get_ref()),
+        };
+        if let Some(inner) = value.get_ref().as_table()
+            && is_layer(&path)
+        {
+            walk(table, &path, inner, conditions);
+            continue;
+        }
+        let Some(field) = find(table, &path, name.span()) else {
+            continue;
+        };
+        let Some(at) = table.resolve(value) else {
+            continue;
+        };
+        let test = read_test(table, &field, &at);
+        conditions.extend(test.map(|test| Condition {
+            layer: field.layer,
+            field: field.name.to_owned(),
+            test,
+        }));
+    }
+}
+
+/// A field that a condition is about.
+struct Found {
+    layer: String,
+    name: &'static str,
+    kind: &'static Kind,
+}
+
+/// Whether a path ends with a layer, and so a field is still to come.
+fn is_layer(path: &str) -> bool {
+    let (layer, number) = path.split_once('.').unwrap_or((path, "0"));
+    number.parse::<u8>().is_ok() && layer::WITH_FIELDS.iter().any(|(name, _)| *name == layer)
+}
+
+fn find(table: &Table<'_>, path: &str, span: Range<usize>) -> Option<Found> {
+    let wrong = |message: String, label: String| {
+        table
+            .source
+            .problem(Diagnostic::new(span.clone(), message, label));
+        None
+    };
+    let shown = path.escape_debug();
+    let Some((layer, field)) = path.rsplit_once('.') else {
+        return wrong(
+            format!("`{shown}` is no field"),
+            "expected a layer and a field, such as `\"ipv4.ttl\"`".to_owned(),
+        );
+    };
+    let (kind, number) = layer.split_once('.').unwrap_or((layer, "0"));
+    let Some((_, shape)) = layer::WITH_FIELDS.iter().find(|(name, _)| *name == kind) else {
+        let known = layer::WITH_FIELDS.map(|(name, _)| name);
+        let label = match nearest(kind, known) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("expected one of {}", quoted(&known)),
+        };
+        return wrong(format!("unknown layer `{}`", kind.escape_debug()), label);
+    };
+    if number.parse::<u8>().is_err() {
+        return wrong(
+            format!("`{}` counts no layer", number.escape_debug()),
+            format!("expected a number: `{kind}.1` is the second from outside"),
+        );
+    }
+    let comparable = |kind: &Kind| {
+        matches!(
+            kind,
+            Kind::Number(..)
+                | Kind::Named(..)
+                | Kind::Flags(..)
+                | Kind::Address
+                | Kind::AnyAddress
+                | Kind::Mac
+        )
+    };
+    let fields = || shape.keys.iter().filter(|key| comparable(&key.kind));
+    let Some(found) = fields().find(|key| key.name == field) else {
+        let names: Vec<_> = fields().map(|key| key.name).collect();
+        let label = match nearest(field, names.iter().copied()) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("expected one of {}", quoted(&names)),
+        };
+        let message = format!("`{kind}` has no number `{}`", field.escape_debug());
+        return wrong(message, label);
+    };
+    Some(Found {
+        layer: layer.to_owned(),
+        name: found.name,
+        kind: &found.kind,
+    })
+}
+
+fn quoted(names: &[&str]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
+}
+
+fn read_test(table: &Table<'_>, field: &Found, at: &At<Given<'_>>) -> Option<Test> {
+    let number = |at: &At<Given<'_>>| table.number_of(field.name, field.kind, at);
+    let entries = match &at.value {
+        Given::Text(text) if text == "unchanged" => return Some(Test::Unchanged),
+        Given::Table(entries) => *entries,
+        _ => return number(at).map(Test::Equals),
+    };
+    let test = table.sub(&TABLE, entries, at.span.clone());
+    if test.has("between") {
+        let at = test.given("between")?;
+        let ends = match &at.value {
+            Given::List(list) if list.len() == 2 => (number(&list[0]), number(&list[1])),
+            _ => {
+                let message = "`between` is not two values".to_owned();
+                let problem = at.wrong(message, "expected a list such as `[50, 64]`");
+                table.source.problem(problem);
+                return None;
+            }
+        };
+        let (low, high) = (ends.0?, ends.1?);
+        if low > high {
+            let message = "`between` is empty".to_owned();
+            let problem = at.wrong(message, "expected the smaller value first");
+            table.source.problem(problem);
+            return None;
+        }
+        return Some(Test::Between(low, high));
+    }
+    let by = test.number("decremented-by")?;
+    let most = match field.kind {
+        Kind::Number(_, high) | Kind::Named(high, _) => *high,
+        _ => 0,
+    };
+    if by.value > most {
+        let message = format!("`{}` cannot fall by {}", field.name, by.value);
+        let problem = by.wrong(message, format!("expected {most} at most"));
+        table.source.problem(problem);
+        return None;
+    }
+    Some(Test::DecrementedBy(by.value))
+}
