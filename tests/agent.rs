@@ -57,6 +57,7 @@ use tunproof::run::Engine;
 use tunproof::run::Event;
 use tunproof::run::Limits;
 use tunproof::run::Task;
+use tunproof::suite::Embedded;
 
 const TUNPROOF: &str = env!("CARGO_BIN_EXE_tunproof");
 const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -347,12 +348,14 @@ fn a_run_ends_with_its_engine_and_its_agents_with_it() {
                 gateway: None,
                 tunnel: None,
             };
+            let paths = vec![path];
             let plan = Plan {
                 session: SessionKey::new([7; 16]),
-                paths: vec![path],
                 vantages: vec![Host::Director],
                 ingress: None,
                 egress: None,
+                suites: Embedded::LVS_TUN.suites(&paths),
+                paths,
             };
             let limits = Limits {
                 rate: 100,

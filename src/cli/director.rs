@@ -17,6 +17,7 @@ use crate::plan::Path;
 use crate::plan::Plan;
 use crate::plan::Protocol;
 use crate::plan::SessionKey;
+use crate::suite::Embedded;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,7 +74,8 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
             .map(|source| source.ok().filter(|source| *source != arguments.vip))
             .collect(),
     };
-    let paths = arguments.rip.iter().zip(dips).map(|(rip, dip)| Path {
+    let paths = arguments.rip.iter().zip(dips);
+    let paths = paths.map(|(rip, dip)| Path {
         realserver: rip.to_string(),
         vip: arguments.vip,
         port: arguments.port,
@@ -87,12 +89,14 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         gateway: None,
         tunnel: None,
     });
+    let paths: Vec<_> = paths.collect();
     let plan = Plan {
         session: SessionKey::new(rand::random()),
-        paths: paths.collect(),
         vantages: vec![Host::Director],
         ingress: None,
         egress: None,
+        suites: Embedded::DIRECTOR_ALONE.suites(&paths),
+        paths,
     };
     let vias = [(Host::Director, prove::local())].into();
     prove::prove(plan, vias, &Settings::from(arguments.options))

@@ -83,6 +83,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         vantages: vec![host],
         ingress: None,
         egress: None,
+        suites: Vec::new(),
     };
     let settings = Settings::from(arguments.options);
     if settings.dry_run {

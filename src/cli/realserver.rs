@@ -15,6 +15,7 @@ use crate::plan::Path;
 use crate::plan::Plan;
 use crate::plan::Protocol;
 use crate::plan::SessionKey;
+use crate::suite::Embedded;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,12 +88,14 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         tunnel: None,
     };
     let host = Host::Realserver(0);
+    let paths = vec![path];
     let plan = Plan {
         session,
-        paths: vec![path],
         vantages: vec![host],
         ingress: None,
         egress: None,
+        suites: Embedded::REALSERVER_ALONE.suites(&paths),
+        paths,
     };
     let vias = [(host, prove::local())].into();
     prove::prove(plan, vias, &Settings::from(arguments.options))

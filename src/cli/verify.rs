@@ -14,6 +14,7 @@ use crate::cli::recording::Addition;
 use crate::cli::recording::Recordings;
 use crate::plan::Host;
 use crate::plan::SessionKey;
+use crate::suite::Embedded;
 use crate::suite::PathFile;
 
 const EXAMPLE: &str = r#"A path file:
@@ -84,7 +85,8 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     } = arguments;
     let file = path_file(&path)?;
     let session = session.unwrap_or_else(|| SessionKey::new(rand::random()));
-    let plan = file.plan(session);
+    let mut plan = file.plan(session);
+    plan.suites = Embedded::LVS_TUN.suites(&plan.paths);
     if plan.vantages.is_empty() {
         return Err(Failure::NoVantage { path });
     }

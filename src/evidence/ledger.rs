@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 
+use crate::evidence::Course;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
@@ -63,6 +64,8 @@ pub struct Evidence {
     cut_short: Option<&'static str>,
     young: HashSet<ProbeId>,
     expected: HashSet<ProbeId>,
+    /// By path and step.
+    courses: Vec<Vec<Course>>,
 }
 
 impl Evidence {
@@ -72,6 +75,11 @@ impl Evidence {
             .vantages
             .iter()
             .map(|host| (*host, HostRecord::default()))
+            .collect();
+        let courses = plan
+            .suites
+            .iter()
+            .map(|suite| vec![Course::default(); suite.steps.len()])
             .collect();
         Evidence {
             plan,
@@ -84,7 +92,22 @@ impl Evidence {
             cut_short: None,
             young: HashSet::new(),
             expected: HashSet::new(),
+            courses,
         }
+    }
+
+    /// How far every step of every path came.
+    pub fn courses(&self) -> &[Vec<Course>] {
+        &self.courses
+    }
+
+    /// How far a step came, to complete it.
+    ///
+    /// # Panics
+    ///
+    /// If the plan has no such step.
+    pub fn course_mut(&mut self, path: usize, step: usize) -> &mut Course {
+        &mut self.courses[path][step]
     }
 
     /// The plan that it is about.
@@ -317,6 +340,7 @@ mod tests {
             vantages: vec![Host::Client],
             ingress: None,
             egress: None,
+            suites: Vec::new(),
         });
         let link = Link::eth0(vec![Address { ip, prefix: 24 }]);
         let record = evidence.host_mut(Host::Client);

@@ -2,6 +2,8 @@
 //!
 //! It may not know what is good or bad; `verdict` does.
 
+mod course;
+mod expected;
 mod flows;
 mod item;
 mod ledger;
@@ -11,6 +13,10 @@ mod rewriting;
 mod silence;
 mod size;
 
+pub use course::Course;
+pub use expected::Answer;
+pub use expected::Standing;
+pub use expected::Tally;
 pub use flows::FlowTally;
 pub use flows::SplitFlows;
 pub use item::EvidenceId;

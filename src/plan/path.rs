@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::plan::Host;
 use crate::plan::SessionKey;
+use crate::plan::Step;
+use crate::plan::Suite;
 
 /// The service's transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,12 +83,19 @@ pub struct Plan {
     pub ingress: Option<String>,
     /// The director's device toward the real servers, where the user named it.
     pub egress: Option<String>,
+    /// What is played on each path, in the order of `paths`; empty where nothing is sent.
+    pub suites: Vec<Suite>,
 }
 
 impl Plan {
     /// Whether tunproof runs on `host`.
     pub fn has(&self, host: Host) -> bool {
         self.vantages.contains(&host)
+    }
+
+    /// Step number `step` of what is played on `path`.
+    pub fn step(&self, path: usize, step: usize) -> Option<&Step> {
+        self.suites.get(path)?.steps.get(step)
     }
 
     /// The name people gave `host`.

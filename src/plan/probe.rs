@@ -270,6 +270,8 @@ pub struct Probe {
     pub tunnel: Option<Tunnel>,
     /// Octets of the whole packet, with DF on every header; `None` is as few as it takes, without DF.
     pub size: Option<u16>,
+    /// The step of its path's suite that it is part of.
+    pub step: Option<usize>,
 }
 
 impl Probe {
@@ -357,6 +359,7 @@ impl Probe {
             ttl: Self::FULL_TTL,
             tunnel,
             size: None,
+            step: None,
         })
     }
 
@@ -372,6 +375,12 @@ impl Probe {
     /// The same probe of so many octets in all, with DF.
     pub fn with_size(mut self, size: u16) -> Probe {
         self.size = Some(size);
+        self
+    }
+
+    /// The same probe as part of this step of its path's suite.
+    pub fn of_step(mut self, step: usize) -> Probe {
+        self.step = Some(step);
         self
     }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::plan::Hop;
+use crate::plan::Host;
 use crate::plan::ProbeKind;
 use crate::plan::Station;
 use crate::wire::layers::Layer;
@@ -52,6 +53,17 @@ pub struct After {
     pub step: usize,
     /// Whether the other is played although this one failed.
     pub go_on: bool,
+}
+
+impl Role {
+    /// The host that has it on path number `path`.
+    pub fn host(self, path: usize) -> Host {
+        match self {
+            Role::Director => Host::Director,
+            Role::Realserver => Host::Realserver(path),
+            Role::Client => Host::Client,
+        }
+    }
 }
 
 /// A host by its role: each path has one of each.
@@ -288,6 +300,26 @@ pub struct Expectation {
     pub at_most: Option<u16>,
     /// What must be true of each packet that counts.
     pub fields: Vec<Condition>,
+}
+
+impl Expectation {
+    /// That an answer of whatever kind comes back to the real server, however late.
+    pub fn answered() -> Expectation {
+        Expectation {
+            at: Place::Station(Station::RealserverArp),
+            see: See::Reply,
+            from: None,
+            within: Duration::MAX,
+            at_least: None,
+            at_most: None,
+            fields: Vec::new(),
+        }
+    }
+
+    /// Whether too much can be seen of it, so that only silence can meet it.
+    pub fn is_limited(&self) -> bool {
+        self.at_most.is_some()
+    }
 }
 
 /// Where something must be seen.

@@ -73,6 +73,7 @@ pub(crate) fn plan() -> Plan {
         vantages: vec![Host::Director, Host::Realserver(0)],
         ingress: None,
         egress: None,
+        suites: Vec::new(),
     }
 }
 

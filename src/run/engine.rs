@@ -335,7 +335,7 @@ impl Engine {
                 } else if self.hosts.values().all(ready) || late {
                     self.phase = match self.task {
                         Task::Prove => Phase::Probing(Box::new(Probing::new(
-                            &self.evidence,
+                            &mut self.evidence,
                             self.limits.rate,
                             now,
                         ))),
@@ -350,7 +350,7 @@ impl Engine {
                 }
             }
             Phase::Probing(probing) => {
-                probing.advance(&self.evidence, now);
+                probing.advance(&mut self.evidence, now);
                 let over = probing.is_over(&self.evidence, now);
                 if !self.suspicious && probing.repeats() {
                     self.suspicious = true;
@@ -389,7 +389,7 @@ impl Engine {
                 self.evidence.expect(probe);
             }
             self.outbox.extend(probing.settle());
-            everything_proven = probing.everything_is_proven();
+            everything_proven = probing.everything_is_proven() && probing.is_whole(&self.evidence);
         }
         let plan = self.evidence.plan().clone();
         for (host, state) in &mut self.hosts {

@@ -3,7 +3,6 @@
 //! It may not know what anything means: good and bad are `verdict`'s words.
 
 mod arrival;
-mod aside;
 mod command;
 mod engine;
 mod flows;

@@ -28,8 +28,8 @@ const CONNECT_MS: u64 = 3000;
 pub(super) enum Outgoing {
     /// Send a probe.
     Probe(Probe),
-    /// Send a frame that belongs to this path.
-    Frame(usize, Transmit),
+    /// Send a frame that belongs to this step of this path.
+    Frame((usize, usize), Transmit),
     /// Open a real connection.
     Connect((Ipv4Addr, u16)),
     /// Delete a neighbour entry.
@@ -46,6 +46,8 @@ pub(super) struct Pacer {
     unsettled: BTreeMap<ProbeId, (Host, u32)>,
     departed: HashMap<ProbeId, Mono>,
     last: Mono,
+    /// When the last packet of a step of a path was handed out.
+    last_of: HashMap<(usize, usize), Mono>,
 }
 
 #[derive(Debug, Default)]
@@ -58,10 +60,18 @@ struct Queue {
 enum Handed {
     Packet {
         host: Host,
-        subject: (Option<ProbeId>, Option<usize>),
+        subject: Subject,
         transmit: Transmit,
     },
     Connect((Ipv4Addr, u16)),
+}
+
+/// What a packet is about.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    Probe(ProbeId),
+    /// A step of a path.
+    Frame((usize, usize)),
 }
 
 impl Pacer {
@@ -75,6 +85,7 @@ impl Pacer {
             unsettled: BTreeMap::new(),
             departed: HashMap::new(),
             last: now,
+            last_of: HashMap::new(),
         }
     }
 
@@ -101,6 +112,21 @@ impl Pacer {
     /// When the last packet was handed out.
     pub(super) fn last(&self) -> Mono {
         self.last
+    }
+
+    /// When the last packet of a step of a path was handed out.
+    pub(super) fn last_of(&self, step: (usize, usize)) -> Option<Mono> {
+        self.last_of.get(&step).copied()
+    }
+
+    /// Whether packets of a step of a path wait to be sent.
+    pub(super) fn awaits(&self, step: (usize, usize)) -> bool {
+        let mut waiting = self.queues.values().flat_map(|queue| &queue.waiting);
+        waiting.any(|outgoing| match outgoing {
+            Outgoing::Probe(probe) => (probe.path, probe.step) == (step.0, Some(step.1)),
+            Outgoing::Frame(of, _) => *of == step,
+            Outgoing::Connect(_) | Outgoing::Forget(..) => false,
+        })
     }
 
     /// The probes that were handed out less than `age` ago.
@@ -143,12 +169,13 @@ impl Pacer {
         self.next_token += 1;
         let command = match outgoing {
             Outgoing::Probe(probe) => self.send(host, token, probe, evidence, now),
-            Outgoing::Frame(path, transmit) => {
+            Outgoing::Frame(step, transmit) => {
+                self.last_of.insert(step, now);
                 self.handed.insert(
                     token,
                     Handed::Packet {
                         host,
-                        subject: (None, Some(path)),
+                        subject: Subject::Frame(step),
                         transmit: transmit.clone(),
                     },
                 );
@@ -190,11 +217,14 @@ impl Pacer {
             self.unsettled.insert(probe.id, (host, token));
         }
         self.departed.insert(probe.id, now);
+        if let Some(step) = probe.step {
+            self.last_of.insert((probe.path, step), now);
+        }
         self.handed.insert(
             token,
             Handed::Packet {
                 host,
-                subject: (Some(probe.id), None),
+                subject: Subject::Probe(probe.id),
                 transmit: transmit.clone(),
             },
         );
@@ -224,11 +254,19 @@ impl Pacer {
         let time = match &outcome {
             SendOutcome::Sent { time } | SendOutcome::Refused { time, .. } => *time,
         };
-        if let (SendOutcome::Refused { .. }, Some(probe)) = (&outcome, subject.0) {
+        if let (SendOutcome::Refused { .. }, Subject::Probe(probe)) = (&outcome, subject) {
             self.unsettled.remove(&probe);
         }
         let what = What::Sent { transmit, outcome };
-        evidence.append(host, None, time, subject, what);
+        match subject {
+            Subject::Probe(probe) => {
+                evidence.append(host, None, time, (Some(probe), None), what);
+            }
+            Subject::Frame((path, step)) => {
+                let id = evidence.append(host, None, time, (None, Some(path)), what);
+                evidence.course_mut(path, step).frames.push(id);
+            }
+        }
     }
 
     /// What became of a connection.

@@ -370,6 +370,7 @@ mod tests {
             vantages: vec![Host::Director],
             ingress: None,
             egress: None,
+            suites: Vec::new(),
         };
         let query = second(&plan, Host::Director, &known);
         assert_eq!(query.neighbours, [inner, outer]);

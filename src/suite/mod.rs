@@ -5,6 +5,7 @@
 mod ask;
 mod condition;
 mod diagnostic;
+mod embedded;
 mod environment;
 mod expectation;
 mod layer;
@@ -21,6 +22,7 @@ mod values;
 pub use diagnostic::Diagnostic;
 pub use diagnostic::Diagnostics;
 pub use diagnostic::nearest;
+pub use embedded::Embedded;
 pub use environment::Environment;
 pub use environment::Override;
 pub use path_file::PathFile;

@@ -98,6 +98,7 @@ impl PathFile {
                 .collect(),
             ingress: self.ingress.clone(),
             egress: self.egress.clone(),
+            suites: Vec::new(),
         }
     }
 }

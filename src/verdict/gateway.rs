@@ -317,6 +317,7 @@ mod tests {
             vantages: vec![host],
             ingress: None,
             egress: None,
+            suites: Vec::new(),
         });
         let record = evidence.host_mut(host);
         record.tap_open = true;

@@ -12,6 +12,7 @@ mod packet;
 mod play;
 mod property;
 mod scenario;
+mod suites;
 mod world;
 
 use std::fmt::Write as _;

@@ -14,6 +14,7 @@ use tunproof::run::Engine;
 use tunproof::run::Event;
 use tunproof::run::Limits;
 use tunproof::run::Task;
+use tunproof::suite::Embedded;
 use tunproof::verdict::HopVerdict;
 use tunproof::verdict::Judgement;
 use tunproof::verdict::Severity;
@@ -40,7 +41,11 @@ const STEPS: usize = 100_000;
 
 /// Plays one run, and checks what must hold of every run.
 pub(crate) fn play(scenario: &Scenario, vantages: &[String], seed: u64) -> Played {
-    let plan = plan(scenario, vantages, seed);
+    play_plan(scenario, plan(scenario, vantages, seed), seed)
+}
+
+/// The same with a plan of one's own.
+pub(crate) fn play_plan(scenario: &Scenario, plan: Plan, seed: u64) -> Played {
     let hosts = plan.vantages.clone();
     let limits = Limits::default();
     let mut world = World::new(scenario.clone(), seed);
@@ -144,7 +149,7 @@ fn check(judgement: &Judgement, evidence: &Evidence) {
     }
 }
 
-fn plan(scenario: &Scenario, vantages: &[String], seed: u64) -> Plan {
+pub(crate) fn plan(scenario: &Scenario, vantages: &[String], seed: u64) -> Plan {
     let protocol = match scenario.network.protocol.as_str() {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
@@ -175,14 +180,16 @@ fn plan(scenario: &Scenario, vantages: &[String], seed: u64) -> Plan {
         gateway: None,
         tunnel: None,
     });
+    let paths: Vec<_> = paths.collect();
     let mut key = [7; 16];
     key[..8].copy_from_slice(&seed.to_be_bytes());
     Plan {
         session: SessionKey::new(key),
-        paths: paths.collect(),
         vantages: hosts,
         ingress: None,
         egress: None,
+        suites: Embedded::LVS_TUN.suites(&paths),
+        paths,
     }
 }
 

@@ -1,15 +1,12 @@
-//! What is sent beside the tasks: questions aside, sweeps, searches for a size, and flows asked again.
+//! What is sent beside the tasks: sweeps, searches for a size, and flows asked again.
 
-use crate::craft;
 use crate::evidence::Evidence;
 use crate::exchange::Mono;
-use crate::exchange::Transmit;
-use crate::exchange::Way;
 use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
-use crate::run::aside::Question;
+use crate::plan::Task;
 use crate::run::flows::Flows;
 use crate::run::pacer::Outgoing;
 use crate::run::probing::Probing;
@@ -18,32 +15,6 @@ use crate::run::probing::is_there;
 use crate::run::sweep::Sweep;
 
 impl Probing {
-    /// Queues the questions aside that are due.
-    pub(super) fn ask_aside(&mut self, evidence: &Evidence, now: Mono) {
-        let asked: Vec<_> = self
-            .asides
-            .iter_mut()
-            .filter_map(|aside| aside.poll(now))
-            .collect();
-        for (host, path, question) in asked {
-            let outgoing = match question {
-                Question::Probe(kind) => self.probe(kind, path, evidence).map(Outgoing::Probe),
-                Question::WhoHas(link, vip) => {
-                    let transmit = Transmit {
-                        bytes: craft::arp_request(link.mac, link.sender, vip),
-                        way: Way::Frame {
-                            device: link.device,
-                        },
-                    };
-                    Some(Outgoing::Frame(path, transmit))
-                }
-            };
-            if let Some(outgoing) = outgoing {
-                self.pacer.push(host, outgoing);
-            }
-        }
-    }
-
     /// Queues the times to live that are due; a sweep that would find nothing new is not begun.
     pub(super) fn advance_sweeps(&mut self, evidence: &Evidence, now: Mono) {
         let mut sweeps = std::mem::take(&mut self.sweeps);
@@ -53,8 +24,14 @@ impl Probing {
             if idle && !self.is_worth(sweep, evidence) {
                 sweep.cancel();
             }
+            let task = match sweep.from() {
+                Host::Director => Task::TunnelSweep,
+                _ => Task::SpoofSweep,
+            };
+            let step = self.step_of(path, task);
             for (kind, ttl) in sweep.poll(evidence, now) {
-                if let Some(probe) = self.probe(kind, path, evidence) {
+                if let Some(mut probe) = self.probe(kind, path, evidence) {
+                    probe.step = step;
                     let probe = Outgoing::Probe(probe.with_ttl(ttl));
                     self.pacer.push(sweep.from(), probe);
                 }
@@ -90,7 +67,8 @@ impl Probing {
         for search in &mut searches {
             for size in search.poll(evidence, now, self.trip, last_wait) {
                 match self.probe(ProbeKind::Mtu, search.path(), evidence) {
-                    Some(probe) => {
+                    Some(mut probe) => {
+                        probe.step = self.step_of(search.path(), Task::MtuSearch);
                         let probe = Outgoing::Probe(probe.with_size(size));
                         self.pacer.push(Host::Director, probe);
                     }
@@ -107,7 +85,8 @@ impl Probing {
         if self.is_over(evidence, now) {
             for path in 0..self.proven.len() {
                 let known = self.flows.iter().any(|flows| flows.path() == path);
-                if !known && self.is_mixed(path, evidence, now) {
+                let asked = self.step_of(path, Task::MoreFlows).is_some();
+                if asked && !known && self.is_mixed(path, evidence, now) {
                     let number = self.flows.len() as u16;
                     self.flows.push(Flows::new(path, number, now));
                 }
@@ -121,7 +100,8 @@ impl Probing {
             for id in asked.poll(evidence, (patience, last), now) {
                 let probe = Probe::new(id, path, declared, &evidence.plan().session);
                 let free = !is_taken(evidence, path, id);
-                if let Some(probe) = probe.filter(|_| free) {
+                if let Some(mut probe) = probe.filter(|_| free) {
+                    probe.step = self.step_of(path, Task::MoreFlows);
                     self.pacer.push(probe.from, Outgoing::Probe(probe));
                 }
             }
@@ -159,6 +139,7 @@ impl Probing {
     }
 
     fn is_proven(&self, hop: Hop, path: usize, evidence: &Evidence) -> bool {
-        self.proven[path] || evidence.proofs(path).contains_key(&hop)
+        let goals = &evidence.plan().suites[path].hops;
+        self.proven[path] && goals.contains(&hop) || evidence.proofs(path).contains_key(&hop)
     }
 }

@@ -2,6 +2,7 @@
 
 mod beside;
 mod outset;
+mod play;
 mod task;
 mod wait;
 
@@ -21,13 +22,12 @@ use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::run::Command;
-use crate::run::aside::Aside;
 use crate::run::flows::Flows;
 use crate::run::mtu::Search;
 use crate::run::pacer::Pacer;
+use crate::run::probing::play::Play;
 use crate::run::probing::task::Aim;
 use crate::run::probing::task::Task;
-use crate::run::probing::task::goal;
 use crate::run::sweep::Sweep;
 
 /// When a kernel repeats a SYN-ACK first (`TCP_TIMEOUT_INIT`, RFC 6298).
@@ -37,10 +37,10 @@ const SYN_ACK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Probing {
     pacer: Pacer,
+    plays: Vec<Play>,
     tasks: Vec<Task>,
     sweeps: Vec<Sweep>,
     searches: Vec<Search>,
-    asides: Vec<Aside>,
     flows: Vec<Flows>,
     closing: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
@@ -54,15 +54,15 @@ pub(super) struct Probing {
 }
 
 impl Probing {
-    /// The tasks for every path of the plan, from what the hosts said of themselves.
-    pub(super) fn new(evidence: &Evidence, rate: u32, now: Mono) -> Probing {
+    /// The steps of every path's suite, from what the hosts said of themselves.
+    pub(super) fn new(evidence: &mut Evidence, rate: u32, now: Mono) -> Probing {
         let plan = evidence.plan();
         let mut probing = Probing {
             pacer: Pacer::new(rate, now),
+            plays: Vec::new(),
             tasks: Vec::new(),
             sweeps: Vec::new(),
             searches: Vec::new(),
-            asides: Vec::new(),
             flows: Vec::new(),
             closing: Vec::new(),
             next: BTreeMap::new(),
@@ -73,11 +73,7 @@ impl Probing {
             proven_at: None,
             settled: false,
         };
-        for path in 0..plan.paths.len() {
-            probing.plan_realserver(evidence, path, now);
-            probing.plan_director(evidence, path, now);
-            probing.plan_client(evidence, path, now);
-        }
+        probing.set_out(evidence, now);
         probing
     }
 
@@ -96,7 +92,7 @@ impl Probing {
             }
         }
         let passage = evidence.passage(probe);
-        let goal = goal(evidence.plan(), evidence, id.kind, passage.path);
+        let goal = evidence.goal(id.kind, passage.path);
         let reached = goal.is_some_and(|goal| passage.furthest() >= Some(goal));
         if reached {
             if let Some(departed) = self.pacer.departed(id) {
@@ -111,17 +107,20 @@ impl Probing {
                     self.trip = self.trip.max(took);
                 }
             }
-            for task in &mut self.tasks {
+            for number in 0..self.tasks.len() {
+                let task = &self.tasks[number];
                 let same = task.aim == Aim::Probe(id.kind) && task.path == passage.path;
-                task.done |= same && task.tries >= task.at_least;
+                let enough = task.counted.is_none() && task.tries >= task.at_least;
+                if same && enough && !self.expects(task) {
+                    self.tasks[number].done = true;
+                }
             }
         }
         if passage.is_complete() {
             self.closing.extend(self.pacer.settle(id));
-            let connects = self.tasks.iter().any(|task| task.aim == Aim::Connect);
             let is_tcp = probe.flow.protocol == Protocol::Tcp;
-            if id.kind == ProbeKind::Service && is_tcp && !passage.refused && !connects {
-                self.add(Aim::Connect, passage.path, Host::Client, now, 1);
+            if id.kind == ProbeKind::Service && is_tcp && !passage.refused {
+                self.begin_connection(passage.path, now);
             }
         }
         // What the director does with the client's own packets may take a proof back.
@@ -132,7 +131,12 @@ impl Probing {
 
     /// Notes whether packets prove every hop of `path`, and since when those of every path.
     fn reconsider(&mut self, path: usize, evidence: &Evidence, now: Mono) {
-        self.proven[path] = evidence.proofs(path).len() == Hop::ALL.len();
+        let goals = match evidence.plan().suites.get(path) {
+            Some(suite) if !suite.hops.is_empty() => &suite.hops,
+            _ => return,
+        };
+        let proofs = evidence.proofs(path);
+        self.proven[path] = goals.iter().all(|hop| proofs.contains_key(hop));
         if self.proven[path] {
             for task in self.tasks.iter_mut().filter(|task| task.path == path) {
                 task.done |= task.aim == Aim::Probe(ProbeKind::ReflectSyn);
@@ -149,7 +153,8 @@ impl Probing {
     /// An ARP packet of the real server of `path` was seen: one that stays unanswered takes a proof back.
     pub(super) fn handle_arp(&mut self, arp: &Arp, path: usize, evidence: &Evidence, now: Mono) {
         self.reconsider(path, evidence, now);
-        for task in self.tasks.iter_mut().filter(|task| task.path == path) {
+        let uncounted = self.tasks.iter_mut().filter(|task| task.counted.is_none());
+        for task in uncounted.filter(|task| task.path == path) {
             task.done |= match &task.aim {
                 Aim::Arp { sender, target, .. } => {
                     arp.operation == Arp::REPLY && arp.sender == *target && arp.target == *sender
@@ -157,7 +162,7 @@ impl Probing {
                 Aim::Resolution { next_hop, .. } => {
                     arp.operation == Arp::REQUEST && !arp.is_ours() && arp.target == *next_hop
                 }
-                Aim::Probe(_) | Aim::Connect => false,
+                Aim::Probe(_) | Aim::MoreFlows | Aim::Connect => false,
             };
         }
     }
@@ -197,7 +202,6 @@ impl Probing {
             task.done = true;
         }
         self.sweeps.retain(|sweep| sweep.from() != host);
-        self.asides.retain(|aside| aside.host() != host);
         match host {
             Host::Director => self.searches.clear(),
             Host::Realserver(path) => self.flows.retain(|flows| flows.path() != path),
@@ -206,13 +210,13 @@ impl Probing {
     }
 
     /// Queues what is due.
-    pub(super) fn advance(&mut self, evidence: &Evidence, now: Mono) {
-        // Beyond a settled proof only the search for a size goes on, and that for filtered flows.
+    pub(super) fn advance(&mut self, evidence: &mut Evidence, now: Mono) {
+        // Beyond a settled proof only the search for a size goes on, and that for filtered flows, and the
+        // steps that ask something of their own.
         self.settled = self.proven_at.is_some_and(|at| now >= self.settled_at(at));
+        self.advance_plays(evidence, now);
+        self.advance_tasks(evidence, now);
         if !self.settled {
-            self.advance_tasks(evidence, now);
-            // Behind what the path's own proof needs.
-            self.ask_aside(evidence, now);
             self.advance_sweeps(evidence, now);
         }
         self.advance_searches(evidence, now);
@@ -240,13 +244,20 @@ impl Probing {
     /// Whether a probe was sent a second time, because what should have come of the first was not seen.
     pub(super) fn repeats(&self) -> bool {
         self.tasks.iter().any(|task| {
-            matches!(task.aim, Aim::Probe(_)) && !task.done && task.tries > task.at_least.max(1)
+            let adapts = matches!(task.aim, Aim::Probe(_)) && task.counted.is_none();
+            adapts && !task.done && task.tries > task.at_least.max(1)
         })
     }
 
-    /// Whether packets prove every hop of every path.
+    /// Whether packets prove every hop that the suites ask for.
     pub(super) fn everything_is_proven(&self) -> bool {
         self.proven.iter().all(|proven| *proven)
+    }
+
+    /// Whether that is every hop there is.
+    pub(super) fn is_whole(&self, evidence: &Evidence) -> bool {
+        let mut suites = evidence.plan().suites.iter();
+        suites.all(|suite| suite.hops.len() == Hop::ALL.len())
     }
 
     /// Whether a probe of `kind` was seen at waypoint number `waypoint` or behind it.

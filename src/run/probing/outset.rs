@@ -1,149 +1,274 @@
-//! What there is to try, to sweep and to ask, from what the hosts said of themselves.
+//! What a step of a suite comes to, from what the hosts said of themselves: something to try, to sweep or to
+//! search, or the reason why there is nothing.
 
-use std::time::Duration;
+use std::net::Ipv4Addr;
 
 use crate::evidence::Evidence;
+use crate::exchange::HostFacts;
 use crate::exchange::Mono;
+use crate::plan;
+use crate::plan::Action;
+use crate::plan::Builtin;
 use crate::plan::Host;
+use crate::plan::Path;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
-use crate::run::aside::Aside;
+use crate::plan::Role;
+use crate::plan::Step;
 use crate::run::mtu;
 use crate::run::mtu::Search;
 use crate::run::probing::Probing;
 use crate::run::probing::is_there;
 use crate::run::probing::task::Aim;
+use crate::run::probing::task::Counted;
 use crate::run::probing::task::Task;
 use crate::run::queries;
+use crate::run::queries::Egress;
 use crate::run::sweep::Sweep;
 
-/// When the sweeps start, if the VIP's packets have not been seen to reach the client by then.
-const SWEEP_AFTER: Duration = Duration::from_millis(700);
-
-/// When the director asks the service in its own name, if the path is not proven by then.
-const REFLECT_SYN_AFTER: Duration = Duration::from_millis(400);
-
 impl Probing {
-    /// First the gateway's neighbour entry goes, so that ARP is exercised as the HOWTO does with
-    /// `arp -d GW`; then the spoofed probes, whose source the kernel may use for its ARP requests; the
-    /// control and our own ARP probes only after them.
-    pub(super) fn plan_realserver(&mut self, evidence: &Evidence, path: usize, now: Mono) {
-        let host = Host::Realserver(path);
-        if !is_there(evidence, host) {
-            return;
-        }
-        let declared = &evidence.plan().paths[path];
-        let egress = evidence
-            .facts(host)
-            .and_then(|facts| queries::egress(facts, declared));
-        if let Some(egress) = &egress {
-            let announces = egress.vip_on_link && egress.tells_vip;
-            if !announces {
-                let aim = Aim::Resolution {
-                    next_hop: egress.next_hop,
-                    device: egress.device.clone(),
-                };
-                self.add(aim, path, host, now, 1);
-            }
-        }
-        let director = is_there(evidence, Host::Director);
-        // A listener in another terminal has no other way to see repeats.
-        let at_least = if director { 1 } else { 3 };
-        for kind in [ProbeKind::SpoofSynack, ProbeKind::SpoofTrace] {
-            self.add(Aim::Probe(kind), path, host, now, at_least);
-        }
-        let later = now + Duration::from_millis(60);
-        for kind in [ProbeKind::ControlSynack, ProbeKind::ControlTrace] {
-            self.add(Aim::Probe(kind), path, host, later, 1);
-        }
-        if let Some(egress) = egress {
-            let arp = |sender, target| Aim::Arp {
-                mac: egress.mac,
-                device: egress.device.clone(),
-                sender,
-                target,
-            };
-            let after = |ms| now + Duration::from_millis(ms);
-            let own = arp(egress.address, egress.next_hop);
-            self.add(own, path, host, after(100), 1);
-            if egress.tells_vip && !egress.vip_on_link {
-                let vip = arp(declared.vip, egress.next_hop);
-                self.add(vip, path, host, after(150), 1);
-            }
-        }
-        self.ask_neighbours(evidence, path, host, now + Duration::from_millis(20));
-        let begin = match director {
-            true => now + SWEEP_AFTER,
-            false => now + Duration::from_millis(200),
-        };
-        self.sweeps.push(Sweep::spoofed(path, begin));
-    }
-
-    /// What the director tries for a path.
-    pub(super) fn plan_director(&mut self, evidence: &Evidence, path: usize, now: Mono) {
-        if !is_there(evidence, Host::Director) {
-            return;
-        }
-        let mut kinds = vec![
-            ProbeKind::IpvsLoop,
-            ProbeKind::TunnelUdp,
-            ProbeKind::Reflect,
-        ];
-        if evidence.plan().paths[path].protocol == Protocol::Tcp {
-            kinds.push(ProbeKind::TunnelSyn);
-        }
-        if path == 0 {
-            kinds.push(ProbeKind::ReturnControl);
-        }
-        for kind in kinds {
-            self.add(Aim::Probe(kind), path, Host::Director, now, 1);
-        }
-        let declared = &evidence.plan().paths[path];
-        if declared.dip.is_some() {
-            self.sweeps.push(Sweep::tunnel(path, now + SWEEP_AFTER));
-            let limit = evidence
-                .facts(Host::Director)
-                .and_then(|facts| mtu::limit(facts, declared));
-            self.searches.extend(Search::new(path, limit, now));
-        }
-        let is_tcp = declared.protocol == Protocol::Tcp;
-        if is_tcp && !is_there(evidence, Host::Realserver(path)) {
-            let aim = Aim::Probe(ProbeKind::ReflectSyn);
-            self.add(aim, path, Host::Director, now + REFLECT_SYN_AFTER, 1);
-        }
-        if path == 0 {
-            self.ask_neighbours(evidence, path, Host::Director, now);
-        }
-    }
-
-    /// What the client tries for a path.
-    pub(super) fn plan_client(&mut self, evidence: &Evidence, path: usize, now: Mono) {
-        if !is_there(evidence, Host::Client) || evidence.misplaced(Host::Client).is_some() {
-            return;
-        }
-        self.add(Aim::Probe(ProbeKind::Service), path, Host::Client, now, 1);
-        self.asides.extend(Aside::of_client(path, now));
-    }
-
-    fn ask_neighbours(&mut self, evidence: &Evidence, path: usize, host: Host, now: Mono) {
+    /// Begins a step at `begin`; else why it is not played.
+    pub(super) fn begin(
+        &mut self,
+        evidence: &Evidence,
+        (path, number): (usize, usize),
+        begin: Mono,
+    ) -> Result<(), String> {
         let plan = evidence.plan();
-        let aside = evidence.facts(host).and_then(|facts| {
-            let declared = (path, &plan.paths[path]);
-            Aside::of_neighbour(declared, (host, facts), plan.ingress.as_deref(), now)
-        });
-        self.asides.extend(aside);
+        let step = &plan.suites[path].steps[number];
+        wanted(step, path, evidence)?;
+        match &step.action {
+            Action::Builtin(builtin) => {
+                self.begin_builtin(evidence, (path, number), builtin, begin)
+            }
+            Action::Script(_) | Action::Ask(_) => Ok(()),
+        }
     }
 
-    /// Adds a task that begins at `begin` and is tried `at_least` so often.
-    pub(super) fn add(&mut self, aim: Aim, path: usize, host: Host, begin: Mono, at_least: usize) {
+    fn begin_builtin(
+        &mut self,
+        evidence: &Evidence,
+        (path, step): (usize, usize),
+        builtin: &Builtin,
+        begin: Mono,
+    ) -> Result<(), String> {
+        let declared = &evidence.plan().paths[path];
+        let host = host(builtin.task, path, evidence)?;
+        if !is_there(evidence, host) {
+            let name = evidence.plan().host_name(host);
+            return Err(format!("tunproof does not run on {name}"));
+        }
+        if host == Host::Client
+            && let Some(reason) = evidence.misplaced(host)
+        {
+            return Err(reason);
+        }
+        let aim = match builtin.task {
+            plan::Task::Probe(kind) => {
+                let asks_service = matches!(kind, ProbeKind::TunnelSyn | ProbeKind::ReflectSyn);
+                if asks_service && declared.protocol == Protocol::Udp {
+                    return Err("the service is no TCP service".to_owned());
+                }
+                if kind == ProbeKind::ReturnControl {
+                    self.once(&Aim::Probe(kind), path, evidence)?;
+                }
+                Aim::Probe(kind)
+            }
+            plan::Task::ResolveGateway => {
+                let egress = egress(evidence, host, declared)?;
+                if egress.vip_on_link && egress.tells_vip {
+                    return Err("its kernel would announce the VIP".to_owned());
+                }
+                Aim::Resolution {
+                    next_hop: egress.next_hop,
+                    device: egress.device,
+                }
+            }
+            plan::Task::WhoHasGateway => {
+                let egress = egress(evidence, host, declared)?;
+                let sender = egress.address;
+                ask(egress, sender)
+            }
+            plan::Task::WhoHasGatewayTellVip => {
+                let egress = egress(evidence, host, declared)?;
+                if egress.vip_on_link {
+                    return Err("it would announce the VIP".to_owned());
+                }
+                if !egress.tells_vip {
+                    return Err("its kernel never tells the VIP".to_owned());
+                }
+                ask(egress, declared.vip)
+            }
+            plan::Task::WhoHasVip | plan::Task::WhoHasVipOnDirector => {
+                let ingress = evidence.plan().ingress.as_deref();
+                let link = facts(evidence, host)
+                    .ok()
+                    .and_then(|facts| queries::on_link(facts, host, declared, ingress))
+                    .ok_or("the VIP is on none of its links")?;
+                let aim = Aim::Arp {
+                    mac: link.mac,
+                    device: link.device,
+                    sender: link.sender,
+                    target: declared.vip,
+                };
+                if host == Host::Director {
+                    self.once(&aim, path, evidence)?;
+                }
+                aim
+            }
+            plan::Task::MoreFlows => Aim::MoreFlows,
+            plan::Task::SpoofSweep => {
+                self.sweeps.push(Sweep::spoofed(path, begin));
+                return Ok(());
+            }
+            plan::Task::TunnelSweep => {
+                declared.dip.ok_or(NO_DIP)?;
+                self.sweeps.push(Sweep::tunnel(path, begin));
+                return Ok(());
+            }
+            plan::Task::MtuSearch => {
+                declared.dip.ok_or(NO_DIP)?;
+                let limit = mtu::limit(facts(evidence, host)?, declared);
+                let search = Search::new(path, limit, begin)
+                    .ok_or("the director's route to the real server tells no MTU")?;
+                self.searches.push(search);
+                return Ok(());
+            }
+            plan::Task::Connect => {
+                return match declared.protocol {
+                    Protocol::Tcp => Ok(()),
+                    Protocol::Udp => Err("the service is no TCP service".to_owned()),
+                };
+            }
+        };
         self.tasks.push(Task {
             aim,
             path,
+            step,
             host,
             begin,
             tries: 0,
-            at_least,
+            counted: counted(builtin, evidence, (path, step)),
+            at_least: at_least(builtin, evidence, (path, step)),
             done: false,
         });
+        Ok(())
+    }
+
+    /// Why something that is the same for every path is not played for this one.
+    fn once(&self, aim: &Aim, path: usize, evidence: &Evidence) -> Result<(), String> {
+        let mut known = self.tasks.iter();
+        match known.find(|task| task.path != path && task.aim == *aim) {
+            Some(task) => {
+                let other = &evidence.plan().paths[task.path].realserver;
+                Err(format!("it is the same for every real server: see {other}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a real connection for a path whose suite has one.
+    pub(super) fn begin_connection(&mut self, path: usize, now: Mono) {
+        let Some(step) = self.step_of(path, plan::Task::Connect) else {
+            return;
+        };
+        if self.tasks.iter().any(|task| task.aim == Aim::Connect) {
+            return;
+        }
+        self.tasks.push(Task {
+            aim: Aim::Connect,
+            path,
+            step,
+            host: Host::Client,
+            begin: now,
+            tries: 0,
+            counted: None,
+            at_least: 1,
+            done: false,
+        });
+    }
+}
+
+const NO_DIP: &str = "the director's address is not known";
+
+/// Why a step is not wanted, seen from the hosts that tunproof runs on.
+fn wanted(step: &Step, path: usize, evidence: &Evidence) -> Result<(), String> {
+    let there = |role: &&Role| is_there(evidence, role.host(path));
+    let name = |role: &Role| evidence.plan().host_name(role.host(path));
+    if let Some(role) = step.with.iter().find(|role| !there(role)) {
+        return Err(format!("tunproof does not run on {}", name(role)));
+    }
+    match step.without.iter().find(there) {
+        Some(role) => Err(format!("tunproof runs on {}", name(role))),
+        None => Ok(()),
+    }
+}
+
+/// Which host plays a built-in task.
+fn host(task: plan::Task, path: usize, evidence: &Evidence) -> Result<Host, String> {
+    Ok(match task {
+        plan::Task::Probe(kind) => {
+            let plan = evidence.plan();
+            let id = ProbeId { kind, index: 0 };
+            let probe = Probe::new(id, path, &plan.paths[path], &plan.session);
+            probe.ok_or(NO_DIP)?.from
+        }
+        plan::Task::ResolveGateway
+        | plan::Task::WhoHasGateway
+        | plan::Task::WhoHasGatewayTellVip
+        | plan::Task::WhoHasVip
+        | plan::Task::SpoofSweep
+        | plan::Task::MoreFlows => Host::Realserver(path),
+        plan::Task::WhoHasVipOnDirector | plan::Task::TunnelSweep | plan::Task::MtuSearch => {
+            Host::Director
+        }
+        plan::Task::Connect => Host::Client,
+    })
+}
+
+/// So often and no more, where the step says so, or where no itinerary can end it sooner.
+fn counted(builtin: &Builtin, evidence: &Evidence, step: (usize, usize)) -> Option<Counted> {
+    let limited = !builtin.ttls.is_empty() || !builtin.sizes.is_empty();
+    let count = match (builtin.task, builtin.count) {
+        (plan::Task::MoreFlows, _) => Some(1),
+        (_, Some(count)) => Some(count),
+        (_, None) => limited.then(|| at_least(builtin, evidence, step) as u16),
+    }?;
+    Some(Counted {
+        count: usize::from(count),
+        interval: builtin.interval,
+    })
+}
+
+/// How often it is tried at least: often enough for a silence that the step asks for.
+fn at_least(builtin: &Builtin, evidence: &Evidence, (path, step): (usize, usize)) -> usize {
+    let step = &evidence.plan().suites[path].steps[step];
+    let silences = step.expect.iter().any(|expected| expected.is_limited());
+    let least = if silences { Evidence::SILENCE } else { 1 };
+    match builtin.count {
+        Some(count) => usize::from(count),
+        None => usize::from(builtin.at_least).max(least),
+    }
+}
+
+fn facts(evidence: &Evidence, host: Host) -> Result<&HostFacts, String> {
+    let name = || evidence.plan().host_name(host);
+    let facts = evidence.facts(host);
+    facts.ok_or_else(|| format!("{} said nothing of itself", name()))
+}
+
+fn egress(evidence: &Evidence, host: Host, declared: &Path) -> Result<Egress, String> {
+    queries::egress(facts(evidence, host)?, declared)
+        .ok_or_else(|| "it has no route to the client over a device with ARP".to_owned())
+}
+
+fn ask(egress: Egress, sender: Ipv4Addr) -> Aim {
+    Aim::Arp {
+        mac: egress.mac,
+        device: egress.device,
+        sender,
+        target: egress.next_hop,
     }
 }

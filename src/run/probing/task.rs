@@ -8,10 +8,9 @@ use crate::evidence::Evidence;
 use crate::exchange::Mono;
 use crate::exchange::Transmit;
 use crate::exchange::Way;
+use crate::plan::Action;
 use crate::plan::Host;
-use crate::plan::Plan;
 use crate::plan::ProbeKind;
-use crate::plan::itinerary;
 use crate::run::pacer::Outgoing;
 use crate::run::probing::Probing;
 
@@ -37,11 +36,23 @@ const MORE_FLOWS: usize = 4;
 pub(super) struct Task {
     pub(super) aim: Aim,
     pub(super) path: usize,
+    /// The step of its path's suite.
+    pub(super) step: usize,
     pub(super) host: Host,
     pub(super) begin: Mono,
     pub(super) tries: usize,
+    /// So often, whatever is answered.
+    pub(super) counted: Option<Counted>,
     pub(super) at_least: usize,
     pub(super) done: bool,
+}
+
+/// An exact number of tries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub(super) count: usize,
+    /// Between two.
+    pub(super) interval: Duration,
 }
 
 /// What a task tries.
@@ -60,61 +71,59 @@ pub(super) enum Aim {
         next_hop: Ipv4Addr,
         device: String,
     },
+    /// SYN-ACKs from the VIP in a few flows at once.
+    MoreFlows,
     /// A real connection, once a crafted one went all the way: one that cannot complete would stay half
     /// open on the real server.
     Connect,
 }
 
 impl Probing {
-    /// Queues the tries that are due.
+    /// Queues the tries that are due; what asks aside comes behind what the path's own proof needs.
     pub(super) fn advance_tasks(&mut self, evidence: &Evidence, now: Mono) {
-        for number in 0..self.tasks.len() {
-            while self.tasks[number].due().is_some_and(|due| due <= now) {
-                self.tasks[number].tries += 1;
-                let host = self.tasks[number].host;
-                match self.outgoing(number, evidence) {
-                    Some(outgoing) => self.pacer.push(host, outgoing),
-                    None => self.tasks[number].done = true,
+        for aside in [false, true] {
+            for number in 0..self.tasks.len() {
+                if self.tasks[number].is_aside() == aside && self.is_wanted(number) {
+                    self.advance_task(number, evidence, now);
                 }
-                let Task { path, tries, .. } = self.tasks[number];
-                let resolves = matches!(self.tasks[number].aim, Aim::Resolution { .. });
-                // Behind the first, the first spoofed probe is due anyway.
-                if let (true, 2..) = (resolves, tries)
-                    && let Some(probe) = self.probe(ProbeKind::SpoofSynack, path, evidence)
-                {
-                    self.pacer.push(host, Outgoing::Probe(probe));
-                }
-                // One flow shows one of several equal paths; a few show whether another filters.
-                if let (Aim::Probe(ProbeKind::SpoofTrace), 1) = (&self.tasks[number].aim, tries) {
-                    for _ in 0..MORE_FLOWS {
-                        let probe = self.probe(ProbeKind::SpoofSynack, path, evidence);
-                        if let Some(probe) = probe {
-                            self.pacer.push(host, Outgoing::Probe(probe));
-                        }
-                    }
-                }
-                let Task {
-                    tries,
-                    at_least,
-                    aim,
-                    path,
-                    ..
-                } = &self.tasks[number];
-                let enough = *tries >= *at_least
-                    && *at_least > 1
-                    && match aim {
-                        Aim::Probe(kind) => self.has_reached(*kind, *path, evidence),
-                        Aim::Arp { .. } | Aim::Resolution { .. } | Aim::Connect => false,
-                    };
-                self.tasks[number].done |= enough;
             }
         }
     }
 
-    fn outgoing(&mut self, number: usize, evidence: &Evidence) -> Option<Outgoing> {
-        let path = self.tasks[number].path;
-        Some(match self.tasks[number].aim.clone() {
-            Aim::Probe(kind) => Outgoing::Probe(self.probe(kind, path, evidence)?),
+    fn advance_task(&mut self, number: usize, evidence: &Evidence, now: Mono) {
+        while self.tasks[number].due().is_some_and(|due| due <= now) {
+            self.tasks[number].tries += 1;
+            let outgoing = self.outgoing(number, evidence);
+            let host = self.tasks[number].host;
+            if outgoing.is_empty() {
+                self.tasks[number].done = true;
+            }
+            for outgoing in outgoing {
+                self.pacer.push(host, outgoing);
+            }
+            let task = &self.tasks[number];
+            let enough = match (&task.aim, task.counted) {
+                (_, Some(counted)) => task.tries >= counted.count,
+                (Aim::Probe(kind), None) => {
+                    task.at_least > 1
+                        && task.tries >= task.at_least
+                        && !self.expects(task)
+                        && self.has_reached(*kind, task.path, evidence)
+                }
+                _ => false,
+            };
+            self.tasks[number].done |= enough;
+        }
+    }
+
+    /// What the next try of a task sends.
+    fn outgoing(&mut self, number: usize, evidence: &Evidence) -> Vec<Outgoing> {
+        let Task {
+            path, step, tries, ..
+        } = self.tasks[number];
+        let from_vip = ProbeKind::SpoofSynack;
+        match self.tasks[number].aim.clone() {
+            Aim::Probe(kind) => self.probes(kind, (path, step), evidence),
             Aim::Arp {
                 mac,
                 device,
@@ -125,18 +134,73 @@ impl Probing {
                     way: Way::Frame { device },
                     bytes: craft::arp_request(mac, sender, target),
                 };
-                Outgoing::Frame(path, transmit)
+                vec![Outgoing::Frame((path, step), transmit)]
             }
-            Aim::Resolution { next_hop, device } => Outgoing::Forget(next_hop, device),
+            Aim::Resolution { next_hop, device } => {
+                let mut outgoing = vec![Outgoing::Forget(next_hop, device)];
+                // Behind the first, the first spoofed probe is due anyway, if the suite has one.
+                if tries > 1 || !self.sends(&Aim::Probe(from_vip), path) {
+                    let probe = self.probe(from_vip, path, evidence);
+                    outgoing.extend(probe.map(|probe| Outgoing::Probe(probe.of_step(step))));
+                }
+                outgoing
+            }
+            Aim::MoreFlows => (0..MORE_FLOWS)
+                .filter_map(|_| self.probe(from_vip, path, evidence))
+                .map(|probe| Outgoing::Probe(probe.of_step(step)))
+                .collect(),
             Aim::Connect => {
                 let declared = &evidence.plan().paths[path];
-                Outgoing::Connect((declared.vip, declared.port))
+                vec![Outgoing::Connect((declared.vip, declared.port))]
             }
-        })
+        }
+    }
+
+    /// A probe of every time to live and size that a step asks for.
+    fn probes(
+        &mut self,
+        kind: ProbeKind,
+        (path, step): (usize, usize),
+        evidence: &Evidence,
+    ) -> Vec<Outgoing> {
+        let (mut ttls, mut sizes) = (vec![None], vec![None]);
+        if let Some(Action::Builtin(builtin)) =
+            evidence.plan().step(path, step).map(|step| &step.action)
+        {
+            if !builtin.ttls.is_empty() {
+                ttls = builtin.ttls.iter().copied().map(Some).collect();
+            }
+            if !builtin.sizes.is_empty() {
+                sizes = builtin.sizes.iter().copied().map(Some).collect();
+            }
+        }
+        let mut probes = Vec::new();
+        for ttl in ttls {
+            for size in &sizes {
+                let Some(mut probe) = self.probe(kind, path, evidence) else {
+                    return probes;
+                };
+                if let Some(ttl) = ttl {
+                    probe = probe.with_ttl(ttl);
+                }
+                if let Some(size) = size {
+                    probe = probe.with_size(*size);
+                }
+                probes.push(Outgoing::Probe(probe.of_step(step)));
+            }
+        }
+        probes
+    }
+
+    /// Whether something of the suite is already played that sends for this aim.
+    fn sends(&self, aim: &Aim, path: usize) -> bool {
+        let mut tasks = self.tasks.iter();
+        tasks.any(|task| task.path == path && task.aim == *aim)
     }
 
     fn has_reached(&self, kind: ProbeKind, path: usize, evidence: &Evidence) -> bool {
-        goal(evidence.plan(), evidence, kind, path)
+        evidence
+            .goal(kind, path)
             .is_some_and(|goal| self.has_passed(kind, path, goal, evidence))
     }
 }
@@ -147,26 +211,23 @@ impl Task {
         if self.done {
             return None;
         }
+        if let Some(counted) = self.counted {
+            let tries = self.tries as u32;
+            return (self.tries < counted.count).then(|| self.begin + counted.interval * tries);
+        }
         let tries = match self.aim {
             Aim::Resolution { .. } => &TRIES[..RESOLUTIONS],
             _ => &TRIES,
         };
         tries.get(self.tries).map(|offset| self.begin + *offset)
     }
-}
 
-/// The last waypoint of a kind's itinerary at which a tap is open.
-pub(super) fn goal(
-    plan: &Plan,
-    evidence: &Evidence,
-    kind: ProbeKind,
-    path: usize,
-) -> Option<usize> {
-    itinerary(kind, plan.paths[path].protocol)
-        .iter()
-        .rposition(|waypoint| {
-            evidence
-                .host(Host::of(waypoint.station, path))
-                .is_some_and(|record| record.lost.is_none() && record.tap_open)
-        })
+    /// Whether it asks something beside the path, whose answers nobody waits for.
+    pub(super) fn is_aside(&self) -> bool {
+        match &self.aim {
+            Aim::Probe(kind) => kind.is_aside(),
+            Aim::Arp { .. } => self.counted.is_some(),
+            Aim::Resolution { .. } | Aim::MoreFlows | Aim::Connect => false,
+        }
+    }
 }

@@ -6,7 +6,6 @@ use crate::evidence::Evidence;
 use crate::exchange::Mono;
 use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
-use crate::run::aside::Aside;
 use crate::run::flows::Flows;
 use crate::run::probing::Probing;
 use crate::run::probing::task::Aim;
@@ -36,13 +35,14 @@ impl Probing {
             .filter_map(|search| search.due(evidence, self.trip))
             .chain(self.flows.iter().filter_map(Flows::due))
             .chain(self.pacer.due())
+            .chain(self.next_ending(evidence))
+            .chain(self.awaited_due())
             .min();
         let usual = self
             .tasks
             .iter()
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
-            .chain(self.asides.iter().filter_map(Aside::due))
             .min();
         let end = match self.proven_at {
             Some(at) => self.settled_at(at),
@@ -57,21 +57,30 @@ impl Probing {
 
     /// Whether nothing more is to be sent, and nothing more to be expected.
     pub(in crate::run) fn is_over(&self, evidence: &Evidence, now: Mono) -> bool {
-        if self.asks_flows() {
+        if self.asks_flows() || self.is_awaited() {
             return false;
         }
-        let all_done = self.tasks.iter().all(|task| task.done);
+        let mut own = self.tasks.iter().filter(|task| !task.is_aside());
+        let all_done = own.all(|task| task.done);
         if let Some(at) = self.proven_at {
             let settled = all_done || now >= self.settled_at(at);
             return settled && !self.is_searching(evidence);
         }
-        let nothing_due = self.tasks.iter().all(|task| task.due().is_none())
+        let mut own = self.tasks.iter().filter(|task| !task.is_aside());
+        let nothing_due = own.all(|task| task.due().is_none())
             && self.sweeps.iter().all(|sweep| {
                 sweep.due().is_none() || sweep.is_fresh() && !self.is_worth(sweep, evidence)
             })
             && !self.is_searching(evidence)
             && self.pacer.is_empty();
         nothing_due && (all_done || now >= self.pacer.last() + self.last_wait())
+    }
+
+    /// When a step that is waited for has something to send.
+    fn awaited_due(&self) -> Option<Mono> {
+        let wanted = |number: &usize| self.settled && self.is_wanted(*number);
+        let numbers = (0..self.tasks.len()).filter(wanted);
+        numbers.filter_map(|number| self.tasks[number].due()).min()
     }
 
     fn asks_flows(&self) -> bool {

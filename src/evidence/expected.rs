@@ -1,0 +1,476 @@
+//! Whether what a step of a suite expects was seen: counts and conditions, no judgement.
+
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::evidence::EvidenceId;
+use crate::evidence::Item;
+use crate::evidence::What;
+use crate::exchange::Capture;
+use crate::exchange::ConnectOutcome;
+use crate::exchange::HostFacts;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteQuery;
+use crate::exchange::SendOutcome;
+use crate::exchange::Transmit;
+use crate::exchange::Way;
+use crate::matching::Arp;
+use crate::matching::Sighting;
+use crate::plan::Action;
+use crate::plan::Condition;
+use crate::plan::Expectation;
+use crate::plan::Form;
+use crate::plan::Host;
+use crate::plan::Place;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
+use crate::plan::Question;
+use crate::plan::See;
+use crate::plan::Station;
+use crate::plan::Step;
+use crate::plan::Subject;
+use crate::plan::Task;
+use crate::plan::Test;
+use crate::plan::itinerary;
+use crate::wire::Fields;
+
+/// How an expectation, or all of a step's, stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It was met.
+    Met,
+    /// It may still be met, or violated.
+    Open,
+    /// It cannot be met any more.
+    Violated,
+}
+
+/// Of how many packets something was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many of the step's packets a kernel took.
+    pub sent: usize,
+    /// Those that a kernel refused to send.
+    pub refused: Vec<EvidenceId>,
+    /// What was seen: the first for each packet that counts.
+    pub seen: Vec<EvidenceId>,
+    /// That the packets were sent of which it was not seen.
+    pub unseen: Vec<EvidenceId>,
+    /// How many of those were sent too shortly before the end for their silence to count.
+    pub excused: usize,
+}
+
+/// A host's answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The command by which a person asks it.
+    pub command: String,
+    /// What the host says.
+    pub says: String,
+    /// What it says otherwise than expected.
+    pub differs: Vec<String>,
+}
+
+impl Answer {
+    /// Whether it is what was expected.
+    pub fn is_expected(&self) -> bool {
+        self.differs.is_empty()
+    }
+}
+
+impl Evidence {
+    /// How many packets must be silent so that their silence may count.
+    pub const SILENCE: usize = 3;
+
+    /// How the expectations of a step stand; `is_sent` says that nothing more of it will be sent.
+    pub fn standing(&self, at: (usize, usize), is_sent: bool) -> Standing {
+        let Some(step) = self.plan().step(at.0, at.1) else {
+            return Standing::Open;
+        };
+        let standing = |expected: &Expectation| {
+            let tally = self.tally(at, expected);
+            let seen = tally.seen.len();
+            if expected
+                .at_most
+                .is_some_and(|most| seen > usize::from(most))
+            {
+                return Standing::Violated;
+            }
+            let finally = expected.is_limited() || expected.at_least.is_none() && !adapts(step);
+            let enough = tally.sent > 0 && seen >= least(step, expected, &tally);
+            match enough && (!finally || is_sent && !expected.is_limited()) {
+                true => Standing::Met,
+                false => Standing::Open,
+            }
+        };
+        step.expect
+            .iter()
+            .map(standing)
+            .max()
+            .unwrap_or(Standing::Met)
+    }
+
+    /// The same when nothing more is waited for: what was not violated by then is met, if enough was seen.
+    pub fn standing_at_end(&self, at: (usize, usize)) -> Standing {
+        let Some(step) = self.plan().step(at.0, at.1) else {
+            return Standing::Open;
+        };
+        let standing = |expected: &Expectation| {
+            let tally = self.tally(at, expected);
+            let seen = tally.seen.len();
+            let few = expected
+                .at_most
+                .is_none_or(|most| seen <= usize::from(most));
+            match tally.sent > 0 && few && seen >= least(step, expected, &tally) {
+                true => Standing::Met,
+                false => Standing::Violated,
+            }
+        };
+        step.expect
+            .iter()
+            .map(standing)
+            .max()
+            .unwrap_or(Standing::Met)
+    }
+
+    /// Of how many of a step's packets something was seen.
+    pub fn tally(&self, (path, step): (usize, usize), expected: &Expectation) -> Tally {
+        let mut tally = Tally::default();
+        for probe in self.probes_of(path, step) {
+            let Some((sent, transmit)) = self.departure(probe.id, &mut tally) else {
+                continue;
+            };
+            tally.sent += 1;
+            let mut sightings = self.sightings(probe.id);
+            let seen = sightings.find(|(item, sighting)| {
+                let there = is_at(item, expected, path) && is_form(probe, item, sighting, expected);
+                there
+                    && expected.from.is_none_or(|from| sighting.source == from)
+                    && in_time(item, sent, expected.within)
+                    && self.holds(item, Some(transmit), expected)
+            });
+            match seen {
+                Some((item, _)) => tally.seen.push(item.id),
+                None => {
+                    tally.unseen.push(sent.id);
+                    tally.excused += usize::from(self.is_excused(probe.id));
+                }
+            }
+        }
+        for request in self.requests((path, step)) {
+            tally.sent += 1;
+            match self.reply(request, path, expected) {
+                Some(reply) => tally.seen.push(reply),
+                None => tally.unseen.push(request.id),
+            }
+        }
+        tally
+    }
+
+    /// How many packets something must be seen of.
+    pub fn least(&self, (path, step): (usize, usize), expected: &Expectation) -> usize {
+        let tally = self.tally((path, step), expected);
+        let step = self.plan().step(path, step);
+        step.map_or(0, |step| least(step, expected, &tally))
+    }
+
+    /// Whether what a step did went all the way, as far as taps can see.
+    pub fn went_all_the_way(&self, (path, step): (usize, usize)) -> bool {
+        let task = match self.plan().step(path, step).map(|step| &step.action) {
+            Some(Action::Builtin(builtin)) => builtin.task,
+            _ => return true,
+        };
+        match task {
+            Task::Probe(kind) => {
+                let goal = self.goal(kind, path);
+                let mut probes = self.probes_of(path, step);
+                goal.is_some_and(|goal| {
+                    probes.any(|probe| self.passage(probe).furthest() >= Some(goal))
+                })
+            }
+            Task::ResolveGateway | Task::WhoHasGateway | Task::WhoHasGatewayTellVip => {
+                let any = Expectation::answered();
+                let requests = self.requests((path, step));
+                let mut replies = requests.map(|request| self.reply(request, path, &any));
+                replies.any(|reply| reply.is_some())
+            }
+            Task::Connect => self.items().iter().any(|item| {
+                matches!(
+                    item.what,
+                    What::Connect {
+                        outcome: ConnectOutcome::Connected { .. },
+                        ..
+                    }
+                )
+            }),
+            Task::MoreFlows => {
+                let goal = self.goal(ProbeKind::SpoofSynack, path);
+                let mut probes = self.probes_of(path, step);
+                goal.is_some_and(|goal| {
+                    probes.all(|probe| self.passage(probe).furthest() >= Some(goal))
+                })
+            }
+            _ => true,
+        }
+    }
+
+    /// The last waypoint of a kind's itinerary at which a tap is open.
+    pub fn goal(&self, kind: ProbeKind, path: usize) -> Option<usize> {
+        itinerary(kind, self.plan().paths[path].protocol)
+            .iter()
+            .rposition(|waypoint| {
+                self.host(Host::of(waypoint.station, path))
+                    .is_some_and(|record| record.lost.is_none() && record.tap_open)
+            })
+    }
+
+    /// What a host says to a question; `None` if it did not say.
+    pub fn answer(&self, path: usize, question: &Question) -> Option<Answer> {
+        let facts = self.facts(question.host.host(path))?;
+        answer(facts, &question.about)
+    }
+
+    /// That a probe was sent, and what; what was refused is noted.
+    fn departure(&self, probe: ProbeId, tally: &mut Tally) -> Option<(&Item, &Transmit)> {
+        self.about(probe).find_map(|item| match &item.what {
+            What::Sent {
+                transmit,
+                outcome: SendOutcome::Sent { .. },
+            } => Some((item, transmit)),
+            What::Sent { .. } => {
+                tally.refused.push(item.id);
+                None
+            }
+            _ => None,
+        })
+    }
+
+    /// The ARP requests of a step: our own, or the kernel's for the next hop.
+    fn requests(&self, (path, step): (usize, usize)) -> impl Iterator<Item = &Item> {
+        let action = self.plan().step(path, step).map(|step| &step.action);
+        let resolves = matches!(action, Some(Action::Builtin(builtin)) if builtin.task == Task::ResolveGateway);
+        let kernels = self.items().iter().filter(move |item| match &item.what {
+            What::Arp { arp, .. } => {
+                resolves
+                    && item.host == Host::Realserver(path)
+                    && arp.operation == Arp::REQUEST
+                    && !arp.is_ours()
+                    && Some(arp.target) == self.asked_gateway(path)
+            }
+            _ => false,
+        });
+        let frames = self.course(path, step).map(|course| &course.frames[..]);
+        let own = frames.unwrap_or_default().iter();
+        own.filter_map(|id| self.item(*id)).chain(kernels)
+    }
+
+    /// The first answer to an ARP request, seen on the host that asked, that meets the expectation.
+    fn reply(&self, request: &Item, path: usize, expected: &Expectation) -> Option<EvidenceId> {
+        let question = match &request.what {
+            What::Sent { transmit, .. } => Arp::read(transmit.bytes.get(FRAME..)?)?,
+            What::Arp { arp, .. } => arp.clone(),
+            _ => return None,
+        };
+        let replies = self.items().iter().filter(|item| {
+            let What::Arp { arp, .. } = &item.what else {
+                return false;
+            };
+            arp.operation == Arp::REPLY
+                && item.host == request.host
+                && item.time >= request.time
+                && (arp.sender, arp.target) == (question.target, question.sender)
+        });
+        let mut met = replies.filter(|item| {
+            expected.see == See::Reply
+                && expected.from.is_none_or(|from| from == question.target)
+                && is_at(item, expected, path)
+                && in_time(item, request, expected.within)
+                && self.holds(item, None, expected)
+        });
+        met.next().map(|item| item.id)
+    }
+
+    /// Whether every condition holds of a packet, against what was sent.
+    fn holds(&self, item: &Item, sent: Option<&Transmit>, expected: &Expectation) -> bool {
+        let (What::Seen { capture, .. } | What::Arp { capture, .. }) = &item.what else {
+            return false;
+        };
+        let is_met = |condition: &Condition| meets(capture, sent, condition);
+        expected.fields.iter().all(is_met)
+    }
+}
+
+/// Octets of an Ethernet header.
+const FRAME: usize = 14;
+
+/// Whether how many packets a step sends depends on what is answered.
+fn adapts(step: &Step) -> bool {
+    match &step.action {
+        Action::Builtin(builtin) => {
+            builtin.count.is_none() && builtin.ttls.is_empty() && builtin.sizes.is_empty()
+        }
+        Action::Script(_) | Action::Ask(_) => false,
+    }
+}
+
+/// How many packets something must be seen of: all, unless it is said; one, where it depends on the answers how
+/// many are sent.
+fn least(step: &Step, expected: &Expectation, tally: &Tally) -> usize {
+    match expected.at_least {
+        Some(least) => usize::from(least),
+        None if adapts(step) => 1,
+        None => tally.sent + tally.refused.len(),
+    }
+}
+
+fn is_at(item: &Item, expected: &Expectation, path: usize) -> bool {
+    match expected.at {
+        Place::Station(station) => {
+            item.station == Some(station) && item.host == Host::of(station, path)
+        }
+        Place::Host(role) => item.host == role.host(path),
+    }
+}
+
+/// Whether a packet came soon enough, where the same host sent and saw it: other hosts' clocks are others.
+fn in_time(item: &Item, sent: &Item, within: Duration) -> bool {
+    item.host != sent.host || item.time.distance(sent.time) <= within
+}
+
+/// Whether a sighting is what an expectation asks to see.
+fn is_form(probe: &Probe, item: &Item, sighting: &Sighting, expected: &Expectation) -> bool {
+    let built_in = true; // SCRIPT
+    let own = match (built_in, probe.tunnel.is_some()) {
+        (true, true) => Form::Tunnelled,
+        _ => Form::Plain,
+    };
+    match expected.see {
+        See::Probe => sighting.form == own,
+        See::Tunnelled => sighting.form == Form::Tunnelled,
+        See::Decapsulated => match built_in {
+            true => {
+                let tunnel = Station::RealserverTunnel;
+                let apart = own == Form::Tunnelled || item.station == Some(tunnel);
+                apart && sighting.form == Form::Plain
+            }
+            false => false, // SCRIPT
+        },
+        See::SynAck => sighting.form == Form::SynAck,
+        See::Rst => sighting.form == Form::Rst,
+        See::Refused => sighting.form == Form::Refused,
+        See::Reply => sighting.form == Form::Reply,
+        See::IcmpError { icmp_type, code } => match sighting.form {
+            Form::IcmpError {
+                icmp_type: seen,
+                code: with,
+                ..
+            } => {
+                icmp_type.is_none_or(|asked| asked == seen)
+                    && code.is_none_or(|asked| asked == with)
+            }
+            _ => false,
+        },
+    }
+}
+
+/// Whether a field of a packet is as it must be.
+fn meets(capture: &Capture, sent: Option<&Transmit>, condition: &Condition) -> bool {
+    let fields = Fields::of(&capture.bytes, capture.protocol);
+    let (layer, number) = match condition.layer.split_once('.') {
+        Some((layer, number)) => (layer, number.parse().unwrap_or(usize::MAX)),
+        None => (condition.layer.as_str(), 0),
+    };
+    let Some(value) = fields.value(layer, number, &condition.field) else {
+        return false;
+    };
+    let before = || {
+        let sent = sent?;
+        let then = match sent.way {
+            Way::Stack => Fields::of(&sent.bytes, Capture::IPV4),
+            Way::Frame { .. } => Fields::of_frame(&sent.bytes),
+        };
+        // Headers come and go on the outside.
+        let number = (number + then.count(layer)).checked_sub(fields.count(layer))?;
+        then.value(layer, number, &condition.field)
+    };
+    match condition.test {
+        Test::Equals(expected) => value == expected,
+        Test::Between(least, most) => (least..=most).contains(&value),
+        Test::Unchanged => before() == Some(value),
+        Test::DecrementedBy(by) => {
+            before().and_then(|before| before.checked_sub(value)) == Some(by)
+        }
+    }
+}
+
+fn answer(facts: &HostFacts, subject: &Subject) -> Option<Answer> {
+    let mut differs = Vec::new();
+    let mut differ = |what: &str, is: &str, expected: Option<String>| {
+        if let Some(expected) = expected.filter(|expected| expected != is) {
+            differs.push(format!("{what} is {is}, expected {expected}"));
+        }
+    };
+    let (command, says) = match subject {
+        Subject::Route {
+            to,
+            from,
+            iif,
+            source,
+            device,
+            gateway,
+        } => {
+            let query = RouteQuery {
+                to: *to,
+                from: *from,
+                iif: iif.clone(),
+            };
+            let mut command = format!("ip route get {to}");
+            command.extend(from.map(|from| format!(" from {from}")));
+            command.extend(iif.iter().map(|iif| format!(" iif {iif}")));
+            let says = match facts.route(&query)? {
+                RouteAnswer::Error { error, .. } => {
+                    differs.push(format!("there is no route: {error}"));
+                    error.clone()
+                }
+                RouteAnswer::Route(route) => {
+                    let none = || "none".to_owned();
+                    let via = route
+                        .gateway
+                        .map_or_else(none, |gateway| gateway.to_string());
+                    let dev = route.device.clone().unwrap_or_else(none);
+                    let src = route.source.map_or_else(none, |source| source.to_string());
+                    differ("the source", &src, source.map(|source| source.to_string()));
+                    differ("the device", &dev, device.clone());
+                    differ(
+                        "the gateway",
+                        &via,
+                        gateway.map(|gateway| gateway.to_string()),
+                    );
+                    format!("via {via} dev {dev} src {src}")
+                }
+            };
+            (command, says)
+        }
+        Subject::Sysctl { name, value } => {
+            let is = facts.sysctls.get(name)?.to_string();
+            differ(name, &is, Some(value.clone()));
+            (format!("sysctl {name}"), is)
+        }
+        Subject::Address { address, present } => {
+            let holder = facts.holds(*address).map(|link| link.name.clone());
+            match (&holder, present) {
+                (None, true) => differs.push(format!("no device has {address}")),
+                (Some(device), false) => differs.push(format!("{device} has {address}")),
+                _ => {}
+            }
+            let says = holder.unwrap_or_else(|| "no device has it".to_owned());
+            (format!("ip address show to {address}"), says)
+        }
+    };
+    Some(Answer {
+        command,
+        says,
+        differs,
+    })
+}

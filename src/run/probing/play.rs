@@ -1,0 +1,284 @@
+//! The lives of a suite's steps: what each waits for, when it begins, and when it is over.
+
+use crate::evidence::Evidence;
+use crate::evidence::Standing;
+use crate::exchange::Mono;
+use crate::plan;
+use crate::plan::Action;
+use crate::plan::Expectation;
+use crate::plan::Suite;
+use crate::run::probing::Probing;
+use crate::run::probing::task::Aim;
+use crate::run::probing::task::Task;
+
+/// A step of a path's suite.
+#[derive(Debug)]
+pub(super) struct Play {
+    path: usize,
+    step: usize,
+    /// What it does, if that is built in.
+    task: Option<plan::Task>,
+    /// Whether it expects something of its own.
+    expects: bool,
+    /// Whether it is waited for: the others are but means to prove the suite's hops.
+    is_needed: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Others must be over first.
+    Waiting,
+    /// It has begun, or will.
+    Playing {
+        begin: Mono,
+    },
+    Over {
+        passed: bool,
+    },
+}
+
+impl Play {
+    fn new(suite: &Suite, path: usize, step: usize) -> Play {
+        let played = &suite.steps[step];
+        let expects = !played.expect.is_empty() || matches!(played.action, Action::Ask(_));
+        let awaited = suite
+            .steps
+            .iter()
+            .flat_map(|other| &other.after)
+            .any(|after| after.step == step);
+        Play {
+            path,
+            step,
+            task: match &played.action {
+                Action::Builtin(builtin) => Some(builtin.task),
+                _ => None,
+            },
+            expects,
+            is_needed: expects || awaited || suite.hops.is_empty(),
+            state: State::Waiting,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Over { .. })
+    }
+}
+
+impl Probing {
+    /// The steps of every path, of which those begin that wait for no other.
+    pub(super) fn set_out(&mut self, evidence: &mut Evidence, now: Mono) {
+        let suites = evidence.plan().suites.iter().enumerate();
+        self.plays = suites
+            .flat_map(|(path, suite)| {
+                (0..suite.steps.len()).map(move |step| Play::new(suite, path, step))
+            })
+            .collect();
+        self.advance_plays(evidence, now);
+    }
+
+    /// Begins the steps that need not wait any longer, and ends those that are over, until nothing changes.
+    pub(super) fn advance_plays(&mut self, evidence: &mut Evidence, now: Mono) {
+        while self.advance_each_play(evidence, now) {}
+    }
+
+    fn advance_each_play(&mut self, evidence: &mut Evidence, now: Mono) -> bool {
+        let mut has_changed = false;
+        for number in 0..self.plays.len() {
+            let before = self.plays[number].state;
+            let Play { path, step, .. } = self.plays[number];
+            let at = (path, step);
+            match self.plays[number].state {
+                State::Waiting => match self.may_begin(evidence, at) {
+                    None => {}
+                    Some(Ok(())) => {
+                        let begin = now + evidence.plan().suites[path].steps[step].start;
+                        match self.begin(evidence, at, begin) {
+                            Ok(()) => {
+                                evidence.course_mut(path, step).begun = true;
+                                self.plays[number].state = State::Playing { begin };
+                            }
+                            Err(reason) => self.skip(number, reason, evidence),
+                        }
+                    }
+                    Some(Err(reason)) => self.skip(number, reason, evidence),
+                },
+                State::Playing { begin } if self.plays[number].is_needed => {
+                    if let Some(passed) = self.ending(&self.plays[number], begin, evidence, now) {
+                        self.plays[number].state = State::Over { passed };
+                        evidence.course_mut(path, step).over = true;
+                        for task in &mut self.tasks {
+                            task.done |= (task.path, task.step) == at;
+                        }
+                    }
+                }
+                State::Playing { .. } | State::Over { .. } => {}
+            }
+            has_changed |= self.plays[number].state != before;
+        }
+        has_changed
+    }
+
+    /// Whether what a step waits for is over; or why it is not played.
+    fn may_begin(
+        &self,
+        evidence: &Evidence,
+        (path, step): (usize, usize),
+    ) -> Option<Result<(), String>> {
+        let steps = &evidence.plan().suites[path].steps;
+        let mut result = Ok(());
+        for after in &steps[step].after {
+            let mut plays = self.plays.iter();
+            let other = plays.find(|play| (play.path, play.step) == (path, after.step))?;
+            match other.state {
+                State::Over { passed: false } if !after.go_on => {
+                    result = Err(format!("`{}` did not pass", steps[after.step].id));
+                }
+                State::Over { .. } => {}
+                State::Waiting | State::Playing { .. } => return None,
+            }
+        }
+        Some(result)
+    }
+
+    fn skip(&mut self, number: usize, reason: String, evidence: &mut Evidence) {
+        let play = &mut self.plays[number];
+        play.state = State::Over { passed: false };
+        evidence.course_mut(play.path, play.step).skipped = Some(reason);
+    }
+
+    /// Whether a step is over, and then whether it passed.
+    fn ending(&self, play: &Play, begin: Mono, evidence: &Evidence, now: Mono) -> Option<bool> {
+        if now < begin {
+            return None;
+        }
+        let at = (play.path, play.step);
+        let step = &evidence.plan().suites[play.path].steps[play.step];
+        if let Action::Ask(question) = &step.action {
+            let answer = evidence.answer(play.path, question);
+            return Some(answer.is_some_and(|answer| answer.is_expected()));
+        }
+        let sending = self.is_sending(play, evidence);
+        let until = self.deadline(play, begin, &step.expect);
+        if play.expects {
+            let exactly = !sending;
+            return match evidence.standing(at, exactly) {
+                Standing::Violated => Some(false),
+                Standing::Met => Some(true),
+                Standing::Open if !sending && now >= until => {
+                    Some(evidence.standing_at_end(at) == Standing::Met)
+                }
+                Standing::Open => None,
+            };
+        }
+        let reached = self
+            .of(play)
+            .any(|task| task.done && task.counted.is_none());
+        match sending {
+            true => None,
+            false if reached => Some(true),
+            false if now >= until => Some(evidence.went_all_the_way(at)),
+            false => None,
+        }
+    }
+
+    /// Whether more of a step is to be sent.
+    fn is_sending(&self, play: &Play, evidence: &Evidence) -> bool {
+        let beside = match play.task {
+            // Beyond a settled proof no more of them is sent.
+            Some(plan::Task::SpoofSweep | plan::Task::TunnelSweep | plan::Task::Connect)
+                if self.settled =>
+            {
+                false
+            }
+            Some(plan::Task::SpoofSweep | plan::Task::TunnelSweep) => {
+                let mut sweeps = self.sweeps.iter();
+                sweeps.any(|sweep| sweep.path() == play.path && sweep.due().is_some())
+            }
+            Some(plan::Task::MtuSearch) => self.searches.iter().any(|search| {
+                search.path() == play.path
+                    && (search.due(evidence, self.trip).is_some() || search.is_pending(evidence))
+            }),
+            Some(plan::Task::Connect) => {
+                let is_service = |task: &&Task| task.aim == Aim::Probe(plan::ProbeKind::Service);
+                let of_path = self.tasks.iter().filter(|task| task.path == play.path);
+                of_path.filter(is_service).any(|task| task.due().is_some())
+            }
+            _ => false,
+        };
+        beside
+            || self.of(play).any(|task| task.due().is_some())
+            || self.pacer.awaits((play.path, play.step))
+    }
+
+    /// Until when what a step sent last may be answered.
+    fn deadline(&self, play: &Play, begin: Mono, expectations: &[Expectation]) -> Mono {
+        if play.task.is_none() && expectations.is_empty() {
+            return begin;
+        }
+        let wait = match expectations.iter().map(|expected| expected.within).max() {
+            Some(within) => within,
+            None => self.last_wait(),
+        };
+        let last = self.pacer.last_of((play.path, play.step));
+        let last = match play.task {
+            Some(plan::Task::Connect | plan::Task::ResolveGateway) => Some(self.pacer.last()),
+            _ => last,
+        };
+        last.unwrap_or(begin).max(begin) + wait
+    }
+
+    fn of(&self, play: &Play) -> impl Iterator<Item = &Task> {
+        let at = (play.path, play.step);
+        self.tasks
+            .iter()
+            .filter(move |task| (task.path, task.step) == at)
+    }
+
+    /// When the first step ends that is waited for, if nothing is heard of it.
+    pub(super) fn next_ending(&self, evidence: &Evidence) -> Option<Mono> {
+        let waited = |play: &Play| match play.state {
+            State::Playing { begin } if play.is_needed => {
+                let step = &evidence.plan().suites[play.path].steps[play.step];
+                Some(self.deadline(play, begin, &step.expect))
+                    .filter(|_| !self.is_sending(play, evidence))
+            }
+            _ => None,
+        };
+        self.plays.iter().filter_map(waited).min()
+    }
+
+    /// Whether a step that is waited for is not over.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.plays
+            .iter()
+            .any(|play| play.is_needed && !play.is_over())
+    }
+
+    /// Whether a task's next try is wanted: beyond a settled proof only if its step is waited for.
+    pub(super) fn is_wanted(&self, number: usize) -> bool {
+        let task = &self.tasks[number];
+        !self.settled
+            || self.plays.iter().any(|play| {
+                (play.path, play.step) == (task.path, task.step)
+                    && play.is_needed
+                    && !play.is_over()
+            })
+    }
+
+    /// Whether a task's step says what must come of it, so that no itinerary ends it.
+    pub(super) fn expects(&self, task: &Task) -> bool {
+        self.plays
+            .iter()
+            .any(|play| (play.path, play.step) == (task.path, task.step) && play.expects)
+    }
+
+    /// The step of a path that plays `task`.
+    pub(super) fn step_of(&self, path: usize, task: plan::Task) -> Option<usize> {
+        let playing = |play: &&Play| {
+            let is_played = matches!(play.state, State::Playing { .. });
+            play.path == path && play.task == Some(task) && is_played
+        };
+        self.plays.iter().find(playing).map(|play| play.step)
+    }
+}
