@@ -30,7 +30,10 @@ use crate::world::World;
 
 /// What came out of a run.
 pub(crate) struct Played {
+    /// What was known when it was judged.
+    pub(crate) known: Evidence,
     pub(crate) judgement: Judgement,
+    /// That, and what the judgement rests on.
     pub(crate) evidence: Evidence,
     pub(crate) elapsed: Duration,
 }
@@ -106,10 +109,12 @@ pub(crate) fn play(scenario: &Scenario, vantages: &[String], seed: u64) -> Playe
             "{host} sent too fast"
         );
     }
-    let mut evidence = engine.into_evidence();
+    let known = engine.into_evidence();
+    let mut evidence = known.clone();
     let judgement = judge(&mut evidence);
     check(&judgement, &evidence);
     Played {
+        known,
         judgement,
         evidence,
         elapsed,
