@@ -73,6 +73,7 @@ fn help_goes_to_stdout_and_shows_how_it_is_used() {
         &["realserver", "--help"],
         &["listen", "--help"],
         &["match", "--help"],
+        &["judge", "--help"],
     ] {
         let output = tunproof(arguments);
         assert_eq!((code(&output), stderr(&output)), (0, ""), "{arguments:?}");
@@ -95,6 +96,8 @@ fn wrong_usage_is_status_2() {
         &["director", "--vip", "192.0.2.10", "--cip", "198.51.100.7"],
         &["listen", "--session", "12", "--vip", "192.0.2.10"],
         &["match", "c.pcap"],
+        &["judge"],
+        &["verify", "path.toml", "--save", "case.json", "--dry-run"],
     ] {
         let output = tunproof(arguments);
         assert_eq!((code(&output), stdout(&output)), (2, ""), "{arguments:?}");
@@ -147,7 +150,7 @@ fn a_wrong_path_file_is_shown_at_its_place() {
         place.as_str(),
         "unknown key `prot`",
         "did you mean `port`?",
-        "`path` has no `port`",
+        "`[path]` has no `port`",
     ] {
         assert!(
             stderr(&output).contains(words),
@@ -617,4 +620,192 @@ fn a_capture_is_added_only_where_it_says_something() {
     );
     assert!(said.contains("no capture began in `"), "{said}");
     assert!(said.contains("hint: run tcpdump with `-U`"), "{said}");
+}
+
+/// A path file whose only agent does not start, so that a run of it needs no rights and ends at once.
+fn agentless() -> Scratch {
+    let text = PATH.replace("[client]", "[client]\nvia = \"sh -c 'exit 7' --\"");
+    Scratch::new(&format!("{:08x}.toml", rand::random::<u32>()), &text)
+}
+
+/// What `--save` keeps of such a run, and its report.
+fn case() -> (String, String) {
+    let (path, file) = (agentless(), Scratch::new("kept.json", ""));
+    let output = tunproof(&[
+        "verify",
+        path.path(),
+        "--save",
+        file.path(),
+        "--format",
+        "json",
+    ]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    (
+        fs::read_to_string(file.path()).unwrap(),
+        stdout(&output).to_owned(),
+    )
+}
+
+#[test]
+fn a_case_is_judged_from_a_file_or_stdin_as_it_was() {
+    let (case, report) = case();
+    let file = Scratch::new("case.json", &case);
+    let judged = tunproof(&["judge", file.path(), "--format", "json"]);
+    assert_eq!(stdout(&judged), report);
+    assert_eq!((code(&judged), stderr(&judged)), (3, ""));
+    let judged = tunproof_reading(case.as_bytes(), &["judge", "-", "--format", "json"]);
+    assert_eq!(stdout(&judged), report);
+    // One that reformats it harms nothing.
+    let value: serde_json::Value = serde_json::from_str(&case).unwrap();
+    let pretty = serde_json::to_string_pretty(&value).unwrap();
+    let judged = tunproof_reading(pretty.as_bytes(), &["judge", "-", "--format", "json"]);
+    assert_eq!(stdout(&judged), report);
+}
+
+#[test]
+fn what_is_no_case_says_where_and_what_to_do() {
+    let (case, report) = case();
+    let replaced = |from: &str, to: &str| {
+        assert!(case.contains(from), "{from}: {case}");
+        case.replacen(from, to, 1)
+    };
+    let version = format!("\"tunproof\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    let later = "\"tunproof\": \"9.9.9\"";
+    let ours = "\"tunproof.evidence/1\"";
+    let future = replaced(ours, "\"tunproof.evidence/2\"").replacen(&version, later, 1);
+    let grown = replaced(&version, &format!("{later}, \"weather\": \"fair\""));
+    for (text, words) in [
+        (
+            String::new(),
+            &["it ends too soon: EOF", "line 1 column 0"][..],
+        ),
+        (
+            case[..case.len() / 2].to_owned(),
+            &["it ends too soon: EOF", "hint: copy it again"],
+        ),
+        (
+            "GIF89a".to_owned(),
+            &[
+                "expected value at line 1 column 1",
+                "hint: a case is what `tunproof verify PATH.toml --save FILE`",
+            ],
+        ),
+        (
+            "{}".to_owned(),
+            &[
+                "its schema is not named, and tunproof ",
+                " reads `tunproof.evidence/1`",
+            ],
+        ),
+        (
+            report,
+            &[
+                "its schema is `tunproof.report/1`",
+                "hint: this is a report",
+            ],
+        ),
+        (
+            future,
+            &[
+                "its schema is `tunproof.evidence/2`, made by tunproof 9.9.9, and tunproof ",
+                "hint: judge it with tunproof 9.9.9, which made it, or a later version",
+            ],
+        ),
+        (
+            grown,
+            &[
+                "unknown field `weather`, expected",
+                "at line 3 column ",
+                "tunproof 9.9.9",
+            ],
+        ),
+        (
+            replaced("\"vip\":\"192.0.2.10\"", "\"vip\":\"192.0.2\""),
+            &["invalid IPv4 address syntax at line 7 column "],
+        ),
+        (
+            replaced(
+                "\"vantages\":[\"client\"]",
+                "\"vantages\":[{\"realserver\":1}]",
+            ),
+            &[
+                "plan: vantages: there is no path 1: the plan has 1, from 0",
+                "hint: somebody has changed",
+            ],
+        ),
+        (
+            replaced("\"excused\": [", "\"excused\": [\"tunnel-syn.4\""),
+            &["excused: tunnel-syn.4 is none of the probes"],
+        ),
+    ] {
+        let judged = tunproof_reading(text.as_bytes(), &["judge", "-"]);
+        assert_eq!((code(&judged), stdout(&judged)), (2, ""), "{words:?}");
+        for words in words {
+            let said = stderr(&judged);
+            assert!(said.contains(words), "{words}\n{said}");
+        }
+    }
+    for (file, words) in [
+        ("/nonexistent/case.json", "No such file or directory"),
+        ("/", "Is a directory"),
+    ] {
+        let judged = tunproof(&["judge", file]);
+        assert_eq!((code(&judged), stdout(&judged)), (2, ""), "{file}");
+        let said = format!("error: cannot read the case `{file}`\n  caused by: {words}");
+        assert!(stderr(&judged).starts_with(&said), "{}", stderr(&judged));
+    }
+    // A capture that is no capture is an error, too.
+    let file = Scratch::new("captureless.json", &case);
+    for (added, words) in [
+        ("director.in=/nonexistent/c.pcap", "cannot open the capture"),
+        ("director.in=/dev/null", "cannot read the capture"),
+        ("client.in=/dev/null", "client has a `via`"),
+    ] {
+        let judged = tunproof(&["judge", file.path(), "--add", added]);
+        assert_eq!((code(&judged), stdout(&judged)), (2, ""), "{added}");
+        assert!(stderr(&judged).contains(words), "{}", stderr(&judged));
+    }
+}
+
+#[test]
+fn a_case_that_cannot_be_kept_costs_no_report_and_no_older_case() {
+    let path = agentless();
+    let output = tunproof(&["verify", path.path(), "--save", "/nonexistent/case.json"]);
+    assert_eq!((code(&output), stdout(&output)), (2, ""));
+    assert!(
+        stderr(&output).starts_with("error: cannot write to `/nonexistent/case.json`\n"),
+        "{}",
+        stderr(&output)
+    );
+
+    let output = tunproof(&["verify", path.path(), "--save", "/dev/full"]);
+    assert_eq!(code(&output), 2);
+    assert!(stdout(&output).contains("client-to-director"));
+    let said = "error: cannot write to `/dev/full`\n  caused by: No space left on device";
+    assert!(stderr(&output).contains(said), "{}", stderr(&output));
+
+    const SCRIPT: &str = r#"
+        mount -t tmpfs -o size=4k small "$0" || exit 99
+        echo older > "$0/case.json"
+        "$1" verify "$2" --save "$0/case.json" > /dev/null
+        echo "status $?"
+        cat "$0/case.json"
+        ls -A "$0"
+    "#;
+    let folder = env::temp_dir().join(format!("tunproof-cli-{}-small", process::id()));
+    fs::create_dir(&folder).unwrap();
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", SCRIPT])
+        .arg(&folder)
+        .args([env!("CARGO_BIN_EXE_tunproof"), path.path()])
+        .output();
+    fs::remove_dir(&folder).unwrap();
+    let output = output.unwrap();
+    assert_eq!(
+        stdout(&output),
+        "status 2\nolder\ncase.json\n",
+        "{}",
+        stderr(&output)
+    );
+    assert!(stderr(&output).contains("No space left on device"));
 }

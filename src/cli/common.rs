@@ -9,15 +9,12 @@ use crate::run::Limits;
 
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// How the report is printed
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-    /// Write the report to FILE instead of stdout
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Write every packet of the evidence to FILE, a pcapng with a comment on each
-    #[arg(long, value_name = "FILE")]
-    pcap: Option<PathBuf>,
+    #[command(flatten)]
+    reporting: Reporting,
+    /// Keep plan, evidence and packets in FILE, for `tunproof judge`; readable by you alone (mode 0600), as it
+    /// has the session's key, the packets, and what the hosts say of themselves
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    save: Option<PathBuf>,
     /// Print every packet that would be sent if nothing answered, decoded and in hex; send nothing
     #[arg(long)]
     dry_run: bool,
@@ -28,6 +25,20 @@ pub(super) struct Options {
     /// When to give up, such as `20s` or `1m`
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
+}
+
+/// The options of whatever prints a report.
+#[derive(clap::Args)]
+pub(super) struct Reporting {
+    /// How the report is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Write the report to FILE instead of stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write every packet of the evidence to FILE, a pcapng with a comment on each
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
     /// Show all evidence, what hosts could not read of themselves, and what agents write to their stderr
     #[arg(short, long)]
     verbose: bool,
@@ -48,6 +59,7 @@ pub(super) struct Settings {
     pub(super) format: Format,
     pub(super) output: Option<PathBuf>,
     pub(super) pcap: Option<PathBuf>,
+    pub(super) save: Option<PathBuf>,
     pub(super) dry_run: bool,
     pub(super) limits: Limits,
     pub(super) verbose: bool,
@@ -56,15 +68,27 @@ pub(super) struct Settings {
 impl From<Options> for Settings {
     fn from(options: Options) -> Settings {
         Settings {
-            format: options.format,
-            output: options.output,
-            pcap: options.pcap,
+            save: options.save,
             dry_run: options.dry_run,
             limits: Limits {
                 rate: options.rate,
                 timeout: options.timeout.unwrap_or(Limits::default().timeout),
             },
-            verbose: options.verbose,
+            ..Settings::from(options.reporting)
+        }
+    }
+}
+
+impl From<Reporting> for Settings {
+    fn from(reporting: Reporting) -> Settings {
+        Settings {
+            format: reporting.format,
+            output: reporting.output,
+            pcap: reporting.pcap,
+            save: None,
+            dry_run: false,
+            limits: Limits::default(),
+            verbose: reporting.verbose,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::evidence::LoadError;
 use crate::plan::Station;
+use crate::report::escape;
 use crate::suite::Diagnostics;
 use crate::wire::SavefileError;
 
@@ -40,6 +42,10 @@ pub(super) enum Failure {
     ReadCapture { file: String, source: io::Error },
     #[error("cannot read the capture `{file}`")]
     Capture { file: String, source: SavefileError },
+    #[error("cannot read the case `{file}`")]
+    ReadCase { file: String, source: io::Error },
+    #[error("cannot judge the case `{file}`")]
+    Case { file: String, source: LoadError },
     #[error("no packet of the capture `{file}` can be looked into: {reason}")]
     Unreadable { file: String, reason: String },
     #[error("no capture began in `{file}` within {}", humantime::format_duration(*.limit))]
@@ -80,6 +86,7 @@ impl Failure {
                 0x425a => vec![format!("`bzcat {file} | tunproof match - …`")],
                 _ => vec!["a capture file is what `tcpdump -w FILE` writes".to_owned()],
             },
+            Failure::Case { file, source } => case_hints(file, source),
             Failure::Capture {
                 source: SavefileError::Cut { .. },
                 ..
@@ -133,4 +140,30 @@ impl Failure {
             anstream::eprintln!("hint: {hint}");
         }
     }
+}
+
+/// What to do with a case that cannot be judged.
+fn case_hints(file: &str, error: &LoadError) -> Vec<String> {
+    let with = |version: &str| {
+        let version = escape(version);
+        format!("judge it with tunproof {version}, which made it, or a later version")
+    };
+    let hint = match error {
+        LoadError::Cut(_) => "copy it again; what `--save` writes is whole".to_owned(),
+        LoadError::Schema { found: Some(schema), .. } if schema.starts_with("tunproof.report/") => {
+            "this is a report: it comes from what `--save FILE` keeps, not the other way".to_owned()
+        }
+        LoadError::Schema { by: Some(version), .. } | LoadError::Syntax { by: Some(version), .. } => {
+            with(version)
+        }
+        LoadError::Schema { .. } | LoadError::Syntax { .. } => {
+            "a case is what `tunproof verify PATH.toml --save FILE` and the like write; a capture is for \
+             `tunproof match`"
+                .to_owned()
+        }
+        LoadError::Inconsistent { .. } => {
+            format!("somebody has changed `{file}` since it was written: use it as it was")
+        }
+    };
+    vec![hint]
 }

@@ -12,6 +12,7 @@ mod director;
 mod dry_run;
 mod explain;
 mod failure;
+mod judge;
 mod lab;
 mod listen;
 mod match_capture;
@@ -21,6 +22,7 @@ mod prove;
 mod realserver;
 mod recording;
 mod verify;
+mod whole;
 
 use failure::Failure;
 use prove::Ended;
@@ -66,6 +68,8 @@ enum Command {
     Listen(listen::Arguments),
     /// Find a session's probes in a capture file that tcpdump or Wireshark wrote
     Match(match_capture::Arguments),
+    /// Judge again what a run has kept by `--save`
+    Judge(judge::Arguments),
     /// Say what a finding means, how it is shown, and how to mend it
     Explain(explain::Arguments),
     /// Build the whole path on this machine, in network namespaces, and break it
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Realserver(arguments) => realserver::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
         Command::Match(arguments) => match_capture::main(arguments),
+        Command::Judge(arguments) => judge::main(arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Agent(arguments) => return agent::main(&arguments),

@@ -8,7 +8,10 @@ use std::path::Path;
 use crate::cli::common::Format;
 use crate::cli::common::Settings;
 use crate::cli::failure::Failure;
+use crate::cli::whole;
+use crate::evidence;
 use crate::evidence::Evidence;
+use crate::exchange::Timing;
 use crate::report;
 use crate::report::Report;
 use crate::verdict::Judgement;
@@ -19,7 +22,10 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
         let opened = fs::OpenOptions::new().append(true).create(true).open(path);
         opened.map_err(|source| cannot_write(path, source))?;
     }
-    Ok(())
+    match &settings.save {
+        Some(path) => whole::check(path).map_err(|source| cannot_write(path, source)),
+        None => Ok(()),
+    }
 }
 
 fn cannot_write(path: &Path, source: io::Error) -> Failure {
@@ -27,6 +33,19 @@ fn cannot_write(path: &Path, source: io::Error) -> Failure {
         what: format!("`{}`", path.display()),
         source,
     }
+}
+
+/// Writes the case file, where that is asked for.
+pub(super) fn save(
+    evidence: &Evidence,
+    timing: Timing,
+    settings: &Settings,
+) -> Result<(), Failure> {
+    let Some(path) = &settings.save else {
+        return Ok(());
+    };
+    let text = evidence::save(evidence, timing);
+    whole::write(path, text.as_bytes()).map_err(|source| cannot_write(path, source))
 }
 
 /// Writes the packets of the evidence, where that is asked for.

@@ -13,6 +13,7 @@ use crate::cli::output;
 use crate::cli::progress::ProgressLine;
 use crate::cli::recording::Recordings;
 use crate::evidence::Evidence;
+use crate::exchange::Timing;
 use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::controller;
@@ -23,7 +24,6 @@ use crate::live::vantage::Vantage;
 use crate::plan::Host;
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::report::Timing;
 use crate::report::escape;
 use crate::run::Engine;
 use crate::run::Task;
@@ -81,8 +81,8 @@ pub(super) fn prove_with(
 
 /// What was found out, and when.
 pub(super) struct Known {
-    evidence: Evidence,
-    timing: Timing,
+    pub(super) evidence: Evidence,
+    pub(super) timing: Timing,
 }
 
 /// Carries a task out; what is known then, and whether every agent started and stayed to the end. `watch`
@@ -141,7 +141,8 @@ pub(super) fn run(
     Ok((Known { evidence, timing }, had_all))
 }
 
-/// Judges what is known and writes the report and the packets.
+/// Saves what is known, judges it and writes the report and the packets. That it could not be saved keeps
+/// nobody from the report.
 pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failure> {
     let Known {
         mut evidence,
@@ -150,10 +151,12 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
     if settings.verbose {
         tell_unread(&evidence);
     }
+    let saved = output::save(&evidence, timing, settings);
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
     output::write_report(&report, settings)?;
     output::write_packets(&evidence, &judgement, settings)?;
+    saved?;
     Ok(judgement.outcome())
 }
 

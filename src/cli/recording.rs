@@ -233,6 +233,23 @@ impl Recordings {
         }
     }
 
+    /// Reads captures that are whole, and adds what is in them to what is known.
+    pub(super) fn read(self, evidence: &mut Evidence) -> Result<(), Failure> {
+        for recording in &self.all {
+            recording.shared().counts = true;
+            Follower {
+                file: &recording.addition.file,
+                recorder: &recording.recorder,
+                matcher: &Matcher::new(recording.key),
+                shared: &recording.shared,
+                is_whole: true,
+            }
+            .read()?;
+        }
+        self.add(evidence);
+        Ok(())
+    }
+
     /// Adds what was captured to what is known; whether every capture could be read.
     pub(super) fn collect(self, evidence: &mut Evidence) -> Result<bool, Failure> {
         if self.all.is_empty() {
@@ -243,13 +260,17 @@ impl Recordings {
             .build()
             .map_err(Failure::Runtime)?;
         runtime.block_on(self.settle()).map_err(Failure::Runtime)?;
+        Ok(self.add(evidence))
+    }
+
+    fn add(&self, evidence: &mut Evidence) -> bool {
         let mut had_all = true;
         for recording in &self.all {
             let others = self.all.iter().filter(|other| other.host == recording.host);
             let others: Vec<_> = others.map(|other| other.addition.station).collect();
             had_all &= recording.add(&others, evidence);
         }
-        Ok(had_all)
+        had_all
     }
 
     /// Waits until the last packets are in, or the user has enough.
@@ -311,6 +332,7 @@ impl Recording {
                 recorder: &recorder,
                 matcher: &matcher,
                 shared: &shared,
+                is_whole: false,
             }
             .read();
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -376,6 +398,8 @@ struct Follower<'a> {
     recorder: &'a Recorder,
     matcher: &'a Matcher,
     shared: &'a Arc<Mutex<Shared>>,
+    /// Whether nobody writes to it any more.
+    is_whole: bool,
 }
 
 impl Follower<'_> {
@@ -386,7 +410,8 @@ impl Follower<'_> {
             source,
         })?;
         // A regular file may grow, anything else ends when its writer does.
-        let grows = fs::metadata(self.file).is_ok_and(|metadata| metadata.is_file());
+        let is_file = fs::metadata(self.file).is_ok_and(|metadata| metadata.is_file());
+        let grows = is_file && !self.is_whole;
         let mut savefile = Savefile::default();
         let mut chunk = vec![0; CHUNK];
         loop {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
 use serde::Serializer;
 
@@ -20,7 +21,7 @@ use crate::plan::ProbeId;
 use crate::plan::Station;
 
 /// A piece of evidence's name, written `e12`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvidenceId(pub u32);
 
 impl fmt::Display for EvidenceId {
@@ -35,8 +36,19 @@ impl Serialize for EvidenceId {
     }
 }
 
+impl<'de> Deserialize<'de> for EvidenceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EvidenceId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = text.strip_prefix('e').and_then(|n| n.parse().ok());
+        number.map(EvidenceId).ok_or_else(|| {
+            serde::de::Error::custom(format!("`{text}` is no evidence's name such as `e12`"))
+        })
+    }
+}
+
 /// One piece of evidence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Item {
     /// Its name; items are numbered in the order in which they became known.
     pub id: EvidenceId,
@@ -55,7 +67,8 @@ pub struct Item {
 }
 
 /// What a piece of evidence is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum What {
     /// A packet was handed to the kernel.
     Sent {
@@ -110,7 +123,8 @@ pub enum What {
 }
 
 /// A silence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SilenceSpan {
     /// The last station that saw the probes; `None` if no station saw them leave.
     pub after: Option<Station>,

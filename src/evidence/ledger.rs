@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::evidence::Course;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
@@ -25,7 +28,8 @@ use crate::plan::ProbeKind;
 use crate::plan::Station;
 
 /// What is known of one host, besides packets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HostRecord {
     /// Its facts before anything was sent.
     pub before: Option<HostFacts>,
@@ -61,7 +65,7 @@ pub struct Evidence {
     by_probe: HashMap<ProbeId, Vec<usize>>,
     scheduled: HashMap<ProbeId, usize>,
     strayed: HashSet<ProbeId>,
-    cut_short: Option<&'static str>,
+    cut_short: Option<String>,
     young: HashSet<ProbeId>,
     expected: HashSet<ProbeId>,
     /// By path and step.
@@ -168,6 +172,11 @@ impl Evidence {
         self.hosts.get(&host)
     }
 
+    /// What is known of each vantage.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (Host, &HostRecord)> {
+        self.hosts.iter().map(|(host, record)| (*host, record))
+    }
+
     /// The record of a vantage, to complete it.
     pub fn host_mut(&mut self, host: Host) -> &mut HostRecord {
         self.hosts.entry(host).or_default()
@@ -218,13 +227,13 @@ impl Evidence {
     }
 
     /// Notes why probing ended before it was over.
-    pub fn cut_short(&mut self, why: &'static str) {
-        self.cut_short.get_or_insert(why);
+    pub fn cut_short(&mut self, why: impl Into<String>) {
+        self.cut_short.get_or_insert_with(|| why.into());
     }
 
     /// Why probing ended before it was over, if it did.
-    pub fn is_cut_short(&self) -> Option<&'static str> {
-        self.cut_short
+    pub fn is_cut_short(&self) -> Option<&str> {
+        self.cut_short.as_deref()
     }
 
     /// Notes that a probe was sent so shortly before the end that its silence says nothing.
@@ -236,6 +245,15 @@ impl Evidence {
     /// sooner than for [`Evidence::excuse`], where a hop is to break by its silence.
     pub fn expect(&mut self, probe: ProbeId) {
         self.expected.insert(probe);
+    }
+
+    /// The probes of [`Evidence::excuse`] and of [`Evidence::expect`], in the order of sending.
+    pub(super) fn unfinished(&self) -> (Vec<ProbeId>, Vec<ProbeId>) {
+        let those = |set: &HashSet<ProbeId>| {
+            let ids = self.probes.iter().map(|probe| probe.id);
+            ids.filter(|id| set.contains(id)).collect()
+        };
+        (those(&self.young), those(&self.expected))
     }
 
     /// Whether a probe's answer may have been on its way at the end.

@@ -21,6 +21,7 @@ pub use tap::TapPath;
 pub use tap::TapSpec;
 pub use tap::TapStatistics;
 pub use time::Mono;
+pub use time::Timing;
 pub use time::Wall;
 pub use transmit::ConnectOutcome;
 pub use transmit::SendOutcome;

@@ -45,7 +45,7 @@ pub struct Wall(u64);
 
 impl Wall {
     /// The time this many nanoseconds after the epoch.
-    pub fn from_nanos(nanos: u64) -> Wall {
+    pub const fn from_nanos(nanos: u64) -> Wall {
         Wall(nanos)
     }
 
@@ -58,6 +58,15 @@ impl Wall {
     pub fn as_nanos(self) -> u64 {
         self.0
     }
+}
+
+/// When a proof was made and how long it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// When it began, by the controller's wall clock.
+    pub started: Wall,
+    /// How long it took, by the controller's monotonic clock.
+    pub elapsed: Duration,
 }
 
 /// RFC 3339 in UTC, with nanoseconds.

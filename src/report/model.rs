@@ -4,7 +4,6 @@
 //! a control character.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -14,7 +13,7 @@ use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
-use crate::exchange::Wall;
+use crate::exchange::Timing;
 use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::Path;
@@ -37,15 +36,6 @@ use crate::verdict::Severity;
 
 /// The schema's name.
 pub const SCHEMA: &str = "tunproof.report/1";
-
-/// When a proof was made and how long it took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// When it began, by this host's wall clock.
-    pub started: Wall,
-    /// How long it took, by this host's monotonic clock.
-    pub elapsed: Duration,
-}
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]

@@ -148,7 +148,8 @@ impl<'a> Packet<'a> {
         body.extend(((time >> 32) as u32).to_le_bytes());
         body.extend((time as u32).to_le_bytes());
         body.extend((data.len() as u32).to_le_bytes());
-        body.extend((header + self.original_length.max(self.bytes.len() as u32)).to_le_bytes());
+        let original = self.original_length.max(self.bytes.len() as u32);
+        body.extend(header.saturating_add(original).to_le_bytes());
         padded(&mut body, &data);
         option(&mut body, COMMENT, comment.as_bytes());
         end_of_options(&mut body);

@@ -78,7 +78,8 @@ pub(super) fn joined(freed: &Freed, deaths: Vec<Wall>) -> Option<Joined> {
             let delays = delays(&deaths, &drops);
             let (count, others) = (delays.len(), drops.len() - delays.len());
             let first = deaths[0].min(drops[0]);
-            let span = (deaths[deaths.len() - 1].max(drops[drops.len() - 1]) + WINDOW) - first;
+            let last = deaths[deaths.len() - 1].max(drops[drops.len() - 1]);
+            let span = last.saturating_add(WINDOW) - first;
             let elsewhere = span.saturating_sub(WINDOW * deaths.len() as u64);
             let chance = number as f64 * chance(count, deaths.len(), others, elsewhere.max(WINDOW));
             (count >= ENOUGH && count * 5 >= deaths.len() * 4 && chance < CHANCE).then(|| Joined {
@@ -98,7 +99,7 @@ fn delays(deaths: &[u64], drops: &[u64]) -> Vec<u64> {
     let mut delays = Vec::new();
     for death in deaths {
         while rest.next_if(|drop| *drop < death).is_some() {}
-        if let Some(drop) = rest.next_if(|drop| **drop <= death + WINDOW) {
+        if let Some(drop) = rest.next_if(|drop| **drop - death <= WINDOW) {
             delays.push(drop - death);
         }
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Child;
 use std::process::Command;
+use std::process::Output;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -22,8 +23,7 @@ impl Drop for Running {
     }
 }
 
-/// What `verify` of a lab says whose client has no `via`, with more arguments: exit status, the evidence's
-/// summaries at `client.in` and `client.out`, stderr.
+/// What `verify` of a lab says whose client has no `via`, with more arguments, as [`read`] has it.
 fn verified_without_client(lab: &TestLab, more: &[&str]) -> (Option<i32>, Vec<String>, String) {
     let path = fs::read_to_string(lab.directory().join("path.toml")).unwrap();
     let (path, _) = path.trim_end().rsplit_once('\n').unwrap();
@@ -35,6 +35,11 @@ fn verified_without_client(lab: &TestLab, more: &[&str]) -> (Option<i32>, Vec<St
         .args(more)
         .output()
         .unwrap();
+    read(output)
+}
+
+/// Of a report: exit status, the evidence's summaries at `client.in` and `client.out`, stderr.
+fn read(output: Output) -> (Option<i32>, Vec<String>, String) {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
     let at_client = report["evidence"].as_array().unwrap().iter();
@@ -88,6 +93,19 @@ fn a_capture_of_the_client_is_a_vantage_without_an_agent() {
         "{}",
         text(&matched)
     );
+
+    // A case that was kept takes the capture afterwards, too.
+    let case = lab.directory().join("case.json");
+    let kept = ["--session", KEY, "--save", case.to_str().unwrap()];
+    let (code, seen, stderr) = verified_without_client(&lab, &kept);
+    assert_eq!((code, seen.len()), (Some(0), 0), "{stderr}");
+    let mut judge = Command::new(TUNPROOF);
+    judge.args(["judge", "--format", "json", "--add", &from_file]);
+    let (code, seen, stderr) = read(judge.arg(case).output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("of this session"), "{stderr}");
+    let is_syn_ack = |line: &String| line.contains("SYN-ACK, answering tunnel-syn");
+    assert!(seen.iter().any(is_syn_ack), "{seen:#?}");
 
     // What was captured before does not count, though the key makes the same probes again.
     drop(tcpdump);

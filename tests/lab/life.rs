@@ -222,6 +222,7 @@ fn a_proof_that_loses_an_agent_or_is_stopped_says_so() {
         fs::write(&path, path_file).unwrap();
         let mut command = Command::new(TUNPROOF);
         command.args(["verify", "--format", "json"]).arg(path);
+        command.arg("--save").arg(lab.directory().join("case.json"));
         command.env("TUNPROOF_AGENT", TUNPROOF);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
@@ -231,11 +232,19 @@ fn a_proof_that_loses_an_agent_or_is_stopped_says_so() {
         report["hops"].as_array().unwrap().len()
     };
 
+    let is_judged_alike = |output: &Output| {
+        let mut judge = Command::new(TUNPROOF);
+        judge.args(["judge", "--format", "json"]);
+        let again = judge.arg(lab.directory().join("case.json")).output();
+        again.unwrap().stdout == output.stdout
+    };
+
     let lost = verify(&dying).wait_with_output().unwrap();
     assert_eq!(lost.status.code(), Some(2), "{}", text(&lost));
     let words = String::from_utf8_lossy(&lost.stderr);
     assert!(words.contains("error: lost the agent on s: "), "{words}");
     assert_eq!(hops(&lost), 12);
+    assert!(is_judged_alike(&lost));
 
     let child = verify(&whole);
     thread::sleep(Duration::from_millis(700));
@@ -251,6 +260,7 @@ fn a_proof_that_loses_an_agent_or_is_stopped_says_so() {
         "interrupted: the report says what was known by then\n"
     );
     assert_eq!(hops(&stopped), 12);
+    assert!(is_judged_alike(&stopped));
     assert_eq!(lab.on("s", "ss -Hnt state syn-recv"), "");
     fs::remove_file(lab.directory().join("test.toml")).unwrap();
 }

@@ -11,6 +11,7 @@ mod kernel;
 mod packet;
 mod play;
 mod property;
+mod saved;
 mod scenario;
 mod suites;
 mod world;
@@ -142,7 +143,7 @@ fn every_scenario_ends_as_written() {
             for seed in &run.seeds {
                 played += 1;
                 let outcome = play(&scenario, &run.vantages, *seed);
-                let differences = differences(run, &outcome);
+                let differences = differences(run, &outcome) + &saved::differences(&outcome);
                 if chosen.is_some() || !differences.is_empty() {
                     let which = format!("{name} {:?} seed {seed}", run.vantages);
                     let shown = show(&outcome);

@@ -31,7 +31,10 @@ use crate::world::World;
 
 /// What came out of a run.
 pub(crate) struct Played {
+    /// What was known when it was judged.
+    pub(crate) known: Evidence,
     pub(crate) judgement: Judgement,
+    /// That, and what the judgement rests on.
     pub(crate) evidence: Evidence,
     pub(crate) elapsed: Duration,
 }
@@ -111,10 +114,12 @@ pub(crate) fn play_plan(scenario: &Scenario, plan: Plan, seed: u64) -> Played {
             "{host} sent too fast"
         );
     }
-    let mut evidence = engine.into_evidence();
+    let known = engine.into_evidence();
+    let mut evidence = known.clone();
     let judgement = judge(&mut evidence);
     check(&judgement, &evidence);
     Played {
+        known,
         judgement,
         evidence,
         elapsed,

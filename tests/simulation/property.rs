@@ -81,7 +81,7 @@ fn disturb(scenario: &mut Scenario, seed: u64) {
     }
 }
 
-fn seeds(usual: u64) -> u64 {
+pub(crate) fn seeds(usual: u64) -> u64 {
     std::env::var("SEEDS").map_or(usual, |n| n.parse().expect("a number"))
 }
 

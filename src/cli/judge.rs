@@ -1,0 +1,82 @@
+//! `tunproof judge`: what a run has kept, judged again.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::cli::common::Reporting;
+use crate::cli::common::Settings;
+use crate::cli::failure::Failure;
+use crate::cli::match_capture::open;
+use crate::cli::output;
+use crate::cli::prove;
+use crate::cli::prove::Ended;
+use crate::cli::prove::Known;
+use crate::cli::recording::Addition;
+use crate::cli::recording::Recordings;
+use crate::evidence;
+use crate::evidence::Loaded;
+use crate::report::escape;
+
+const EXAMPLES: &str = "\
+Examples:
+  tunproof verify path.toml --save case.json
+      keeps plan, evidence and packets; so do `director`, `realserver` and `listen`
+  tunproof judge case.json
+      the same report, on any machine and without rights
+  tunproof judge case.json --format json | diff - report.json
+      to the bit the report of the run, its times included
+  tunproof judge case.json --pcap case.pcapng
+  tunproof judge case.json --add client.in=client.pcap
+      with what the client's tcpdump saw meanwhile, which counts as it does in `tunproof verify --add`
+  ssh root@lb1 tunproof verify path.toml --save /dev/stdout --output /dev/null | tunproof judge -
+
+Another version of tunproof may judge otherwise: that is what a case is kept for. The file names the session's
+key, the addresses, devices, routes, IPVS services and firewall rules of the hosts, as far as they are about the
+path, and has the packets that were sent and seen. The key is of that run only.
+
+Exit status: that of the verdict, 0, 1 or 3, also where a host was lost; 2 the file cannot be read or judged.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// What `--save` has written, or `-` for stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// A capture of a host on which tunproof did not run, as a vantage; may be repeated
+    #[arg(long = "add", value_name = "STATION=FILE")]
+    additions: Vec<Addition>,
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
+    let Loaded {
+        mut evidence,
+        timing,
+        by,
+    } = load(&arguments.file)?;
+    let settings = Settings::from(arguments.reporting);
+    output::check(&settings)?;
+    if let Some(version) = by {
+        let (version, own) = (escape(&version), env!("CARGO_PKG_VERSION"));
+        anstream::eprintln!("made by tunproof {version}, judged by {own}: the verdict may differ");
+    }
+    Recordings::new(arguments.additions, evidence.plan())?.read(&mut evidence)?;
+    let outcome = prove::report(Known { evidence, timing }, &settings)?;
+    Ok(Ended::Judged(outcome))
+}
+
+fn load(path: &Path) -> Result<Loaded, Failure> {
+    let file = || path.display().to_string();
+    let mut content = Vec::new();
+    open(path)
+        .and_then(|mut input| input.read_to_end(&mut content))
+        .map_err(|source| Failure::ReadCase {
+            file: file(),
+            source,
+        })?;
+    evidence::load(&content).map_err(|source| Failure::Case {
+        file: file(),
+        source,
+    })
+}

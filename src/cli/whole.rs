@@ -1,0 +1,136 @@
+//! Files that are written whole or not at all.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Writes a file that its owner alone may read. It is there under its name once it is whole; what was there
+/// before is there until then. What is no regular file, such as a pipe, is written to as it is.
+pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let Some(target) = replaceable(path)? else {
+        return OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(content);
+    };
+    let (draft, mut file) = draft(&target)?;
+    let written = file
+        .write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&draft, &target));
+    if written.is_err() {
+        // What could not be written need not stay; that it stays is no other failure.
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+/// Whether [`write`] would have a place to write to.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    match replaceable(path)? {
+        Some(target) => fs::remove_file(draft(&target)?.0),
+        None => Ok(()),
+    }
+}
+
+/// The file that a path leads to, if it is a regular one or none yet.
+fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.is_file() => fs::canonicalize(path).map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(path.to_owned())),
+        Err(error) => Err(error),
+    }
+}
+
+/// A new file beside the one that it shall become.
+fn draft(target: &Path) -> io::Result<(PathBuf, File)> {
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{:08x}", rand::random::<u32>()));
+    let draft = target.with_file_name(hidden);
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
+    Ok((draft, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A folder that is removed at the test's end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let name = format!("tunproof-whole-{}-{name}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            Folder(folder)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).unwrap();
+            let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+            let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_its_owner_alone_may_read_it() {
+        let folder = Folder::new("replace");
+        let (file, link) = (folder.0.join("case"), folder.0.join("link"));
+        fs::write(&file, "before").unwrap();
+        symlink("case", &link).unwrap();
+        check(&link).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"before");
+        write(&link, b"after").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"after");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(folder.names(), ["case", "link"]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_to_and_stays() {
+        write(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        let full = write(Path::new("/dev/full"), b"too much").unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert!(!fs::metadata("/dev/full").unwrap().is_file());
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_is_known_before() {
+        let folder = Folder::new("nowhere");
+        let missing = folder.0.join("missing/case");
+        for result in [check(&missing), write(&missing, b"")] {
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        let is_folder = check(&folder.0).unwrap_err();
+        assert_eq!(is_folder.kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(folder.names(), [""; 0]);
+    }
+}
