@@ -21,6 +21,7 @@ mod progress;
 mod prove;
 mod realserver;
 mod recording;
+mod suite;
 mod verify;
 mod whole;
 
@@ -70,6 +71,8 @@ enum Command {
     Match(match_capture::Arguments),
     /// Judge again what a run has kept by `--save`
     Judge(judge::Arguments),
+    /// Check suites and path files, or print their schema for editors
+    Suite(suite::Arguments),
     /// Say what a finding means, how it is shown, and how to mend it
     Explain(explain::Arguments),
     /// Build the whole path on this machine, in network namespaces, and break it
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Listen(arguments) => listen::main(arguments),
         Command::Match(arguments) => match_capture::main(arguments),
         Command::Judge(arguments) => judge::main(arguments),
+        Command::Suite(arguments) => suite::main(arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Agent(arguments) => return agent::main(&arguments),
