@@ -200,6 +200,7 @@ mod tests {
             ttl,
             tunnel: None,
             size: None,
+            script: None,
         }
     }
 
