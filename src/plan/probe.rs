@@ -247,6 +247,19 @@ pub struct Flow {
     pub destination_port: u16,
 }
 
+impl Flow {
+    /// What an answer has: the ends exchanged.
+    pub fn reversed(self) -> Flow {
+        Flow {
+            source: self.destination,
+            source_port: self.destination_port,
+            destination: self.source,
+            destination_port: self.source_port,
+            ..self
+        }
+    }
+}
+
 /// The tunnel header that tunproof writes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tunnel {
