@@ -93,7 +93,10 @@ fn probes_are_scapys() {
             ("cleanup-of-reflect-syn.3", cleanup(ProbeKind::ReflectSyn)),
         ],
     );
-    for kind in ProbeKind::ALL {
+    for kind in ProbeKind::ALL
+        .into_iter()
+        .filter(|kind| *kind != ProbeKind::Script)
+    {
         let opened = craft::cleanup(&probe(kind, Protocol::Udp), &key).is_some();
         let opens = matches!(kind, ProbeKind::TunnelSyn | ProbeKind::ReflectSyn);
         assert_eq!(opened, opens, "{kind}");

@@ -84,6 +84,32 @@ pub enum CraftError {
         /// Which layer, counted from 0.
         layer: usize,
     },
+    /// A layer does not have the field that is to carry the identity.
+    #[error("layer {layer}: it has no {carrier} to carry the identity")]
+    NoCarrier {
+        /// Which layer, counted from 0.
+        layer: usize,
+        /// Which field.
+        carrier: &'static str,
+    },
+    /// It starts at a header that nothing sends.
+    #[error(
+        "a packet starts at `ipv4`, which goes out by a raw socket, or at `ethernet`, which goes out of a device as it is"
+    )]
+    NoStart,
+    /// A raw socket sends something else.
+    #[error(
+        "{field} is {value}, and the kernel would {instead} in what a raw socket sends; with an `ethernet` layer \
+         before `ipv4` it goes out of a device as it is"
+    )]
+    NotByRawSocket {
+        /// Which field, in the RFC's words.
+        field: &'static str,
+        /// What it is.
+        value: u32,
+        /// What the kernel would do.
+        instead: String,
+    },
 }
 
 /// The octets of `layers`, outermost first.

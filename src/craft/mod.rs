@@ -1,10 +1,11 @@
 //! Plan to bytes: every field derived or forced, forced ones listed.
 //!
 //! [`build`] turns layers, outermost first, into the octets on the wire; [`probe`] and [`cleanup`] are the
-//! layers of tunproof's own probes.
+//! layers of tunproof's own probes, [`script`] those that a suite writes out.
 
 mod build;
 mod probe;
+mod script;
 
 pub use build::CraftError;
 pub use build::Crafted;
@@ -13,3 +14,4 @@ pub use build::build;
 pub use probe::arp_request;
 pub use probe::cleanup;
 pub use probe::probe;
+pub use script::script;

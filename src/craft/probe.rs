@@ -201,6 +201,7 @@ mod tests {
             tunnel: None,
             size: None,
             step: None,
+            script: None,
         }
     }
 

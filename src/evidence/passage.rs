@@ -441,7 +441,7 @@ fn hits(waypoint: &Waypoint, probe: &Probe, item: &Item, sighting: &Sighting) ->
         Form::Tunnelled => sighting
             .flow
             .is_some_and(|flow| (flow.source, flow.destination) == there),
-        Form::Plain | Form::Cleanup => seen == there,
+        Form::Plain | Form::Decapsulated | Form::Cleanup => seen == there,
         Form::SynAck | Form::Refused | Form::Reply | Form::IcmpError { .. } => seen == back,
         Form::Rst if probe.id.kind.opens(Protocol::Tcp) => seen == there,
         Form::Rst => seen == back,

@@ -67,6 +67,9 @@ pub(super) fn identify(key: &SessionKey, core: Core<'_>) -> Option<Identified> {
 /// of kinds that the kernel encapsulates, the inner one with the probe's length.
 fn start(key: &SessionKey, outer: Ipv4<'_>, inner: InnerStart) -> Option<Identified> {
     let probe = key.by_identification(inner.identification)?;
+    if probe.kind == ProbeKind::Script {
+        return None;
+    }
     let by_kernel = matches!(probe.kind, ProbeKind::IpvsLoop | ProbeKind::Service);
     let certainty = match by_kernel {
         true if inner.total_length == PROBE_LENGTH => Certainty::Minimal,

@@ -1,22 +1,27 @@
 //! What does it say: a packet that is ours, as a [`Sighting`], and in what it differs from what was sent.
 
-use std::fmt;
-
 use crate::matching::Alteration;
 use crate::matching::Outer;
 use crate::matching::Sighting;
 use crate::matching::anatomy::Anatomy;
 use crate::matching::anatomy::Core;
+use crate::matching::difference::Differences;
 use crate::matching::identify::Identified;
 use crate::matching::identify::Role;
 use crate::matching::identify::identify;
+use crate::matching::scripted::Scripted;
 use crate::plan::Flow;
 use crate::plan::Form;
+use crate::plan::Packet;
 use crate::plan::Probe;
+use crate::plan::ProbeId;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::SessionKey;
+use crate::wire::EtherType;
+use crate::wire::Ethernet;
 use crate::wire::Ipv4;
+use crate::wire::Octets;
 use crate::wire::Tcp;
 use crate::wire::TcpStart;
 use crate::wire::UdpStart;
@@ -25,24 +30,59 @@ use crate::wire::UdpStart;
 #[derive(Clone, Debug)]
 pub struct Matcher {
     key: SessionKey,
+    scripted: Scripted,
 }
 
 impl Matcher {
     /// A matcher for the session with this key.
     pub fn new(key: SessionKey) -> Matcher {
-        Matcher { key }
+        Matcher {
+            key,
+            scripted: Scripted::default(),
+        }
+    }
+
+    /// Notes that a packet was sent that a suite wrote out: from now on it is recognised, and what answers it.
+    /// `bytes` are those of `craft::script`.
+    pub fn add_script(&mut self, probe: &Probe, bytes: &[u8]) {
+        let is_frame = probe.script.as_ref().is_some_and(Packet::is_frame);
+        let (ethertype, packet) = match Ethernet::checked(Octets::new(bytes)) {
+            Ok(frame) if is_frame => (frame.ethertype, frame.payload.bytes()),
+            _ => (EtherType::IPV4, bytes),
+        };
+        self.scripted
+            .add(probe.id, ethertype == EtherType::ARP, packet);
+    }
+
+    /// The packets that nothing tells from that of `probe` but the order in which they were sent, itself
+    /// included; empty if no suite wrote it out.
+    pub fn twins(&self, probe: ProbeId) -> impl Iterator<Item = ProbeId> {
+        self.scripted.twins(probe)
     }
 
     /// Which probe's packet, or answer to which probe, `packet` is. It starts at its IPv4 header, and may
     /// be cut off anywhere behind it.
     ///
-    /// Allocates nothing. Addresses decide nothing, and ports little: what network address translation
+    /// Allocates nothing, unless suites wrote packets out. Addresses decide nothing, and ports little: what network address translation
     /// changed is matched all the same where the tag, or the cookie with port or identification, is
     /// there; [`Matcher::alterations`] tells the difference. A [`Certainty::Minimal`] sighting should
     /// count only if its probe was sent and its outer addresses are the path's.
     ///
     /// [`Certainty::Minimal`]: crate::matching::Certainty::Minimal
     pub fn recognise(&self, packet: &[u8]) -> Option<Sighting> {
+        let scripted = || match self.scripted.is_empty() {
+            true => None,
+            false => self.scripted.recognise(&self.key, packet),
+        };
+        self.by_identity(packet).or_else(scripted)
+    }
+
+    /// Which packet that a suite wrote out, or reply to which, an ARP packet is.
+    pub fn recognise_arp(&self, packet: &[u8]) -> Option<Sighting> {
+        self.scripted.recognise_arp(packet)
+    }
+
+    fn by_identity(&self, packet: &[u8]) -> Option<Sighting> {
         let anatomy = Anatomy::read(packet)?;
         let identified = identify(&self.key, anatomy.core)?;
         let inner_ttl = match anatomy.core {
@@ -84,7 +124,12 @@ impl Matcher {
     /// Of a probe: addresses, ports, identification, UDP checksum, TCP numbers, and those of a tunnel
     /// header that tunproof wrote. Of an answer: addresses and ports. As far as they are there.
     pub fn alterations(&self, probe: &Probe, packet: &[u8]) -> Vec<Alteration> {
-        let mut differences = Differences(Vec::new());
+        let mut differences = Differences::default();
+        if probe.script.is_some() {
+            self.scripted
+                .alterations(&self.key, probe.id, packet, &mut differences);
+            return differences.0;
+        }
         let Some(anatomy) = Anatomy::read(packet) else {
             return Vec::new();
         };
@@ -183,44 +228,7 @@ fn expected_flow(probe: &Probe, role: Role) -> Flow {
     if from_the_client != probe.id.kind.sends_syn_ack() {
         return flow;
     }
-    Flow {
-        source: flow.destination,
-        source_port: flow.destination_port,
-        destination: flow.source,
-        destination_port: flow.source_port,
-        ..flow
-    }
-}
-
-struct Differences(Vec<Alteration>);
-
-impl Differences {
-    fn flow(&mut self, sent: &Flow, seen: &Flow) {
-        self.text("source address", sent.source, seen.source);
-        self.text("destination address", sent.destination, seen.destination);
-        self.text("source port", sent.source_port, seen.source_port);
-        self.text(
-            "destination port",
-            sent.destination_port,
-            seen.destination_port,
-        );
-    }
-
-    fn text<T: PartialEq + fmt::Display>(&mut self, field: &str, sent: T, seen: T) {
-        if sent != seen {
-            self.0.push(Alteration {
-                field: field.to_owned(),
-                sent: sent.to_string(),
-                seen: seen.to_string(),
-            });
-        }
-    }
-
-    fn hex16(&mut self, field: &str, sent: u16, seen: u16) {
-        if sent != seen {
-            self.text(field, format!("{sent:#06x}"), format!("{seen:#06x}"));
-        }
-    }
+    flow.reversed()
 }
 
 #[cfg(test)]
@@ -237,7 +245,6 @@ mod tests {
     use crate::craft;
     use crate::matching::Certainty;
     use crate::plan::Path;
-    use crate::plan::ProbeId;
     use crate::plan::ProbeKind;
     use crate::wire::TcpFlags;
     use crate::wire::layers;
@@ -257,6 +264,11 @@ mod tests {
     }
 
     fn probe_of(kind: ProbeKind, index: u16, protocol: Protocol) -> Probe {
+        any_probe_of(kind, index, protocol).unwrap()
+    }
+
+    /// None of those that suites write out.
+    fn any_probe_of(kind: ProbeKind, index: u16, protocol: Protocol) -> Option<Probe> {
         let path = Path {
             realserver: "rs1".to_owned(),
             vip: VIP,
@@ -268,14 +280,15 @@ mod tests {
             gateway: None,
             tunnel: None,
         };
-        Probe::new(ProbeId { kind, index }, 0, &path, &key()).unwrap()
+        Probe::new(ProbeId { kind, index }, 0, &path, &key())
     }
 
     /// Every kind with both protocols of the service, a few numbers of each.
     fn probes() -> impl Iterator<Item = Probe> {
         ProbeKind::ALL.into_iter().flat_map(|kind| {
             [0, 1, 77, 2047].into_iter().flat_map(move |index| {
-                [Protocol::Tcp, Protocol::Udp].map(|service| probe_of(kind, index, service))
+                let services = [Protocol::Tcp, Protocol::Udp].into_iter();
+                services.filter_map(move |service| any_probe_of(kind, index, service))
             })
         })
     }

@@ -2,15 +2,18 @@
 //!
 //! [`Matcher::recognise`] answers from the packet and the session's key alone: first where in the packet a
 //! probe could be, then whose it is, then what it says. [`Matcher::alterations`] compares what was seen
-//! with what was sent.
+//! with what was sent. Packets that a suite wrote out may carry no identity at all: those the matcher has to
+//! be told of ([`Matcher::add_script`]).
 
 mod anatomy;
 mod arp;
+mod difference;
 mod identify;
 mod matcher;
 mod presumed;
 mod recorded;
 mod reply;
+mod scripted;
 mod sighting;
 mod station;
 

@@ -24,10 +24,14 @@ pub enum Quoting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {
-    /// The probe, encapsulated in IPIP.
+    /// The probe, encapsulated in IPIP; a packet that a suite writes out, in more headers than it was sent
+    /// with.
     Tunnelled,
-    /// The probe itself: never encapsulated, or taken out of the tunnel.
+    /// The probe itself: never encapsulated, or taken out of the tunnel; a packet that a suite writes out,
+    /// as it was sent.
     Plain,
+    /// What was in the outermost header of a packet that a suite writes out.
+    Decapsulated,
     /// A SYN-ACK that acknowledges the probe's SYN.
     SynAck,
     /// The RST (no ACK) with which a host answers a SYN-ACK it did not ask for.
@@ -46,7 +50,7 @@ pub enum Form {
     /// The RST with which tunproof itself closes what a SYN opened.
     Cleanup,
     /// A datagram from the service to the probe's port: a UDP service's answer, which carries nothing of the
-    /// probe's but its ports.
+    /// probe's but its ports. To a packet that a suite writes out also an ICMP or ARP reply.
     Reply,
 }
 
@@ -289,5 +293,7 @@ pub fn itinerary(kind: ProbeKind, service: Protocol) -> &'static [Waypoint] {
         (ProbeKind::SpoofSynack, _) => SPOOF_SYNACK,
         (ProbeKind::ControlTrace, _) => CONTROL_TRACE,
         (ProbeKind::ControlSynack, _) => CONTROL_SYNACK,
+        // What must become of it, the suite says.
+        (ProbeKind::Script, _) => &[],
     }
 }

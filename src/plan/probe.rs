@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::Serializer;
 
 use crate::plan::Host;
+use crate::plan::Packet;
 use crate::plan::Path;
 use crate::plan::Protocol;
 use crate::plan::SessionKey;
@@ -50,11 +51,13 @@ pub enum ProbeKind {
     ReflectSyn = 15,
     /// Client: IPIP(CIP→RIP){DIP→VIP UDP closed port}: may what comes out of the tunnel claim any source?
     SpoofTunnel = 16,
+    /// Any host: a packet that a suite writes out.
+    Script = 17,
 }
 
 impl ProbeKind {
     /// Every kind.
-    pub const ALL: [ProbeKind; 16] = [
+    pub const ALL: [ProbeKind; 17] = [
         ProbeKind::TunnelUdp,
         ProbeKind::TunnelSyn,
         ProbeKind::IpvsLoop,
@@ -71,6 +74,7 @@ impl ProbeKind {
         ProbeKind::OpenTunnel,
         ProbeKind::ReflectSyn,
         ProbeKind::SpoofTunnel,
+        ProbeKind::Script,
     ];
 
     /// The kind's name.
@@ -92,6 +96,7 @@ impl ProbeKind {
             ProbeKind::OpenTunnel => "open-tunnel",
             ProbeKind::ReflectSyn => "reflect-syn",
             ProbeKind::SpoofTunnel => "spoof-tunnel",
+            ProbeKind::Script => "script",
         }
     }
 
@@ -116,6 +121,7 @@ impl ProbeKind {
                 | ProbeKind::Mtu
                 | ProbeKind::OpenTunnel
                 | ProbeKind::SpoofTunnel
+                | ProbeKind::Script
         )
     }
 
@@ -241,6 +247,19 @@ pub struct Flow {
     pub destination_port: u16,
 }
 
+impl Flow {
+    /// What an answer has: the ends exchanged.
+    pub fn reversed(self) -> Flow {
+        Flow {
+            source: self.destination,
+            source_port: self.destination_port,
+            destination: self.source,
+            destination_port: self.source_port,
+            ..self
+        }
+    }
+}
+
 /// The tunnel header that tunproof writes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tunnel {
@@ -262,7 +281,8 @@ pub struct Probe {
     pub path: usize,
     /// Which host sends it.
     pub from: Host,
-    /// Addresses and ports of the innermost packet.
+    /// Addresses and ports of the innermost packet; of one written out as far as it has them, else 0, and
+    /// UDP.
     pub flow: Flow,
     /// Time to live of the innermost packet.
     pub ttl: u8,
@@ -272,6 +292,9 @@ pub struct Probe {
     pub size: Option<u16>,
     /// The step of its path's suite that it is part of.
     pub step: Option<usize>,
+    /// The packet, if a suite writes it out: then it alone says what is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Packet>,
 }
 
 impl Probe {
@@ -280,7 +303,8 @@ impl Probe {
 
     /// The probe `id` for path number `index`, with its full time to live.
     ///
-    /// `None` if the path has no DIP and the kind needs one.
+    /// `None` if the path has no DIP and the kind needs one, and of a packet written out, which is
+    /// [`Probe::script`]'s.
     pub fn new(id: ProbeId, index: usize, path: &Path, key: &SessionKey) -> Option<Probe> {
         let (client_port, closed) = (key.client_port(id), key.closed_port(id));
         let flow = |protocol, source, source_port, destination, destination_port| Flow {
@@ -335,6 +359,7 @@ impl Probe {
                 Host::Client,
                 flow(path.protocol, cip, client_port, vip, port),
             ),
+            ProbeKind::Script => return None,
         };
         let tunnelled_by = match id.kind {
             ProbeKind::TunnelUdp
@@ -360,7 +385,33 @@ impl Probe {
             tunnel,
             size: None,
             step: None,
+            script: None,
         })
+    }
+
+    /// The packet number `index` of those that suites write out, for path number `path`, sent by `from`.
+    pub fn script(index: u16, path: usize, from: Host, packet: Packet, key: &SessionKey) -> Probe {
+        let id = ProbeId {
+            kind: ProbeKind::Script,
+            index,
+        };
+        let headers = packet.headers();
+        let tunnel = headers.first().filter(|_| headers.len() > 1);
+        Probe {
+            id,
+            path,
+            from,
+            flow: packet.flow(key.client_port(id)),
+            ttl: headers.last().map_or(0, |ip| ip.time_to_live),
+            tunnel: tunnel.map(|outer| Tunnel {
+                source: outer.source,
+                destination: outer.destination,
+                ttl: outer.time_to_live,
+            }),
+            size: None,
+            step: None,
+            script: Some(packet),
+        }
     }
 
     /// The same probe with this time to live, on the outermost header.

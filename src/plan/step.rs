@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::plan::Hop;
 use crate::plan::Host;
+use crate::plan::Packet;
 use crate::plan::ProbeKind;
 use crate::plan::Station;
-use crate::wire::layers::Layer;
 
 /// A suite, as it is played on one path: variables replaced, loops unrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,31 +216,9 @@ pub struct Script {
     pub packets: Vec<Packet>,
     /// Between two of them.
     pub interval: Duration,
-}
-
-/// A packet written out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Packet {
-    /// Its layers, outermost first.
-    pub layers: Vec<Layer>,
-    /// What the suite left out, and carries the packet's identity: which field of which layer.
-    pub carriers: Vec<(usize, Carrier)>,
-}
-
-/// A field that carries the identity of a packet written out, where its value is left to tunproof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Carrier {
-    /// The identification of an IPv4 header.
-    Identification,
-    /// The source port of a UDP or TCP header.
-    SourcePort,
-    /// The sequence number of a TCP segment.
-    SequenceNumber,
-    /// Identifier and sequence number of an ICMP echo.
-    Echo,
-    /// The octets behind a UDP header: the layer is the `Raw` one.
-    Payload,
+    /// The device that packets leave by which start at an Ethernet header; `None` is the one that the host's
+    /// route to their destination names.
+    pub device: Option<String>,
 }
 
 /// A question to a host about itself.

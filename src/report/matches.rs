@@ -239,6 +239,7 @@ impl Match {
             form: match sighting.form {
                 Form::Tunnelled => "tunnelled",
                 Form::Plain => "plain",
+                Form::Decapsulated => "decapsulated",
                 Form::SynAck => "syn-ack",
                 Form::Rst => "rst",
                 Form::Refused => "refused",
@@ -279,6 +280,7 @@ fn form_name(form: Form) -> String {
     match form {
         Form::Tunnelled => "in IPIP".to_owned(),
         Form::Plain => "itself".to_owned(),
+        Form::Decapsulated => "decapsulated".to_owned(),
         Form::SynAck => "SYN-ACK".to_owned(),
         Form::Rst => "RST".to_owned(),
         Form::Refused => "RST/ACK".to_owned(),

@@ -151,7 +151,7 @@ pub fn arrival(evidence: &Evidence, item: &Item) -> Option<String> {
 pub(super) type Parts = (Kind, String, String);
 
 fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Parts {
-    let what = match probe {
+    let what = match probe.filter(|probe| probe.script.is_none()) {
         Some(probe) => described(probe),
         None => match &transmit.way {
             Way::Stack => dissect(&transmit.bytes, EtherType::IPV4).summary,
@@ -215,7 +215,9 @@ pub(super) fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
                 format!("IPIP {source} > {destination} {{ {inner} }}"),
             )
         }
-        Form::Plain => (Kind::Sighting, what.to_owned(), format!("{flow} {what}")),
+        Form::Plain | Form::Decapsulated => {
+            (Kind::Sighting, what.to_owned(), format!("{flow} {what}"))
+        }
         Form::Cleanup => (
             Kind::Sighting,
             "closing RST".to_owned(),
@@ -296,6 +298,9 @@ fn ends(flow: &Flow) -> String {
 
 /// What a probe is to a person who reads a capture.
 pub(crate) fn payload(probe: &Probe) -> &'static str {
+    if probe.script.is_some() {
+        return "packet";
+    }
     match (probe.flow.protocol, probe.id.kind) {
         (Protocol::Udp, _) => "UDP",
         (

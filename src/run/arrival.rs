@@ -18,6 +18,7 @@ use crate::plan::Path;
 use crate::plan::Plan;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Station;
 
@@ -43,6 +44,14 @@ pub(super) fn note(
     listening: bool,
 ) -> Noted {
     if capture.protocol == Capture::ARP {
+        if let Some(sighting) = matcher.recognise_arp(&capture.bytes) {
+            let form = sighting.form;
+            let probe = note_scripted_arp(evidence, matcher, host, capture.clone(), sighting);
+            // A reply may answer the kernel's own question just as well.
+            if form == Form::Plain {
+                return Noted::Probe(probe);
+            }
+        }
         return note_arp(evidence, host, capture)
             .map_or(Noted::Nothing, |(arp, path)| Noted::Arp(arp, path));
     }
@@ -79,11 +88,73 @@ pub(super) fn note_drop(evidence: &mut Evidence, matcher: &Matcher, host: Host, 
 /// Only what is there counts: the host gets no tap by it, so its silence says nothing. A file cannot show
 /// that it was written all the time, lost nothing and left nothing out.
 pub fn add_recorded(evidence: &mut Evidence, host: Host, capture: Capture) -> bool {
-    let matcher = Matcher::new(evidence.plan().session);
+    let matcher = matcher(evidence);
     !matches!(
         note(evidence, &matcher, host, capture, false),
         Noted::Nothing
     )
+}
+
+/// A matcher that knows what was sent.
+pub(super) fn matcher(evidence: &Evidence) -> Matcher {
+    let mut matcher = Matcher::new(evidence.plan().session);
+    let scripted = evidence
+        .probes()
+        .iter()
+        .filter(|probe| probe.script.is_some());
+    for probe in scripted {
+        for item in evidence.about(probe.id) {
+            if let What::Sent { transmit, .. } = &item.what {
+                matcher.add_script(probe, &transmit.bytes);
+            }
+        }
+    }
+    matcher
+}
+
+/// Notes ARP that a suite wrote out, or the reply to it.
+fn note_scripted_arp(
+    evidence: &mut Evidence,
+    matcher: &Matcher,
+    host: Host,
+    capture: Capture,
+    mut sighting: Sighting,
+) -> ProbeId {
+    let place = match host {
+        Host::Realserver(_) => Some(Station::RealserverArp),
+        Host::Director | Host::Client => station(host, &capture, &evidence.plan().paths[0], None),
+    };
+    sighting.probe = twin(evidence, matcher, (host, place), &sighting);
+    let id = sighting.probe;
+    if evidence.probe(id).is_none() || is_flood(evidence, id, place, &sighting) {
+        return id;
+    }
+    let time = capture.time;
+    let what = What::Seen {
+        sighting,
+        altered: Vec::new(),
+        capture,
+    };
+    evidence.append(host, place, time, (Some(id), None), what);
+    id
+}
+
+/// Which of several equal packets that suites wrote out it is: they are seen in the order in which they were
+/// sent.
+fn twin(
+    evidence: &Evidence,
+    matcher: &Matcher,
+    place: (Host, Option<Station>),
+    seen: &Sighting,
+) -> ProbeId {
+    let is_unseen = |id: &ProbeId| {
+        let mut sightings = evidence.sightings(*id);
+        !sightings
+            .any(|(item, known)| (item.host, item.station) == place && known.form == seen.form)
+    };
+    let twins: Vec<_> = matcher.twins(seen.probe).collect();
+    let first = twins.iter().copied().find(is_unseen);
+    first.or(twins.last().copied()).unwrap_or(seen.probe)
 }
 
 fn note_arp(evidence: &mut Evidence, host: Host, capture: Capture) -> Option<(Arp, usize)> {
@@ -120,7 +191,7 @@ fn note_probe(
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
     };
-    let sighting = matcher
+    let mut sighting = matcher
         .recognise(&capture.bytes)
         .or_else(|| reply_to(evidence, &capture))?;
     let plan = evidence.plan();
@@ -131,6 +202,7 @@ fn note_probe(
     let path = &plan.paths[number];
     let place = station(host, &capture, path, evidence.facts(host))
         .filter(|place| is_at_named_device(plan, *place, &sighting, &capture));
+    sighting.probe = twin(evidence, matcher, (host, place), &sighting);
     let id = sighting.probe;
     if evidence.probe(id).is_none() {
         if !listening {
@@ -178,7 +250,11 @@ fn is_at_named_device(plan: &Plan, place: Station, sighting: &Sighting, capture:
         (Station::DirectorOut, Form::Tunnelled) => &plan.egress,
         _ => &None,
     };
-    named.as_ref().is_none_or(|named| *named == capture.device)
+    // What a suite writes out may be anything, and go anywhere.
+    let named = named
+        .as_ref()
+        .filter(|_| sighting.probe.kind != ProbeKind::Script);
+    named.is_none_or(|named| *named == capture.device)
 }
 
 /// How often the same sighting of one probe is noted: a routing loop shows it dozens of times.

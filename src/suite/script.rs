@@ -1,4 +1,4 @@
-//! Packets written out: `send`, `from`, `loop`, `count`.
+//! Packets written out: `send`, `from`, `device`, `loop`, `count`.
 
 use crate::plan::Carrier;
 use crate::plan::Packet;
@@ -69,6 +69,7 @@ pub(crate) fn read(table: &Table<'_>, scope: &Scope<'_>) -> Option<Script> {
         from: from?.value,
         packets: all.cloned().collect(),
         interval: interval?,
+        device: table.device("device"),
     })
 }
 

@@ -106,6 +106,13 @@ pub(crate) const STEP: Shape = Shape {
             ROLE,
         ),
         key(
+            "device",
+            "The device that packets leave by which start at an Ethernet header; the one of the route to their \
+             destination, unless it is said.",
+            Need::With("send"),
+            Kind::Device,
+        ),
+        key(
             "loop",
             "Variables for `send`, each with a list or a range of values; the last runs fastest.",
             Need::With("send"),

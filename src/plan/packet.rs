@@ -1,0 +1,83 @@
+//! A packet that a suite writes out.
+
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::plan::Flow;
+use crate::plan::Protocol;
+use crate::wire::layers::Ipv4;
+use crate::wire::layers::Layer;
+
+/// A packet written out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// Its layers, outermost first.
+    pub layers: Vec<Layer>,
+    /// What the suite left out, and carries the packet's identity: which field of which layer.
+    pub carriers: Vec<(usize, Carrier)>,
+}
+
+/// A field that carries the identity of a packet written out, where its value is left to tunproof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// The identification of an IPv4 header.
+    Identification,
+    /// The source port of a UDP or TCP header.
+    SourcePort,
+    /// The sequence number of a TCP segment.
+    SequenceNumber,
+    /// Identifier and sequence number of an ICMP echo.
+    Echo,
+    /// The octets behind a UDP header: the layer is the `Raw` one.
+    Payload,
+}
+
+impl Packet {
+    /// Its IPv4 headers, outermost first: those that lie directly in one another, so none that an ICMP error
+    /// quotes.
+    pub fn headers(&self) -> Vec<&Ipv4> {
+        let behind_ethernet = match self.layers.first() {
+            Some(Layer::Ethernet(_)) => &self.layers[1..],
+            _ => &self.layers[..],
+        };
+        let headers = behind_ethernet.iter().map_while(|layer| match layer {
+            Layer::Ipv4(ip) => Some(ip),
+            _ => None,
+        });
+        headers.collect()
+    }
+
+    /// Whether it starts at an Ethernet header.
+    pub fn is_frame(&self) -> bool {
+        matches!(self.layers.first(), Some(Layer::Ethernet(_)))
+    }
+
+    /// Addresses and ports of the innermost datagram, as far as it has them: the ends of ARP are its sender and
+    /// target. `own_port` is the source port, where that is left to tunproof.
+    pub fn flow(&self, own_port: u16) -> Flow {
+        let headers = self.headers();
+        let behind = usize::from(self.is_frame()) + headers.len();
+        let next = self.layers.get(behind);
+        let (source, destination) = match (headers.last(), next) {
+            (Some(ip), _) => (ip.source, ip.destination),
+            (None, Some(Layer::Arp(arp))) => (arp.sender_ip, arp.target_ip),
+            (None, _) => (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED),
+        };
+        let (protocol, source_port, destination_port) = match next {
+            Some(Layer::Udp(udp)) => (Protocol::Udp, udp.source_port, udp.destination_port),
+            Some(Layer::Tcp(tcp)) => (Protocol::Tcp, tcp.source_port, tcp.destination_port),
+            _ => (Protocol::Udp, 0, 0),
+        };
+        let is_left_out = self.carriers.contains(&(behind, Carrier::SourcePort));
+        Flow {
+            protocol,
+            source,
+            source_port: if is_left_out { own_port } else { source_port },
+            destination,
+            destination_port,
+        }
+    }
+}
