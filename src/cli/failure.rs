@@ -17,6 +17,10 @@ pub(super) enum Failure {
     Read { path: PathBuf, source: io::Error },
     #[error("{0}")]
     PathFile(Diagnostics),
+    #[error("cannot read `{}`", .path.display())]
+    ReadSuite { path: PathBuf, source: io::Error },
+    #[error("{wrong} of {all} files {} wrong", if *.wrong == 1 { "is" } else { "are" })]
+    WrongFiles { wrong: usize, all: usize },
     #[error("`{}` names no host to run on: none has a `via`", .path.display())]
     NoVantage { path: PathBuf },
     #[error("{one} and {other} are the same address {address}")]

@@ -20,6 +20,7 @@ mod progress;
 mod prove;
 mod realserver;
 mod recording;
+mod suite;
 mod verify;
 
 use failure::Failure;
@@ -66,6 +67,8 @@ enum Command {
     Listen(listen::Arguments),
     /// Find a session's probes in a capture file that tcpdump or Wireshark wrote
     Match(match_capture::Arguments),
+    /// Check suites and path files, or print their schema for editors
+    Suite(suite::Arguments),
     /// Say what a finding means, how it is shown, and how to mend it
     Explain(explain::Arguments),
     /// Build the whole path on this machine, in network namespaces, and break it
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Realserver(arguments) => realserver::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
         Command::Match(arguments) => match_capture::main(arguments),
+        Command::Suite(arguments) => suite::main(arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Agent(arguments) => return agent::main(&arguments),

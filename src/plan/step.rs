@@ -121,6 +121,11 @@ pub struct Builtin {
     pub sizes: Vec<u16>,
 }
 
+impl Builtin {
+    /// How often a step is tried at most, if its count is not said.
+    pub const MOST_TRIES: u16 = 6;
+}
+
 /// What tunproof knows how to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

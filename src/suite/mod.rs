@@ -27,6 +27,7 @@ pub use environment::Environment;
 pub use environment::Override;
 pub use path_file::PathFile;
 pub use path_file::RealServer;
+pub use path_file::is_path_file;
 pub use schema::path_schema;
 pub use schema::suite_schema;
 pub use suite_file::SuiteFile;

@@ -103,6 +103,12 @@ impl PathFile {
     }
 }
 
+/// Whether a text is rather a path file than a suite.
+pub fn is_path_file(text: &str) -> bool {
+    let (file, _) = DeTable::parse_recoverable(text);
+    file.get_ref().contains_key("path")
+}
+
 /// The path file.
 pub(crate) const FILE: Shape = Shape {
     name: "the path file",

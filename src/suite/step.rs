@@ -174,7 +174,7 @@ pub(crate) const ROLE: Kind = Kind::Word(|| Role::ALL.map(Role::id).to_vec());
 pub(crate) const MOST_PACKETS: u64 = ProbeId::PER_KIND as u64;
 
 /// How often a built-in step is tried, if its count is not said.
-const MOST_TRIES: u64 = 6;
+const MOST_TRIES: u64 = Builtin::MOST_TRIES as u64;
 
 /// The longest time that a suite can name, in seconds.
 pub(crate) const MOMENT: u64 = 3600;

@@ -1,0 +1,219 @@
+//! `tunproof suite`: checks suites, and tells editors what a suite is.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use clap::ValueEnum;
+
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::prove::Ended;
+use crate::cli::verify;
+use crate::plan::Action;
+use crate::plan::Builtin;
+use crate::plan::Expectation;
+use crate::plan::Path as Way;
+use crate::plan::SessionKey;
+use crate::plan::Step;
+use crate::plan::Subject;
+use crate::plan::Suite;
+use crate::suite;
+use crate::suite::Diagnostics;
+use crate::suite::Environment;
+use crate::suite::Override;
+use crate::suite::PathFile;
+use crate::suite::SuiteFile;
+
+const EXAMPLES: &str = r#"Examples:
+  tunproof suite check probes/*.toml
+  tunproof suite check own.toml --path path.toml --set burst=5
+  tunproof suite schema > suite.schema.json
+      and on the first line of a suite, for editors: #:schema ./suite.schema.json"#;
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what suites and path files hold, or what is wrong with them; send nothing
+    Check(Check),
+    /// Print the JSON Schema of a kind of file
+    Schema {
+        /// Which kind
+        #[arg(value_enum, default_value_t = Kind::Suite)]
+        kind: Kind,
+    },
+}
+
+#[derive(clap::Args)]
+struct Check {
+    /// Suites, and path files, which have a `[path]`
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The path that `$vip`, `$rip` and so on are of; without it they are documentation addresses
+    #[arg(long, value_name = "PATH.toml")]
+    path: Option<PathBuf>,
+    /// Give a variable of the suite another value; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    overrides: Vec<Override>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Suites
+    Suite,
+    /// Path files
+    Path,
+}
+
+pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
+    match arguments.command {
+        Command::Check(check) => self::check(check),
+        Command::Schema { kind } => {
+            let schema = match kind {
+                Kind::Suite => suite::suite_schema(),
+                Kind::Path => suite::path_schema(),
+            };
+            output::print(&format!("{schema:#}\n"))?;
+            Ok(Ended::Said)
+        }
+    }
+}
+
+fn check(check: Check) -> Result<Ended, Failure> {
+    let environments = environments(check.path.as_deref(), &check.overrides)?;
+    let mut wrong = 0;
+    for path in &check.files {
+        let text = fs::read_to_string(path).map_err(|source| Failure::ReadSuite {
+            path: path.clone(),
+            source,
+        })?;
+        match described(&path.display().to_string(), &text, &environments) {
+            Ok(described) => output::print(&described)?,
+            Err(problems) => {
+                wrong += 1;
+                anstream::eprintln!("{}\n", problems.styled());
+            }
+        }
+    }
+    match wrong {
+        0 => Ok(Ended::Said),
+        _ => Err(Failure::WrongFiles {
+            wrong,
+            all: check.files.len(),
+        }),
+    }
+}
+
+/// One for each path.
+fn environments(path: Option<&Path>, overrides: &[Override]) -> Result<Vec<Environment>, Failure> {
+    let ways = match path {
+        None => vec![Environment::example()],
+        Some(path) => {
+            // The key gives no value that a suite could name.
+            let plan = verify::path_file(path)?.plan(SessionKey::new([0; 16]));
+            plan.paths.iter().map(Environment::of).collect()
+        }
+    };
+    let overridden = ways
+        .into_iter()
+        .map(|environment: Environment| environment.with(overrides.iter().cloned()));
+    Ok(overridden.collect())
+}
+
+fn described(file: &str, text: &str, environments: &[Environment]) -> Result<String, Diagnostics> {
+    if suite::is_path_file(text) {
+        let path = PathFile::parse(file, text)?;
+        let ways = path.plan(SessionKey::new([0; 16])).paths;
+        let each: String = ways.iter().map(of_way).collect();
+        return Ok(format!(
+            "{file}: path file, {}\n{each}",
+            counted(ways.len(), "path")
+        ));
+    }
+    let mut suites = environments
+        .iter()
+        .map(|environment| SuiteFile::parse(file, text, environment))
+        .collect::<Result<Vec<_>, _>>()?;
+    // What differs from path to path are addresses; the steps are the same.
+    suites.truncate(1);
+    let each: String = suites.iter().map(of_suite).collect();
+    Ok(format!("{file}: {each}"))
+}
+
+fn of_way(way: &Way) -> String {
+    let dip = way.dip.map(|dip| format!(" → {dip}")).unwrap_or_default();
+    format!(
+        "  {}: {}{dip} ⇒ {}, {}:{}/{}\n",
+        way.realserver,
+        way.cip,
+        way.rip,
+        way.vip,
+        way.port,
+        way.protocol.name()
+    )
+}
+
+fn of_suite(suite: &Suite) -> String {
+    let steps = counted(suite.steps.len(), "step");
+    let mut text = format!("suite `{}`, {steps}\n", suite.name);
+    let width = suite.steps.iter().map(|step| step.id.len()).max();
+    for step in &suite.steps {
+        let id = &step.id;
+        let width = width.unwrap_or_default();
+        text.push_str(&format!("  {id:width$}  {}\n", of_step(step)));
+    }
+    text
+}
+
+fn of_step(step: &Step) -> String {
+    let what = match &step.action {
+        Action::Builtin(builtin) => of_builtin(builtin),
+        Action::Script(script) => format!(
+            "{} written out, from the {}",
+            counted(script.packets.len(), "packet"),
+            script.from.id()
+        ),
+        Action::Ask(question) => {
+            let what = match question.about {
+                Subject::Route { to, .. } => format!("its route to {to}"),
+                Subject::Sysctl { ref name, .. } => format!("its {name}"),
+                Subject::Address { address, .. } => format!("whether it has {address}"),
+            };
+            format!("asks the {} for {what}", question.host.id())
+        }
+    };
+    let expects = |expect: &[Expectation]| match expect.len() {
+        0 => String::new(),
+        number => format!("; {}", counted(number, "expectation")),
+    };
+    format!("{what}{}", expects(&step.expect))
+}
+
+fn of_builtin(builtin: &Builtin) -> String {
+    let values = builtin.ttls.len().max(1) * builtin.sizes.len().max(1);
+    let packets = match builtin.count {
+        _ if !builtin.task.is_counted() => "as many packets as it takes".to_owned(),
+        Some(count) => counted(values * usize::from(count), "packet"),
+        None => format!(
+            "{} to {} packets",
+            values * usize::from(builtin.at_least),
+            values * usize::from(Builtin::MOST_TRIES)
+        ),
+    };
+    format!("{}, {packets}", builtin.task.id())
+}
+
+/// `1 step`, `2 steps`.
+fn counted(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        number => format!("{number} {noun}s"),
+    }
+}
