@@ -21,7 +21,7 @@ pub(super) enum Failure {
     PathFile(Diagnostics),
     #[error("cannot read `{}`", .path.display())]
     ReadSuite { path: PathBuf, source: io::Error },
-    #[error("{wrong} of {all} files {} wrong", if *.wrong == 1 { "is" } else { "are" })]
+    #[error("{wrong} of {all} {}", if *.all == 1 { "file is wrong" } else { "files are wrong" })]
     WrongFiles { wrong: usize, all: usize },
     #[error("`{}` names no host to run on: none has a `via`", .path.display())]
     NoVantage { path: PathBuf },

@@ -13,7 +13,6 @@ use crate::cli::prove::Ended;
 use crate::cli::verify;
 use crate::plan::Action;
 use crate::plan::Builtin;
-use crate::plan::Expectation;
 use crate::plan::Path as Way;
 use crate::plan::SessionKey;
 use crate::plan::Step;
@@ -182,18 +181,17 @@ fn of_step(step: &Step) -> String {
         ),
         Action::Ask(question) => {
             let what = match question.about {
-                Subject::Route { to, .. } => format!("its route to {to}"),
-                Subject::Sysctl { ref name, .. } => format!("its {name}"),
-                Subject::Address { address, .. } => format!("whether it has {address}"),
+                Subject::Route { to, .. } => format!("route to {to}"),
+                Subject::Sysctl { ref name, .. } => name.clone(),
+                Subject::Address { address, .. } => format!("address {address}"),
             };
-            format!("asks the {} for {what}", question.host.id())
+            format!("{what}, asked of the {}", question.host.id())
         }
     };
-    let expects = |expect: &[Expectation]| match expect.len() {
-        0 => String::new(),
-        number => format!("; {}", counted(number, "expectation")),
-    };
-    format!("{what}{}", expects(&step.expect))
+    match step.expect.len() {
+        0 => what,
+        number => format!("{what}; {}", counted(number, "expectation")),
+    }
 }
 
 fn of_builtin(builtin: &Builtin) -> String {

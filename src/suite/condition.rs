@@ -133,18 +133,7 @@ fn find(table: &Table<'_>, path: &str, span: Range<usize>) -> Option<Found> {
             format!("expected a number: `{kind}.1` is the second from outside"),
         );
     }
-    let comparable = |kind: &Kind| {
-        matches!(
-            kind,
-            Kind::Number(..)
-                | Kind::Named(..)
-                | Kind::Flags(..)
-                | Kind::Address
-                | Kind::AnyAddress
-                | Kind::Mac
-        )
-    };
-    let fields = || shape.keys.iter().filter(|key| comparable(&key.kind));
+    let fields = || shape.keys.iter().filter(|key| is_number(&key.kind));
     let Some(found) = fields().find(|key| key.name == field) else {
         let names: Vec<_> = fields().map(|key| key.name).collect();
         let label = match nearest(field, names.iter().copied()) {
@@ -159,6 +148,19 @@ fn find(table: &Table<'_>, path: &str, span: Range<usize>) -> Option<Found> {
         name: found.name,
         kind: &found.kind,
     })
+}
+
+/// Whether a field is a number, and so can be compared.
+fn is_number(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Number(..)
+            | Kind::Named(..)
+            | Kind::Flags(..)
+            | Kind::Address
+            | Kind::AnyAddress
+            | Kind::Mac
+    )
 }
 
 fn quoted(names: &[&str]) -> String {
@@ -206,4 +208,36 @@ fn read_test(table: &Table<'_>, field: &Found, at: &At<Given<'_>>) -> Option<Tes
         return None;
     }
     Some(Test::DecrementedBy(by.value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::EtherType;
+    use crate::wire::Fields;
+
+    /// What may be asked of a field, the packets must be able to answer.
+    #[test]
+    fn every_field_of_a_condition_can_be_read_from_a_packet() {
+        let mac = [2, 0, 0, 0, 0, 1];
+        let arp = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac, &[0; 4], &mac, &[0; 4]].concat();
+        let frame = [&mac[..], &mac, &[8, 6], &arp].concat();
+        let ip = |protocol: u8, rest: &[u8]| {
+            let length = 20 + rest.len() as u8;
+            let header = [0x45, 0, 0, length, 0, 1, 0, 0, 64, protocol, 0, 0];
+            [&header[..], &[192, 0, 2, 1, 192, 0, 2, 2], rest].concat()
+        };
+        let udp = ip(17, &[0, 1, 0, 2, 0, 8, 0, 0]);
+        let tcp = ip(6, &[&[0; 12][..], &[0x50], &[0; 7]].concat());
+        let icmp = ip(1, &[8, 0, 0, 0, 0, 0, 0, 0]);
+        let of = |packet| Fields::of(packet, EtherType::IPV4);
+        let packets = [Fields::of_frame(&frame), of(&udp), of(&tcp), of(&icmp)];
+        for (layer, shape) in layer::WITH_FIELDS {
+            let fields = shape.keys.iter().filter(|key| is_number(&key.kind));
+            for field in fields {
+                let mut values = packets.iter().map(|p| p.value(layer, 0, field.name));
+                assert!(values.any(|v| v.is_some()), "{layer}.{}", field.name);
+            }
+        }
+    }
 }

@@ -1,17 +1,21 @@
 #!/usr/bin/python3
-"""Writes scapy-probes.hex and scapy-layers.hex: what scapy makes of the fields that tests/golden.rs gives.
+"""Writes scapy-probes.hex and scapy-layers.hex: what scapy makes of the fields that tests/golden.rs gives; and
+scapy-suite.hex: what it makes of the lines in scapy-suite.toml.
 
 Each line is a name and a packet in hex. Made with scapy 2.5.0. Run it only to change the goldens; the tests
 need no scapy.
 """
 
 import os
+import tomllib
 
 from scapy.all import ARP, ICMP, IP, TCP, UDP, Ether, Raw
-from scapy.layers.inet import IPOption_Router_Alert, in4_chksum
+from scapy.layers.inet import (
+    IPOption, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_Router_Alert, in4_chksum)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CIP, VIP, DIP, RIP = "198.51.100.7", "192.0.2.10", "192.0.2.2", "203.0.113.5"
+GATEWAY = "203.0.113.1"
 
 # The identities of the session with the key 00112233445566778899aabbccddeeff.
 IDENTITY = {
@@ -136,7 +140,15 @@ def zero_sum(a, b):
     raise SystemExit("no payload sums to zero")
 
 
-for name, packets in (("scapy-probes.hex", probes()), ("scapy-layers.hex", layers())):
+def suite():
+    with open(os.path.join(HERE, "scapy-suite.toml"), "rb") as file:
+        for step in tomllib.load(file)["step"]:
+            yield step["id"], eval(step["about"])
+
+
+for name, packets in (
+    ("scapy-probes.hex", probes()), ("scapy-layers.hex", layers()), ("scapy-suite.hex", suite()),
+):
     with open(os.path.join(HERE, name), "w") as file:
         for label, packet in packets:
             file.write(f"{label} {bytes(packet).hex()}\n")

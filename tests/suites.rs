@@ -1,0 +1,468 @@
+//! The suite language from outside: what is wrong is shown at its place, what is right is what was meant.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use regex::Regex;
+use serde_json::Value;
+use tunproof::craft;
+use tunproof::lab;
+use tunproof::plan;
+use tunproof::plan::Action;
+use tunproof::plan::Suite;
+use tunproof::suite;
+use tunproof::suite::Diagnostics;
+use tunproof::suite::Environment;
+use tunproof::suite::PathFile;
+use tunproof::suite::SuiteFile;
+
+/// Every TOML file in a folder of the repository.
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    paths.sort();
+    let read = |path: PathBuf| (path.clone(), fs::read_to_string(path).unwrap());
+    paths.into_iter().map(read).collect()
+}
+
+/// Every block of TOML in the language's README: each is a whole suite.
+fn blocks() -> Vec<String> {
+    let text = include_str!("../probes/README.md");
+    let blocks = text.split("```toml\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split("```").next().unwrap().to_owned());
+    blocks.collect()
+}
+
+fn parse(file: &str, text: &str) -> Result<Option<Suite>, Diagnostics> {
+    match suite::is_path_file(text) {
+        true => PathFile::parse(file, text).map(|_| None),
+        false => SuiteFile::parse(file, text, &Environment::example()).map(Some),
+    }
+}
+
+fn suite(text: &str) -> Suite {
+    SuiteFile::parse("own.toml", text, &Environment::example())
+        .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// The first lines of a wrong file say where it is wrong, and how: `# LINE:COLUMN MESSAGE | LABEL`, the start of
+/// the message, or all of it, and words of the label.
+struct Expected<'a> {
+    place: (usize, usize),
+    message: &'a str,
+    label: &'a str,
+}
+
+fn expected(text: &str) -> Vec<Expected<'_>> {
+    let first = text.lines().map_while(|line| line.strip_prefix("# "));
+    let each = first.map(|line| {
+        let (place, words) = line.split_once(' ').unwrap();
+        let (row, column) = place.split_once(':').unwrap();
+        let (message, label) = words.split_once(" | ").unwrap_or((words, ""));
+        Expected {
+            place: (row.parse().unwrap(), column.parse().unwrap()),
+            message,
+            label,
+        }
+    });
+    each.collect()
+}
+
+#[test]
+fn every_wrong_file_is_shown_at_its_place() {
+    let files = files("tests/wrong");
+    assert!(files.len() >= 100, "only {} wrong files", files.len());
+    let mut failures = Vec::new();
+    for (path, text) in &files {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let Err(problems) = parse(name, text) else {
+            failures.push(format!("{name} was taken"));
+            continue;
+        };
+        let expected = expected(text);
+        assert!(
+            !expected.is_empty(),
+            "{name} does not say where it is wrong"
+        );
+        let is_right = problems.iter().count() == expected.len()
+            && problems.iter().zip(&expected).all(|(problem, expected)| {
+                problems.place(problem) == expected.place
+                    && problem.message.contains(expected.message)
+                    && problem.label.contains(expected.label)
+            });
+        if !is_right {
+            failures.push(format!("{name}:\n{problems}"));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n\n"));
+}
+
+#[test]
+fn every_block_of_the_readme_is_a_suite_whose_packets_can_be_crafted() {
+    let blocks = blocks();
+    assert!(blocks.len() >= 7, "only {} blocks", blocks.len());
+    for block in &blocks {
+        let suite = suite(block);
+        assert!(!suite.steps.is_empty());
+        for step in &suite.steps {
+            if let Action::Script(script) = &step.action {
+                for packet in &script.packets {
+                    let crafted = craft::build(&packet.layers);
+                    assert!(crafted.is_ok(), "{}: {crafted:?}", step.id);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_every_key_and_every_word() {
+    let readme = include_str!("../probes/README.md");
+    let mut names = BTreeSet::new();
+    names_in(&suite::suite_schema(), &mut names);
+    let tasks = plan::Task::all();
+    names.extend(tasks.iter().map(|task| task.id().to_owned()));
+    assert!(names.len() > 100, "{names:?}");
+    let is_missing = |name: &&String| {
+        let word = format!("(^|[^a-z-]){}([^a-z-]|$)", regex::escape(name));
+        !Regex::new(&word).unwrap().is_match(readme)
+    };
+    let missing: Vec<_> = names.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The keys and words of a schema, but for those of ICMP types, for which numbers serve as well.
+fn names_in(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::Object(properties)) = object.get("properties") {
+                names.extend(properties.keys().cloned());
+            }
+            if let Some(Value::Array(words)) = object.get("enum") {
+                let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+                if !words.contains(&"dest-unreach") {
+                    names.extend(words.into_iter().map(str::to_owned));
+                }
+            }
+            object.values().for_each(|value| names_in(value, names));
+        }
+        Value::Array(values) => values.iter().for_each(|value| names_in(value, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_is_right_fits_the_schema() {
+    let suites = suite::suite_schema();
+    let built_in = files("probes");
+    assert!(built_in.len() >= 3);
+    let mut texts: Vec<_> = built_in.into_iter().map(|(_, text)| text).collect();
+    texts.extend(blocks());
+    texts.push(include_str!("data/scapy-suite.toml").to_owned());
+    for text in texts {
+        if let Err(why) = fits(&suites, &json(&text)) {
+            panic!("{why}\n{text}");
+        }
+    }
+    let path = lab::path_file(|node| format!("tunproof lab exec {node}"));
+    fits(&suite::path_schema(), &json(&path)).unwrap();
+    assert!(fits(&suites, &json(&path)).is_err());
+}
+
+/// An editor need not know everything; but what it can know, it must.
+#[test]
+fn what_is_wrong_by_its_shape_does_not_fit_the_schema() {
+    let shapes = Regex::new("^unknown (key|probe|hops|with|see|at|if-failed|host|from) ").unwrap();
+    let mut refused = 0;
+    for (path, text) in files("tests/wrong") {
+        let expected = expected(&text);
+        let Ok(table) = text.parse::<toml::Table>() else {
+            continue;
+        };
+        let schema = match table.contains_key("path") {
+            true => suite::path_schema(),
+            false => suite::suite_schema(),
+        };
+        let is_refused = fits(&schema, &json(&text)).is_err();
+        let message = expected[0].message;
+        if shapes.is_match(message) {
+            assert!(is_refused, "{}: {message}", path.display());
+        }
+        refused += usize::from(is_refused);
+    }
+    assert!(refused >= 50, "only {refused} are refused by the schema");
+}
+
+fn json(text: &str) -> Value {
+    let table: toml::Table = text.parse().unwrap();
+    serde_json::to_value(table).unwrap()
+}
+
+/// Whether a value fits a schema: the keywords that ours have, and no other.
+fn fits(schema: &Value, value: &Value) -> Result<(), String> {
+    let schema = schema.as_object().ok_or("a schema is no object")?;
+    for (keyword, rule) in schema {
+        let is_fulfilled = match keyword.as_str() {
+            "$schema" | "title" | "description" | "properties" => true,
+            "type" => match rule.as_str().unwrap() {
+                "object" => value.is_object(),
+                "array" => value.is_array(),
+                "string" => value.is_string(),
+                "integer" => value.is_i64(),
+                "boolean" => value.is_boolean(),
+                other => panic!("unknown type {other}"),
+            },
+            "enum" => rule.as_array().unwrap().contains(value),
+            "minimum" => value.as_i64().is_none_or(|n| n >= rule.as_i64().unwrap()),
+            "maximum" => value.as_i64().is_none_or(|n| n <= rule.as_i64().unwrap()),
+            "minItems" => value
+                .as_array()
+                .is_none_or(|list| list.len() as u64 >= rule.as_u64().unwrap()),
+            "pattern" => {
+                let pattern = Regex::new(rule.as_str().unwrap()).unwrap();
+                value.as_str().is_none_or(|text| pattern.is_match(text))
+            }
+            "items" => {
+                for item in value.as_array().into_iter().flatten() {
+                    fits(rule, item)?;
+                }
+                true
+            }
+            "required" => value.as_object().is_none_or(|object| {
+                let mut keys = rule.as_array().unwrap().iter();
+                keys.all(|key| object.contains_key(key.as_str().unwrap()))
+            }),
+            "dependentRequired" => value.as_object().is_none_or(|object| {
+                let mut rules = rule.as_object().unwrap().iter();
+                rules.all(|(key, others)| {
+                    let mut others = others.as_array().unwrap().iter();
+                    !object.contains_key(key)
+                        || others.all(|other| object.contains_key(other.as_str().unwrap()))
+                })
+            }),
+            "additionalProperties" => {
+                let known = schema.get("properties").and_then(Value::as_object);
+                for (key, value) in value.as_object().into_iter().flatten() {
+                    match (known.and_then(|known| known.get(key)), rule) {
+                        (Some(schema), _) => {
+                            fits(schema, value).map_err(|why| format!("{key}: {why}"))?;
+                        }
+                        (None, Value::Bool(false)) => return Err(format!("unknown key {key}")),
+                        (None, rule) => fits(rule, value)?,
+                    }
+                }
+                true
+            }
+            "anyOf" => {
+                let mut each = rule.as_array().unwrap().iter();
+                let mut reasons = Vec::new();
+                let fits_one =
+                    each.any(|one| fits(one, value).map_err(|e| reasons.push(e)).is_ok());
+                if !fits_one {
+                    return Err(reasons.join("; "));
+                }
+                true
+            }
+            "oneOf" => {
+                let each = rule.as_array().unwrap().iter();
+                each.filter(|one| fits(one, value).is_ok()).count() == 1
+            }
+            other => panic!("the schema has a keyword that this test does not know: {other}"),
+        };
+        if !is_fulfilled {
+            return Err(format!("{value} is not {keyword} {rule}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_packet_of_one_line_of_scapy_is_as_few_lines_of_a_suite() {
+    let suite = suite(include_str!("data/scapy-suite.toml"));
+    let goldens: Vec<_> = include_str!("data/scapy-suite.hex")
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .collect();
+    assert!(goldens.len() >= 25);
+    assert_eq!(goldens.len(), suite.steps.len());
+    let mut wrong = Vec::new();
+    for (step, (id, hex)) in suite.steps.iter().zip(goldens) {
+        assert_eq!(step.id, id);
+        let Action::Script(script) = &step.action else {
+            panic!("{id} is not written out");
+        };
+        let [packet] = &script.packets[..] else {
+            panic!("{id} is {} packets", script.packets.len());
+        };
+        // Everything is written: nothing is left to carry an identity.
+        assert_eq!(packet.carriers, [], "{id}");
+        let crafted = craft::build(&packet.layers).unwrap();
+        let crafted = hex::encode(crafted.bytes);
+        if crafted != hex {
+            wrong.push(format!("{id}\n  crafted {crafted}\n  scapy's {hex}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// One octet is missing, or another: whatever comes of it, it is said and not a panic.
+#[test]
+fn no_mutated_suite_makes_the_parser_panic() {
+    let mut texts: Vec<_> = files("probes").into_iter().map(|(_, text)| text).collect();
+    texts.extend(blocks());
+    texts.push(lab::path_file(|node| node.to_string()));
+    let others = b"\"'[]{}=.,$#\\\n0-9a\xc3\x00";
+    let (mut taken, mut refused) = (0, 0);
+    for text in texts {
+        for place in 0..text.len() {
+            let mut shorter = text.clone().into_bytes();
+            shorter.remove(place);
+            let mut changed = text.clone().into_bytes();
+            changed[place] = others[place % others.len()];
+            for octets in [shorter, changed] {
+                let mutated = String::from_utf8_lossy(&octets);
+                match parse("mutated.toml", &mutated) {
+                    Ok(_) => taken += 1,
+                    Err(problems) => {
+                        refused += 1;
+                        assert!(problems.iter().count() > 0);
+                        // Its places must be inside the text.
+                        let _ = problems.to_string();
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        taken > 1000 && refused > 1000,
+        "{taken} taken, {refused} refused"
+    );
+}
+
+#[test]
+fn a_packet_bears_only_the_addresses_of_its_path() {
+    let path = PathFile::parse("path.toml", &lab::path_file(|_| "local".to_owned())).unwrap();
+    let path = path.plan(plan::SessionKey::new([0; 16])).paths.remove(0);
+    let parse = |packet: &str| {
+        let text = format!("[[step]]\nid = \"a\"\nfrom = \"client\"\nsend = [{packet}]\n");
+        SuiteFile::parse("own.toml", &text, &Environment::of(&path))
+    };
+    let vip = path.vip;
+    let refused = [
+        "{ ipv4 = { src = \"8.8.8.8\", dst = \"$vip\" } }",
+        "{ ipv4 = { src = \"$vip\", dst = \"8.8.8.8\" } }",
+        "{ ipv4 = { src = \"$cip\", dst = \"$rip\" } }, { ipv4 = { src = \"8.8.8.8\", dst = \"$vip\" } }",
+        "{ ipv4 = { src = \"$cip\", dst = \"$rip\", options = [[\"lsrr\", \"8.8.8.8\"]] } }",
+        "{ ethernet = { src = \"02:00:00:00:00:01\", dst = \"ff:ff:ff:ff:ff:ff\" } }, { arp = { hwsrc = \"02:00:00:00:00:01\", psrc = \"8.8.8.8\", pdst = \"$vip\" } }",
+    ];
+    for packet in refused {
+        let shown = parse(packet).unwrap_err().to_string();
+        assert!(
+            shown.contains("8.8.8.8 is no address of this path"),
+            "{shown}"
+        );
+    }
+    let quoted = "{ ipv4 = { src = \"$cip\", dst = \"$vip\" } }, { icmp = { type = 11 } }, { ipv4 = { src = \"$vip\", dst = \"8.8.8.8\" } }";
+    let literal = format!("{{ ipv4 = {{ src = \"$cip\", dst = \"{vip}\" }} }}");
+    for packet in [quoted, literal.as_str()] {
+        let taken = parse(packet);
+        assert!(taken.is_ok(), "{}", taken.unwrap_err());
+    }
+}
+
+#[test]
+fn what_a_path_does_not_have_is_said_where_it_is_used() {
+    let path = PathFile::parse("path.toml", &lab::path_file(|_| "local".to_owned())).unwrap();
+    let path = path.plan(plan::SessionKey::new([0; 16])).paths.remove(0);
+    let text = "[[step]]\nid = \"a\"\nask = { host = \"client\", address = \"$gateway\" }\n";
+    let problems = SuiteFile::parse("own.toml", text, &Environment::of(&path)).unwrap_err();
+    let shown = problems.to_string();
+    assert!(shown.contains("own.toml:3:38"), "{shown}");
+    assert!(shown.contains("names no `gateway`"), "{shown}");
+}
+
+#[test]
+fn loops_are_unrolled_the_last_variable_fastest_and_count_is_passes() {
+    let suite = suite(
+        r#"
+        [[step]]
+        id = "looped"
+        from = "director"
+        loop = { ttl = "1..2", sport = [1000, 2000] }
+        count = 2
+        send = [
+          { ipv4 = { src = "$dip", dst = "$rip", ttl = "$ttl" } },
+          { udp = { sport = "$sport", dport = 9 } },
+        ]
+        "#,
+    );
+    let Action::Script(script) = &suite.steps[0].action else {
+        panic!("{suite:?}");
+    };
+    let sent: Vec<_> = script
+        .packets
+        .iter()
+        .map(|packet| {
+            let bytes = craft::build(&packet.layers).unwrap().bytes;
+            (bytes[8], u16::from_be_bytes([bytes[20], bytes[21]]))
+        })
+        .collect();
+    let pass = [(1, 1000), (1, 2000), (2, 1000), (2, 2000)];
+    assert_eq!(sent, [pass, pass].concat());
+}
+
+#[test]
+fn what_is_left_out_carries_the_identity() {
+    use tunproof::plan::Carrier::*;
+    let suite = suite(
+        r#"
+        [[step]]
+        id = "datagram"
+        from = "director"
+        send = [{ ipv4 = { src = "$dip", dst = "$rip" } }, { ipv4 = { src = "$dip", dst = "$rip" } }, { udp = { dport = 9 } }]
+        [[step]]
+        id = "segment"
+        from = "director"
+        send = [{ ipv4 = { src = "$dip", dst = "$rip", id = 1 } }, { tcp = { dport = 9 } }]
+        [[step]]
+        id = "echo"
+        from = "director"
+        send = [{ ipv4 = { src = "$dip", dst = "$rip", id = 1 } }, { icmp = {} }]
+        [[step]]
+        id = "error"
+        from = "director"
+        send = [{ ipv4 = { src = "$dip", dst = "$rip", id = 1 } }, { icmp = { type = 3 } }, { ipv4 = { src = "$dip", dst = "$rip" } }, { udp = { dport = 9 } }]
+        [[step]]
+        id = "so-many-octets"
+        from = "director"
+        send = [{ ipv4 = { src = "$dip", dst = "$rip", id = 1 } }, { udp = { sport = 9, dport = 9 } }, { payload = 100 }]
+        "#,
+    );
+    let carriers: Vec<_> = suite
+        .steps
+        .iter()
+        .map(|step| match &step.action {
+            Action::Script(script) => script.packets[0].carriers.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        vec![
+            (0, Identification),
+            (1, Identification),
+            (2, SourcePort),
+            (3, Payload),
+        ],
+        vec![(1, SourcePort), (1, SequenceNumber)],
+        vec![(1, Echo)],
+        vec![],
+        vec![(2, Payload)],
+    ];
+    assert_eq!(carriers, expected);
+}
