@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "wire", "plan", "exchange", "evidence", "matching", "verdict",
         ],
     ),
-    ("agent", &["plan", "exchange", "run"]),
+    ("agent", &["wire", "plan", "exchange", "run"]),
     ("live", &["plan", "exchange", "run", "agent"]),
     ("lab", &["plan", "exchange", "live"]),
     (

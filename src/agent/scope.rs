@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use etherparse::ArpPacketSlice;
-use etherparse::EtherType;
-use etherparse::Ethernet2Slice;
-use etherparse::IpNumber;
-use etherparse::Ipv4HeaderSlice;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::exchange::Transmit;
 use crate::exchange::Way;
+use crate::wire::Arp;
+use crate::wire::EtherType;
+use crate::wire::Ethernet;
+use crate::wire::Octets;
+use crate::wire::named;
 
 /// The declared addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,20 +61,24 @@ impl Scope {
         self.own.insert(address);
     }
 
-    /// Whether a packet may be sent.
+    /// Whether a packet may be sent: it may name nobody but those that are declared, neither in a header nor in
+    /// one inside, in a quote or in a source route, and nothing in it may hide a header.
+    ///
+    /// What a UDP datagram or a TCP segment carries is not looked at.
     ///
     /// # Errors
     ///
     /// [`OutOfScope`], for the first thing in it that may not.
     pub fn check(&self, transmit: &Transmit) -> Result<(), OutOfScope> {
+        let octets = Octets::new(&transmit.bytes);
         match &transmit.way {
-            Way::Stack => self.check_ipv4(&transmit.bytes),
+            Way::Stack => self.check_ipv4(octets),
             Way::Frame { .. } => {
-                let frame = Ethernet2Slice::from_slice_without_fcs(&transmit.bytes)
+                let frame = Ethernet::checked(octets)
                     .map_err(|_| OutOfScope::Unclear("too short for a frame"))?;
-                match frame.ether_type() {
-                    EtherType::IPV4 => self.check_ipv4(frame.payload_slice()),
-                    EtherType::ARP => self.check_arp(frame.payload_slice()),
+                match frame.ethertype {
+                    EtherType::IPV4 => self.check_ipv4(frame.payload),
+                    EtherType::ARP => self.check_arp(frame.payload),
                     _ => Err(OutOfScope::Unclear("neither IPv4 nor ARP")),
                 }
             }
@@ -90,40 +94,25 @@ impl Scope {
         self.contains(address, "destination")
     }
 
-    fn check_ipv4(&self, packet: &[u8]) -> Result<(), OutOfScope> {
-        let mut rest = packet;
-        let mut roles = ["source", "destination"];
-        loop {
-            let header = Ipv4HeaderSlice::from_slice(rest)
-                .map_err(|_| OutOfScope::Unclear("no whole IPv4 header"))?;
-            // A source route would be a destination that is not looked at.
-            if !header.options().is_empty() {
-                return Err(OutOfScope::Unclear("an IPv4 packet with options"));
-            }
-            self.contains(header.source_addr(), roles[0])?;
-            self.contains(header.destination_addr(), roles[1])?;
-            if header.protocol() != IpNumber::IPV4 {
-                return Ok(());
-            }
-            rest = &rest[header.slice().len()..];
-            roles = ["inner source", "inner destination"];
+    fn check_ipv4(&self, packet: Octets<'_>) -> Result<(), OutOfScope> {
+        let named = named(packet.bytes()).map_err(|hidden| OutOfScope::Unclear(hidden.0))?;
+        for name in named {
+            self.contains(name.address, name.role)?;
         }
+        Ok(())
     }
 
-    fn check_arp(&self, packet: &[u8]) -> Result<(), OutOfScope> {
-        let arp = ArpPacketSlice::from_slice(packet)
-            .ok()
-            .and_then(|arp| arp.to_packet().try_eth_ipv4().ok())
-            .ok_or(OutOfScope::Unclear("no whole ARP packet for IPv4"))?;
+    fn check_arp(&self, packet: Octets<'_>) -> Result<(), OutOfScope> {
+        let arp = Arp::checked(packet)
+            .map_err(|_| OutOfScope::Unclear("no whole ARP packet for IPv4"))?;
         // Sender 0.0.0.0 is a probe of RFC 5227: it announces nobody.
-        let sender = Ipv4Addr::from(arp.sender_ipv4);
+        let sender = arp.sender_ip;
         if !sender.is_unspecified() && !self.own.contains(&sender) {
             self.contains(sender, "ARP sender")?;
         }
-        let target = Ipv4Addr::from(arp.target_ipv4);
-        match self.gateways.contains(&target) {
+        match self.gateways.contains(&arp.target_ip) {
             true => Ok(()),
-            false => self.contains(target, "ARP target"),
+            false => self.contains(arp.target_ip, "ARP target"),
         }
     }
 
@@ -208,6 +197,17 @@ mod tests {
             tunnelled(ipv4(CIP, STRANGER, 6, &[])),
             refused("inner destination")
         );
+        let mut routed = ipv4(CIP, VIP, 6, &[131, 7, 4, 8, 8, 8, 8, 0]);
+        routed[0] = 0x47;
+        assert_eq!(check(routed), refused("hop of the source route"));
+        let quoting = |icmp: [u8; 8]| {
+            let quoted = ipv4(CIP, STRANGER, 6, &[0; 8]);
+            check(ipv4(VIP, CIP, 1, &[&icmp[..], &quoted].concat()))
+        };
+        let unreachable = [3, 3, 0, 0, 0, 0, 0, 0];
+        assert_eq!(quoting(unreachable), refused("quoted destination"));
+        let redirect = [5, 1, 0, 0, 8, 8, 8, 8];
+        assert_eq!(quoting(redirect), refused("gateway of the redirect"));
         let twice = ipv4(CIP, VIP, 4, &ipv4(CIP, STRANGER, 6, &[]));
         assert_eq!(tunnelled(twice), refused("inner destination"));
         assert!(scope().check_destination(STRANGER).is_err());
@@ -215,14 +215,23 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_refused() {
-        let mut routed = ipv4(CIP, VIP, 6, &[131, 7, 4, 8, 8, 8, 8, 0]);
-        routed[0] = 0x47;
         let unclear = |what: &str| Err(format!("the packet is {what}"));
-        assert_eq!(check(routed), unclear("an IPv4 packet with options"));
         assert_eq!(check(vec![0x45; 19]), unclear("no whole IPv4 header"));
+        let mut broken = ipv4(CIP, VIP, 6, &[131, 9, 4, 8, 8, 8, 8, 0]);
+        broken[0] = 0x47;
         assert_eq!(
-            check(ipv4(DIP, RIP, 4, &[0x4f; 20])),
-            unclear("no whole IPv4 header")
+            check(broken),
+            unclear("an IPv4 packet with options that cannot be read")
+        );
+        let mut fragment = ipv4(DIP, RIP, 4, &[0; 40]);
+        fragment[7] = 1;
+        assert_eq!(
+            check(fragment),
+            unclear("a fragment of a header in another")
+        );
+        assert_eq!(
+            check(ipv4(DIP, RIP, 47, &[0; 24])),
+            unclear("of a protocol that can hold another packet")
         );
         let mut tagged = arp(VIP, VIP);
         tagged.bytes[12..14].copy_from_slice(&[0x81, 0]);

@@ -58,6 +58,7 @@ impl Sender {
         .map_err(failed("open a raw IPv4 socket"))?;
         raw.set_send_buffer_size(BUFFER)
             .map_err(failed("set SO_SNDBUF"))?;
+        sys::send_fragments_as_they_are(&raw).map_err(failed("set IP_NODEFRAG"))?;
         // Protocol 0: it receives nothing, either.
         let link = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
             .map_err(failed("open an AF_PACKET socket"))?;
@@ -123,10 +124,20 @@ fn address(packet: &[u8], offset: usize) -> io::Result<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::process::Command;
+    use std::time::Duration;
 
     use super::*;
+    use crate::craft;
     use crate::live::testbed;
+    use crate::plan::Packet;
+    use crate::plan::ProbeId;
+    use crate::plan::ProbeKind;
+    use crate::plan::SessionKey;
+    use crate::wire::layers;
+    use crate::wire::layers::Field;
+    use crate::wire::layers::Layer;
 
     const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
     const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -190,6 +201,85 @@ mod tests {
                              add rule ip t o ip daddr 198.51.100.7 drop";
                 assert!(Command::new("nft").arg(rules).status().unwrap().success());
                 assert_eq!(errno(&sender, &from(RIP, CIP, 8)), libc::EPERM);
+            },
+        );
+    }
+
+    /// What leaves by `near` toward `far`'s hardware address, within the time that a veth takes.
+    fn seen(tap: &Socket, toward: [u8; 6]) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        let mut buffer = [0; 2048];
+        while let Ok(length) = (&mut &*tap).read(&mut buffer) {
+            if buffer[..6] == toward {
+                frames.push(buffer[14..length].to_vec());
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn odd_packets_leave_as_they_are() {
+        testbed::in_namespace(
+            concat!(module_path!(), "::odd_packets_leave_as_they_are"),
+            || {
+                testbed::ip(
+                    "link add near type veth peer name far\nlink set near up\nlink set far up\n\
+                     addr add 203.0.113.5/24 dev near\n\
+                     neigh add 203.0.113.9 lladdr 02:00:00:00:00:09 dev near\n",
+                );
+                testbed::wait_until_passing(["near", "far"]);
+                // Connection tracking, which would keep a fragment until the others come.
+                let rules = "add table ip t; add chain ip t o { type filter hook output priority 0; }; \
+                             add rule ip t o ct state invalid counter";
+                assert!(Command::new("nft").arg(rules).status().unwrap().success());
+                let tap = Socket::new(Domain::PACKET, Type::RAW, None).unwrap();
+                let index = nix::net::if_::if_nametoindex("far").unwrap();
+                tap.bind(&sys::link_address(index, 0x0800)).unwrap();
+                tap.set_read_timeout(Some(Duration::from_millis(200)))
+                    .unwrap();
+                let header = |change: fn(&mut layers::Ipv4)| {
+                    let mut header = layers::Ipv4 {
+                        identification: 7,
+                        ..layers::Ipv4::new(VIP, Ipv4Addr::new(203, 0, 113, 9))
+                    };
+                    change(&mut header);
+                    Layer::Ipv4(header)
+                };
+                let udp = [
+                    Layer::Udp(layers::Udp::new(1000, 2000)),
+                    Layer::Raw(vec![1; 24]),
+                ];
+                let rest = [Layer::Raw(vec![2; 24])];
+                let odd: [(Layer, &[Layer]); 7] = [
+                    (header(|ip| ip.more_fragments = true), &udp),
+                    (header(|ip| ip.fragment_offset = 9), &rest),
+                    (header(|ip| ip.time_to_live = 0), &udp),
+                    (header(|ip| ip.version = Field::Forced(5)), &udp),
+                    (header(|ip| ip.options = vec![7, 7, 4, 0, 0, 0, 0]), &udp),
+                    (header(|ip| ip.type_of_service = 0xff), &udp),
+                    (header(|ip| ip.protocol = Field::Forced(253)), &rest),
+                ];
+                let sender = Sender::open().unwrap();
+                let id = ProbeId {
+                    kind: ProbeKind::Script,
+                    index: 0,
+                };
+                for (header, behind) in odd {
+                    let layers = [&[header], behind].concat();
+                    let packet = Packet {
+                        layers,
+                        carriers: Vec::new(),
+                    };
+                    let key = SessionKey::new([1; 16]);
+                    let bytes = craft::script(&packet, id, &key).unwrap().bytes;
+                    let transmit = Transmit {
+                        way: Way::Stack,
+                        bytes: bytes.clone(),
+                    };
+                    assert_eq!(errno(&sender, &transmit), 0, "{packet:?}");
+                    let left = seen(&tap, [2, 0, 0, 0, 0, 9]);
+                    assert_eq!(left, [bytes], "{packet:?}");
+                }
             },
         );
     }

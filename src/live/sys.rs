@@ -67,6 +67,25 @@ pub(crate) fn packet_statistics(socket: &impl AsFd) -> io::Result<(u32, u32)> {
     }
 }
 
+/// Keeps the host's connection tracking from collecting the fragments that a raw socket sends (`IP_NODEFRAG`).
+pub(crate) fn send_fragments_as_they_are(socket: &Socket) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    // SAFETY: the kernel reads one `int` from `yes`, which is one.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_NODEFRAG,
+            (&raw const yes).cast(),
+            mem::size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ignores the signals by which a terminal, a session or an operator ends a process.
 pub(crate) fn ignore_endings() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
