@@ -137,7 +137,7 @@ impl Failure {
         anstream::eprintln!("{BAD}error{BAD:#}: {self}");
         let mut cause = self.source();
         while let Some(error) = cause {
-            anstream::eprintln!("  caused by: {error}");
+            anstream::eprintln!("  caused by: {}", escape(&error.to_string()));
             cause = error.source();
         }
         for hint in self.hints() {

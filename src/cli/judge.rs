@@ -28,7 +28,7 @@ Examples:
   tunproof judge case.json --pcap case.pcapng
   tunproof judge case.json --add client.in=client.pcap
       with what the client's tcpdump saw meanwhile, which counts as it does in `tunproof verify --add`
-  ssh root@lb1 tunproof verify path.toml --save /dev/stdout --output /dev/null | tunproof judge -
+  ssh root@lb1 cat case.json | tunproof judge -
 
 Another version of tunproof may judge otherwise: that is what a case is kept for. The file names the session's
 key, the addresses, devices, routes, IPVS services and firewall rules of the hosts, as far as they are about the

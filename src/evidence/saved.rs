@@ -22,11 +22,13 @@ use crate::evidence::What;
 use crate::exchange::Capture;
 use crate::exchange::Timing;
 use crate::exchange::Wall;
+use crate::plan::Action;
 use crate::plan::Host;
 use crate::plan::Path;
 use crate::plan::Plan;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
+use crate::plan::Step;
 use crate::plan::Suite;
 
 /// The schema's name.
@@ -275,12 +277,8 @@ impl Saved {
         }
         for (path, suite) in suites.iter().enumerate() {
             for (number, step) in suite.steps.iter().enumerate() {
-                if let Some(after) = step.after.iter().find(|after| after.step >= number) {
-                    let problem =
-                        format!("it waits for step {}, which is no earlier one", after.step);
-                    let place = format!("plan: suite {path}: step {number}");
-                    return Err(wrong(place, problem));
-                }
+                let place = || format!("plan: suite {path}: step {number}");
+                check_step(step, number).map_err(|problem| wrong(place(), problem))?;
             }
         }
         Ok(())
@@ -404,6 +402,27 @@ fn path_of(host: Host) -> usize {
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
     }
+}
+
+/// Whether a step waits for earlier ones only, and its packets carry their identity in layers that they have.
+fn check_step(step: &Step, number: usize) -> Result<(), String> {
+    if let Some(after) = step.after.iter().find(|after| after.step >= number) {
+        return Err(format!(
+            "it waits for step {}, which is no earlier one",
+            after.step
+        ));
+    }
+    let packets = match &step.action {
+        Action::Script(script) => &script.packets[..],
+        Action::Builtin(_) | Action::Ask(_) => &[],
+    };
+    for packet in packets {
+        let mut carriers = packet.carriers.iter();
+        if let Some((layer, _)) = carriers.find(|(layer, _)| *layer >= packet.layers.len()) {
+            return Err(format!("a packet of it has no layer {layer}"));
+        }
+    }
+    Ok(())
 }
 
 fn no_probe(id: ProbeId) -> String {
