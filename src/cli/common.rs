@@ -49,8 +49,12 @@ pub(super) struct Reporting {
 pub(super) enum Format {
     /// For people
     Text,
-    /// For programs: one object, schema `tunproof.report/1`
+    /// For programs: one object, schema `tunproof.report/1`, of a suite `tunproof.run/1`
     Json,
+    /// For continuous integration: JUnit's XML
+    Junit,
+    /// For test harnesses: TAP 14
+    Tap,
 }
 
 /// What the options mean.

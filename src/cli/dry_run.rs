@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 
 use tokio::runtime;
 
+use crate::cli::common::Settings;
 use crate::cli::failure::Failure;
+use crate::cli::output;
 use crate::cli::prove;
 use crate::cli::prove::Vias;
+use crate::evidence::Evidence;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::Mono;
 use crate::exchange::SendOutcome;
@@ -23,11 +26,21 @@ use crate::run::Engine;
 use crate::run::Event;
 use crate::run::Limits;
 use crate::run::Task;
+use crate::verdict::Judgement;
 
-/// Every packet that would be sent if nothing were answered, decoded and in hex.
+/// Prints every packet that would be sent if nothing were answered, decoded and in hex, and writes them where
+/// that is asked for.
 ///
 /// Facts of this host are read, those of others are not: no agent is started.
-pub(super) fn text(plan: Plan, vias: &Vias, limits: Limits) -> Result<String, Failure> {
+pub(super) fn say(plan: Plan, vias: &Vias, settings: &Settings) -> Result<(), Failure> {
+    let (text, evidence) = play(plan, vias, settings.limits)?;
+    output::say(&text, settings)?;
+    let nothing = Judgement { paths: Vec::new() };
+    output::write_packets(&evidence, &nothing, settings)
+}
+
+/// What would be sent, as text and as evidence.
+fn play(plan: Plan, vias: &Vias, limits: Limits) -> Result<(String, Evidence), Failure> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -43,7 +56,7 @@ pub(super) fn text(plan: Plan, vias: &Vias, limits: Limits) -> Result<String, Fa
                 Command::Facts(query) if vias.get(&host) == Some(&prove::local()) => Some(
                     Event::Facts(Box::new(runtime.block_on(facts::gather(&query)))),
                 ),
-                command => answer(command),
+                command => answer(command, now),
             };
             answers.extend(event.map(|event| (host, event)));
         }
@@ -71,7 +84,7 @@ pub(super) fn text(plan: Plan, vias: &Vias, limits: Limits) -> Result<String, Fa
             unasked.join(", ")
         ));
     }
-    Ok(text)
+    Ok((text, engine.into_evidence()))
 }
 
 /// Keeps what a command would send.
@@ -90,14 +103,14 @@ fn note(engine: &Engine, host: Host, command: &Command, packets: &mut Vec<Planne
 }
 
 /// What a host would say that sends everything and sees nothing.
-fn answer(command: Command) -> Option<Event> {
+fn answer(command: Command, now: Mono) -> Option<Event> {
     Some(match command {
         Command::Facts(_) => Event::Facts(Box::default()),
         Command::OpenTap(_) => Event::TapOpen,
         Command::Send { token, .. } => Event::Sent {
             token,
             outcome: SendOutcome::Sent {
-                time: Wall::default(),
+                time: Wall::from_nanos(now.since(Mono::default()).as_nanos() as u64),
             },
         },
         Command::Settle { token } => Event::Settled { token },

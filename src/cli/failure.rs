@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::craft::CraftError;
 use crate::evidence::LoadError;
 use crate::plan::Station;
 use crate::report::escape;
@@ -63,6 +64,18 @@ pub(super) enum Failure {
         station: Station,
         names: Vec<String>,
     },
+    #[error("no suite `{name}` comes with tunproof, and there is no such file")]
+    UnknownSuite {
+        name: String,
+        nearest: Option<&'static str>,
+    },
+    #[error("the suite has no step `{name}`")]
+    UnknownStep {
+        name: String,
+        nearest: Option<String>,
+    },
+    #[error("a packet of the step `{step}` cannot be sent")]
+    Craft { step: String, source: CraftError },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]
@@ -120,6 +133,17 @@ impl Failure {
                 let list = "`tunproof explain` lists all codes".to_owned();
                 let meant = nearest.map(|code| format!("did you mean `tunproof explain {code}`?"));
                 meant.into_iter().chain([list]).collect()
+            }
+            Failure::UnknownSuite { nearest, .. } => {
+                let list = "`tunproof suite list` names those that come with it".to_owned();
+                let meant = nearest.map(|name| format!("did you mean `{name}`?"));
+                meant.into_iter().chain([list]).collect()
+            }
+            Failure::UnknownStep { nearest, .. } => {
+                let meant = nearest.iter();
+                meant
+                    .map(|name| format!("did you mean `{name}`?"))
+                    .collect()
             }
             _ => Vec::new(),
         }

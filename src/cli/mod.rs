@@ -21,6 +21,7 @@ mod progress;
 mod prove;
 mod realserver;
 mod recording;
+mod run;
 mod suite;
 mod verify;
 mod whole;
@@ -65,6 +66,8 @@ enum Command {
     Director(director::Arguments),
     /// Prove what the real server can prove alone
     Realserver(realserver::Arguments),
+    /// Play a suite, built in or your own, on every path of a path file
+    Run(run::Arguments),
     /// Report the arrivals of another terminal's probes, on the director or the client
     Listen(listen::Arguments),
     /// Find a session's probes in a capture file that tcpdump or Wireshark wrote
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Verify(arguments) => verify::main(arguments),
         Command::Director(arguments) => director::main(arguments),
         Command::Realserver(arguments) => realserver::main(arguments),
+        Command::Run(arguments) => run::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
         Command::Match(arguments) => match_capture::main(arguments),
         Command::Judge(arguments) => judge::main(arguments),

@@ -14,6 +14,7 @@ use crate::evidence::Evidence;
 use crate::exchange::Timing;
 use crate::report;
 use crate::report::Report;
+use crate::report::RunReport;
 use crate::verdict::Judgement;
 
 /// Whether the files that are asked for can be written, which is better known before the packets are sent.
@@ -66,6 +67,19 @@ pub(super) fn write_report(report: &Report, settings: &Settings) -> Result<(), F
     let text = match settings.format {
         Format::Text => report::text(report, settings.verbose),
         Format::Json => report.to_json(),
+        Format::Junit => report::junit(report),
+        Format::Tap => report::tap(report),
+    };
+    say(&text, settings)
+}
+
+/// Writes the report of a suite.
+pub(super) fn write_run(report: &RunReport, settings: &Settings) -> Result<(), Failure> {
+    let text = match settings.format {
+        Format::Text => report::run_text(report, settings.verbose),
+        Format::Json => report.to_json(),
+        Format::Junit => report::run_junit(report),
+        Format::Tap => report::run_tap(report),
     };
     say(&text, settings)
 }

@@ -64,7 +64,7 @@ pub(super) fn prove_with(
     settings: &Settings,
 ) -> Result<Ended, Failure> {
     if settings.dry_run {
-        output::say(&dry_run::text(plan, &vias, settings.limits)?, settings)?;
+        dry_run::say(plan, &vias, settings)?;
         return Ok(Ended::Said);
     }
     output::check(settings)?;
@@ -161,7 +161,7 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
 }
 
 /// What the hosts could not tell: the verdict stands without it.
-fn tell_unread(evidence: &Evidence) {
+pub(super) fn tell_unread(evidence: &Evidence) {
     for host in &evidence.plan().vantages {
         let Some(record) = evidence.host(*host) else {
             continue;

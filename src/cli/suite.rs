@@ -20,6 +20,7 @@ use crate::plan::Subject;
 use crate::plan::Suite;
 use crate::suite;
 use crate::suite::Diagnostics;
+use crate::suite::Embedded;
 use crate::suite::Environment;
 use crate::suite::Override;
 use crate::suite::PathFile;
@@ -42,6 +43,12 @@ pub(super) struct Arguments {
 enum Command {
     /// Say what suites and path files hold, or what is wrong with them; send nothing
     Check(Check),
+    /// List the suites that come with tunproof
+    List {
+        /// Print the file of this one instead, to be changed
+        #[arg(value_name = "SUITE")]
+        name: Option<String>,
+    },
     /// Print the JSON Schema of a kind of file
     Schema {
         /// Which kind
@@ -74,6 +81,7 @@ enum Kind {
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     match arguments.command {
         Command::Check(check) => self::check(check),
+        Command::List { name } => list(name),
         Command::Schema { kind } => {
             let schema = match kind {
                 Kind::Suite => suite::suite_schema(),
@@ -83,6 +91,25 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
             Ok(Ended::Said)
         }
     }
+}
+
+fn list(name: Option<String>) -> Result<Ended, Failure> {
+    if let Some(name) = name {
+        let Some(suite) = Embedded::named(&name) else {
+            let known = Embedded::ALL.iter().map(|suite| suite.name);
+            let nearest = suite::nearest(&name, known);
+            return Err(Failure::UnknownSuite { name, nearest });
+        };
+        output::print(suite.text)?;
+        return Ok(Ended::Said);
+    }
+    for suite in Embedded::ALL {
+        let file = format!("probes/{}.toml", suite.name);
+        let parsed = SuiteFile::parse(&file, suite.text, &Environment::example());
+        let about = parsed.map_err(Failure::PathFile)?.about;
+        output::print(&format!("{:24} {about}\n", suite.name))?;
+    }
+    Ok(Ended::Said)
 }
 
 fn check(check: Check) -> Result<Ended, Failure> {

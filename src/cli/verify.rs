@@ -103,7 +103,8 @@ pub(super) fn path_file(path: &Path) -> Result<PathFile, Failure> {
     PathFile::parse(&path.display().to_string(), &text).map_err(Failure::PathFile)
 }
 
-fn vias(file: PathFile) -> Vias {
+/// The commands through which the hosts of a path file are reached.
+pub(super) fn vias(file: PathFile) -> Vias {
     let servers = file.realservers.into_iter().enumerate();
     [(Host::Director, file.director_via)]
         .into_iter()

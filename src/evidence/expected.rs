@@ -340,7 +340,7 @@ fn in_time(item: &Item, sent: &Item, within: Duration) -> bool {
 
 /// Whether a sighting is what an expectation asks to see.
 fn is_form(probe: &Probe, item: &Item, sighting: &Sighting, expected: &Expectation) -> bool {
-    let built_in = true; // SCRIPT
+    let built_in = probe.id.kind != ProbeKind::Script;
     let own = match (built_in, probe.tunnel.is_some()) {
         (true, true) => Form::Tunnelled,
         _ => Form::Plain,
@@ -354,7 +354,7 @@ fn is_form(probe: &Probe, item: &Item, sighting: &Sighting, expected: &Expectati
                 let apart = own == Form::Tunnelled || item.station == Some(tunnel);
                 apart && sighting.form == Form::Plain
             }
-            false => false, // SCRIPT
+            false => sighting.form == Form::Decapsulated,
         },
         See::SynAck => sighting.form == Form::SynAck,
         See::Rst => sighting.form == Form::Rst,

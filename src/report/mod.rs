@@ -2,6 +2,7 @@
 //!
 //! It may not know how things became known, nor decide what they mean.
 
+mod continuous;
 mod dry_run;
 mod escape;
 mod explain;
@@ -10,9 +11,14 @@ mod fixture;
 mod matches;
 mod model;
 mod pcapng;
+mod played;
 mod text;
 mod wording;
 
+pub use continuous::junit;
+pub use continuous::run_junit;
+pub use continuous::run_tap;
+pub use continuous::tap;
 pub use dry_run::Planned;
 pub use dry_run::dry_run;
 pub(crate) use escape::escape;
@@ -22,6 +28,8 @@ pub use matches::Match;
 pub use matches::Matches;
 pub use model::*;
 pub use pcapng::pcapng;
+pub use played::*;
+pub use text::run_text;
 pub use text::text;
 pub use wording::Kind;
 pub use wording::arrival;

@@ -11,12 +11,16 @@ use crate::plan::Hop;
 use crate::report::EvidenceReport;
 use crate::report::FindingReport;
 use crate::report::HopReport;
+use crate::report::PathHop;
 use crate::report::PathReport;
 use crate::report::Report;
+use crate::report::RunReport;
+use crate::report::StepReport;
 use crate::verdict::HopVerdict;
 use crate::verdict::How;
 use crate::verdict::Outcome;
 use crate::verdict::Severity;
+use crate::verdict::StepOutcome;
 
 const WIDTH: usize = 80;
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -33,15 +37,154 @@ pub fn text(report: &Report, verbose: bool) -> String {
         draw(&mut page, report, path);
         for finding in &path.findings {
             page.blank();
-            tell(&mut page, path, finding);
+            tell(&mut page, finding, is_drawn(path, finding));
         }
         page.blank();
     }
     if verbose {
-        list_evidence(&mut page, report);
+        list_evidence(&mut page, &report.evidence);
     }
     summarise(&mut page, report);
     page.text
+}
+
+/// The report of a suite as text; `verbose` adds every piece of evidence and what each step is for.
+pub fn run_text(report: &RunReport, verbose: bool) -> String {
+    let mut page = Page::default();
+    let about = match report.about.is_empty() {
+        true => String::new(),
+        false => format!(": {}", report.about),
+    };
+    page.wrapped("", "  ", &format!("{}{about}", report.suite), BOLD);
+    if report.rounds > 1 {
+        let (round, rounds) = (report.round, report.rounds);
+        page.line(&format!(
+            "{DIM}round {round} of {rounds}, the first of the worst{DIM:#}"
+        ));
+    }
+    let width = report
+        .steps
+        .iter()
+        .map(|step| step.id.chars().count())
+        .max();
+    for steps in report
+        .steps
+        .chunk_by(|one, next| one.realserver == next.realserver)
+    {
+        page.blank();
+        let realserver = &steps[0].realserver;
+        page.line(&format!("{BOLD}{realserver}{BOLD:#}"));
+        for step in steps {
+            draw_step(
+                &mut page,
+                report,
+                step,
+                (width.unwrap_or_default(), verbose),
+            );
+        }
+        let of_path = |entry: &&PathHop| entry.realserver == *realserver;
+        for entry in report.hops.iter().filter(of_path) {
+            let (sign, style, word) = match entry.hop.verdict {
+                HopVerdict::Proven => ('✔', GOOD, "proven"),
+                HopVerdict::Broken => ('✘', BAD, "broken"),
+                HopVerdict::Unproven => ('?', OPEN, "unproven"),
+                HopVerdict::Skipped => ('·', DIM, "skipped"),
+            };
+            let words = match &entry.hop.reason {
+                Some(reason) => format!("{word}: {reason}"),
+                None => word.to_owned(),
+            };
+            let first = format!("  {style}{sign}{style:#} hop {}: ", entry.hop.id);
+            page.wrapped(&first, "      ", &words, Style::new());
+        }
+    }
+    for finding in &report.findings {
+        page.blank();
+        tell(&mut page, finding, false);
+    }
+    page.blank();
+    if verbose {
+        list_evidence(&mut page, &report.evidence);
+    }
+    let count = |outcome| {
+        let steps = report.steps.iter();
+        steps.filter(|step| step.outcome == outcome).count()
+    };
+    let passed = count(StepOutcome::Passed);
+    let mut words = format!("{passed} of {} steps passed", report.steps.len());
+    for outcome in [
+        StepOutcome::Failed,
+        StepOutcome::Inconclusive,
+        StepOutcome::Skipped,
+    ] {
+        match count(outcome) {
+            0 => {}
+            number => words = format!("{words}, {number} {}", outcome.id()),
+        }
+    }
+    let (style, word) = outcome(report.outcome);
+    let elapsed = elapsed(report.timing.elapsed_ms);
+    page.line(&format!("{style}{word}{style:#}: {words} in {elapsed}"));
+    page.text
+}
+
+fn draw_step(
+    page: &mut Page,
+    report: &RunReport,
+    step: &StepReport,
+    (width, verbose): (usize, bool),
+) {
+    let (sign, style) = signed(step.outcome);
+    let mut words = step.outcome.id().to_owned();
+    if report.rounds > 1 {
+        words = format!("passed in {} of {} rounds", step.passed, report.rounds);
+    }
+    let told = step
+        .expectations
+        .iter()
+        .any(|expected| expected.reason.is_some());
+    match &step.reason {
+        Some(reason) if !told => words = format!("{words}: {reason}"),
+        _ => {}
+    }
+    if !step.evidence.is_empty() && step.expectations.is_empty() {
+        let first = &step.evidence[..step.evidence.len().min(2)];
+        words = format!("{words} ({})", ids(first));
+    }
+    let id = &step.id;
+    let first = format!("  {style}{sign}{style:#} {id:width$} ");
+    page.wrapped(&first, "      ", &words, Style::new());
+    if verbose && !step.about.is_empty() {
+        page.wrapped("      ", "      ", &step.about, DIM);
+    }
+    for expected in &step.expectations {
+        let (sign, style) = signed(expected.outcome);
+        let mut words = match &expected.reason {
+            Some(reason) => format!("{}: {reason}", expected.expected),
+            None => format!(
+                "{}: seen of {} of {}",
+                expected.expected, expected.seen, expected.sent
+            ),
+        };
+        if let Some(first) = expected.evidence.first() {
+            words = format!("{words} ({first})");
+        }
+        page.wrapped(
+            &format!("      {style}{sign}{style:#} "),
+            "        ",
+            &words,
+            Style::new(),
+        );
+    }
+}
+
+fn signed(outcome: StepOutcome) -> (char, Style) {
+    match outcome {
+        StepOutcome::Passed => ('✔', GOOD),
+        StepOutcome::Failed => ('✘', BAD),
+        StepOutcome::Inconclusive => ('?', OPEN),
+        StepOutcome::Skipped => ('·', DIM),
+    }
 }
 
 /// Draws a path: hosts as the nodes of a road, hops as what lies between them.
@@ -225,8 +368,15 @@ fn ids(evidence: &[EvidenceId]) -> String {
     ids.join(", ")
 }
 
+/// Whether what to type is drawn beside the hop already.
+fn is_drawn(path: &PathReport, finding: &FindingReport) -> bool {
+    let mut hops = path.hops.iter();
+    finding.severity == Severity::Error
+        && hops.any(|hop| hop.id == finding.hop && hop.verdict == HopVerdict::Broken)
+}
+
 /// Tells a finding as a compiler would.
-fn tell(page: &mut Page, path: &PathReport, finding: &FindingReport) {
+fn tell(page: &mut Page, finding: &FindingReport, is_drawn: bool) {
     let (word, style) = match finding.severity {
         Severity::Error => ("error", BAD),
         Severity::Warning => ("warning", OPEN.effects(Effects::BOLD)),
@@ -248,12 +398,7 @@ fn tell(page: &mut Page, path: &PathReport, finding: &FindingReport) {
         let margin = format!("  {DIM}|{DIM:#}  ");
         page.wrapped(&margin, &margin, &finding.detail, Style::new());
     }
-    let drawn = finding.severity == Severity::Error
-        && path
-            .hops
-            .iter()
-            .any(|hop| hop.id == finding.hop && hop.verdict == HopVerdict::Broken);
-    for command in finding.fix.iter().filter(|_| !drawn) {
+    for command in finding.fix.iter().filter(|_| !is_drawn) {
         page.line(&format!("  {DIM}={DIM:#} type {TYPE}{command}{TYPE:#}"));
     }
     page.line(&format!(
@@ -262,9 +407,9 @@ fn tell(page: &mut Page, path: &PathReport, finding: &FindingReport) {
     ));
 }
 
-fn list_evidence(page: &mut Page, report: &Report) {
+fn list_evidence(page: &mut Page, evidence: &[EvidenceReport]) {
     page.line(&format!("{BOLD}evidence{BOLD:#}"));
-    for piece in &report.evidence {
+    for piece in evidence {
         let clock = piece.time.get(11..26).unwrap_or(&piece.time);
         page.wrapped(
             &format!("{DIM}{:>5} {clock}{DIM:#} ", piece.id),
@@ -297,10 +442,7 @@ fn summarise(page: &mut Page, report: &Report) {
             number => words = format!("{words}, {number} {word}"),
         }
     }
-    let elapsed = match report.timing.elapsed_ms {
-        ms @ 0..1000 => format!("{ms} ms"),
-        ms => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-    };
+    let elapsed = elapsed(report.timing.elapsed_ms);
     let probes = match report.probes_sent() {
         1 => "1 probe".to_owned(),
         number => format!("{number} probes"),
@@ -309,6 +451,13 @@ fn summarise(page: &mut Page, report: &Report) {
     page.line(&format!(
         "{style}{word}{style:#}: {words}; {probes} sent in {elapsed}"
     ));
+}
+
+fn elapsed(ms: u64) -> String {
+    match ms {
+        ms @ 0..1000 => format!("{ms} ms"),
+        ms => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+    }
 }
 
 fn outcome(outcome: Outcome) -> (Style, &'static str) {

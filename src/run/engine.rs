@@ -302,10 +302,19 @@ impl Engine {
         if let Some(command) = self.outbox.pop_front() {
             return Some(command);
         }
-        match &mut self.phase {
-            Phase::Probing(probing) => probing.poll_command(&mut self.evidence, now),
-            _ => None,
+        let Phase::Probing(probing) = &mut self.phase else {
+            return None;
+        };
+        let known = self.evidence.probes().len();
+        let command = probing.poll_command(&mut self.evidence, now);
+        if let Some((_, Command::Send { transmit, .. })) = &command {
+            for probe in &self.evidence.probes()[known..] {
+                if probe.script.is_some() {
+                    self.matcher.add_script(probe, &transmit.bytes);
+                }
+            }
         }
+        command
     }
 
     /// When to call [`Engine::handle_timeout`] at the latest.

@@ -28,6 +28,8 @@ const CONNECT_MS: u64 = 3000;
 pub(super) enum Outgoing {
     /// Send a probe.
     Probe(Probe),
+    /// Send a packet that a suite wrote out.
+    Script(Probe, Transmit),
     /// Send a frame that belongs to this step of this path.
     Frame((usize, usize), Transmit),
     /// Open a real connection.
@@ -123,7 +125,9 @@ impl Pacer {
     pub(super) fn awaits(&self, step: (usize, usize)) -> bool {
         let mut waiting = self.queues.values().flat_map(|queue| &queue.waiting);
         waiting.any(|outgoing| match outgoing {
-            Outgoing::Probe(probe) => (probe.path, probe.step) == (step.0, Some(step.1)),
+            Outgoing::Probe(probe) | Outgoing::Script(probe, _) => {
+                (probe.path, probe.step) == (step.0, Some(step.1))
+            }
             Outgoing::Frame(of, _) => *of == step,
             Outgoing::Connect(_) | Outgoing::Forget(..) => false,
         })
@@ -168,7 +172,16 @@ impl Pacer {
         let token = self.next_token;
         self.next_token += 1;
         let command = match outgoing {
-            Outgoing::Probe(probe) => self.send(host, token, probe, evidence, now),
+            Outgoing::Probe(probe) => {
+                let transmit = Transmit {
+                    way: Way::Stack,
+                    bytes: craft::probe(&probe, &evidence.plan().session),
+                };
+                self.send(host, token, (probe, transmit), evidence, now)
+            }
+            Outgoing::Script(probe, transmit) => {
+                self.send(host, token, (probe, transmit), evidence, now)
+            }
             Outgoing::Frame(step, transmit) => {
                 self.last_of.insert(step, now);
                 self.handed.insert(
@@ -202,17 +215,14 @@ impl Pacer {
         &mut self,
         host: Host,
         token: u32,
-        probe: Probe,
+        (probe, transmit): (Probe, Transmit),
         evidence: &mut Evidence,
         now: Mono,
     ) -> Command {
-        let key = evidence.plan().session;
-        let raw = |bytes| Transmit {
+        let cleanup = craft::cleanup(&probe, &evidence.plan().session).map(|bytes| Transmit {
             way: Way::Stack,
             bytes,
-        };
-        let transmit = raw(craft::probe(&probe, &key));
-        let cleanup = craft::cleanup(&probe, &key).map(raw);
+        });
         if cleanup.is_some() {
             self.unsettled.insert(probe.id, (host, token));
         }

@@ -14,10 +14,12 @@ use crate::exchange::RouteQuery;
 use crate::exchange::ServiceQuery;
 use crate::exchange::TapPath;
 use crate::exchange::TapSpec;
+use crate::plan::Action;
 use crate::plan::Host;
 use crate::plan::Path;
 use crate::plan::Plan;
 use crate::plan::Protocol;
+use crate::plan::Subject;
 
 /// What can be asked of `host` without knowing anything of it.
 pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
@@ -87,7 +89,31 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
         }
         Host::Client => {}
     }
+    for asked in asked(plan, host) {
+        if !query.routes.contains(&asked) {
+            query.routes.push(asked);
+        }
+    }
     query
+}
+
+/// The routes that the suites ask a host for.
+fn asked(plan: &Plan, host: Host) -> impl Iterator<Item = RouteQuery> {
+    let steps = plan.suites.iter().enumerate().flat_map(|(path, suite)| {
+        let steps = suite.steps.iter();
+        steps.map(move |step| (path, &step.action))
+    });
+    steps.filter_map(move |(path, action)| match action {
+        Action::Ask(question) if question.host.host(path) == host => match &question.about {
+            Subject::Route { to, from, iif, .. } => Some(RouteQuery {
+                to: *to,
+                from: *from,
+                iif: iif.clone(),
+            }),
+            Subject::Sysctl { .. } | Subject::Address { .. } => None,
+        },
+        _ => None,
+    })
 }
 
 /// What the tap of every host shall see.

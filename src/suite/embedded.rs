@@ -25,7 +25,19 @@ macro_rules! embedded {
 
 impl Embedded {
     /// Every one.
-    pub const ALL: [Embedded; 3] = embedded!["lvs-tun", "director-alone", "realserver-alone"];
+    pub const ALL: [Embedded; 11] = embedded![
+        "lvs-tun",
+        "director-alone",
+        "realserver-alone",
+        "q1-unique-source",
+        "q2-decapsulated-packets",
+        "q3-spoofed-source",
+        "q4-arp-and-firewall",
+        "arp",
+        "mtu",
+        "tunnel-trace",
+        "open-tunnel",
+    ];
 
     /// What `verify` plays.
     pub const LVS_TUN: Embedded = Embedded::ALL[0];
@@ -51,5 +63,53 @@ impl Embedded {
             parse(path).unwrap_or_else(|problems| panic!("an embedded suite is wrong:\n{problems}"))
         });
         suites.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::plan::Protocol;
+
+    #[test]
+    fn every_suite_is_right_and_named_as_its_file() {
+        for suite in Embedded::ALL {
+            let read = SuiteFile::parse(
+                &format!("probes/{}.toml", suite.name),
+                suite.text,
+                &Environment::example(),
+            );
+            let read = read.unwrap_or_else(|problems| panic!("{problems}"));
+            assert_eq!(read.name, suite.name);
+            assert!(
+                !read.about.is_empty() && !read.steps.is_empty(),
+                "{}",
+                suite.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_commands_play_needs_nothing_that_a_path_may_lack() {
+        let path = Path {
+            realserver: "rs1".to_owned(),
+            vip: Ipv4Addr::new(192, 0, 2, 10),
+            port: 53,
+            protocol: Protocol::Udp,
+            rip: Ipv4Addr::new(203, 0, 113, 5),
+            dip: None,
+            cip: Ipv4Addr::new(198, 51, 100, 7),
+            gateway: None,
+            tunnel: None,
+        };
+        for suite in [
+            Embedded::LVS_TUN,
+            Embedded::DIRECTOR_ALONE,
+            Embedded::REALSERVER_ALONE,
+        ] {
+            assert_eq!(suite.suites(std::slice::from_ref(&path)).len(), 1);
+        }
     }
 }

@@ -26,6 +26,7 @@ mod reason;
 mod rewriting;
 mod scene;
 mod service;
+mod steps;
 mod transit;
 mod tunnel;
 
@@ -39,3 +40,8 @@ pub use judgement::Judgement;
 pub use judgement::Outcome;
 pub use judgement::PathJudgement;
 pub use judgement::Severity;
+pub use steps::ExpectationJudgement;
+pub use steps::StepJudgement;
+pub use steps::StepOutcome;
+pub use steps::judge_steps;
+pub use steps::suite_outcome;

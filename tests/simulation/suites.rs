@@ -56,7 +56,7 @@ fn sent(scenario: &Scenario, change: impl Fn(&mut Suite)) -> BTreeSet<ProbeKind>
 
 #[test]
 fn a_step_left_out_leaves_its_probes_out() {
-    for name in ["healthy", "spoof-filter-at-isp", "isp-drops-ipip"] {
+    for name in ["healthy", "spoof-filter-at-isp", "core-drops-ipip"] {
         let scenario = network(name);
         let usual = sent(&scenario, |_| {});
         assert!(usual.len() >= 10, "{name}: only {usual:?}");

@@ -162,7 +162,7 @@ impl Probing {
                 Aim::Resolution { next_hop, .. } => {
                     arp.operation == Arp::REQUEST && !arp.is_ours() && arp.target == *next_hop
                 }
-                Aim::Probe(_) | Aim::MoreFlows | Aim::Connect => false,
+                Aim::Probe(_) | Aim::Script(_) | Aim::MoreFlows | Aim::Connect => false,
             };
         }
     }

@@ -3,19 +3,24 @@
 
 use std::net::Ipv4Addr;
 
+use crate::craft;
 use crate::evidence::Evidence;
 use crate::exchange::HostFacts;
 use crate::exchange::Mono;
+use crate::exchange::RouteAnswer;
+use crate::exchange::Way;
 use crate::plan;
 use crate::plan::Action;
 use crate::plan::Builtin;
 use crate::plan::Host;
+use crate::plan::Packet;
 use crate::plan::Path;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Role;
+use crate::plan::Script;
 use crate::plan::Step;
 use crate::run::mtu;
 use crate::run::mtu::Search;
@@ -43,8 +48,48 @@ impl Probing {
             Action::Builtin(builtin) => {
                 self.begin_builtin(evidence, (path, number), builtin, begin)
             }
-            Action::Script(_) | Action::Ask(_) => Ok(()),
+            Action::Script(script) => self.begin_script(evidence, (path, number), script, begin),
+            Action::Ask(question) => {
+                there(evidence, question.host.host(path))?;
+                Ok(())
+            }
         }
+    }
+
+    fn begin_script(
+        &mut self,
+        evidence: &Evidence,
+        (path, step): (usize, usize),
+        script: &Script,
+        begin: Mono,
+    ) -> Result<(), String> {
+        let host = script.from.host(path);
+        there(evidence, host)?;
+        let packets = script.packets.iter().map(|packet| {
+            let id = ProbeId {
+                kind: ProbeKind::Script,
+                index: 0,
+            };
+            craft::script(packet, id, &evidence.plan().session)
+                .map_err(|error| error.to_string())?;
+            Ok((packet.clone(), way(evidence, host, script, packet)?))
+        });
+        let packets: Vec<_> = packets.collect::<Result<_, String>>()?;
+        self.tasks.push(Task {
+            path,
+            step,
+            host,
+            begin,
+            tries: 0,
+            counted: Some(Counted {
+                count: packets.len(),
+                interval: script.interval,
+            }),
+            at_least: packets.len(),
+            aim: Aim::Script(packets),
+            done: false,
+        });
+        Ok(())
     }
 
     fn begin_builtin(
@@ -56,15 +101,7 @@ impl Probing {
     ) -> Result<(), String> {
         let declared = &evidence.plan().paths[path];
         let host = host(builtin.task, path, evidence)?;
-        if !is_there(evidence, host) {
-            let name = evidence.plan().host_name(host);
-            return Err(format!("tunproof does not run on {name}"));
-        }
-        if host == Host::Client
-            && let Some(reason) = evidence.misplaced(host)
-        {
-            return Err(reason);
-        }
+        there(evidence, host)?;
         let aim = match builtin.task {
             plan::Task::Probe(kind) => {
                 let asks_service = matches!(kind, ProbeKind::TunnelSyn | ProbeKind::ReflectSyn);
@@ -204,6 +241,56 @@ fn wanted(step: &Step, path: usize, evidence: &Evidence) -> Result<(), String> {
         Some(role) => Err(format!("tunproof runs on {}", name(role))),
         None => Ok(()),
     }
+}
+
+/// Why a host can play nothing.
+fn there(evidence: &Evidence, host: Host) -> Result<(), String> {
+    if !is_there(evidence, host) {
+        let name = evidence.plan().host_name(host);
+        return Err(format!("tunproof does not run on {name}"));
+    }
+    match evidence.misplaced(host) {
+        Some(reason) => Err(reason),
+        None => Ok(()),
+    }
+}
+
+/// How a packet that a suite wrote out leaves a host: a frame by the device that the suite names, or by which the
+/// host reaches the packet's destination.
+fn way(evidence: &Evidence, host: Host, script: &Script, packet: &Packet) -> Result<Way, String> {
+    if !packet.is_frame() {
+        return Ok(Way::Stack);
+    }
+    if let Some(device) = script.device.clone() {
+        return Ok(Way::Frame { device });
+    }
+    let destination = match packet.headers().first() {
+        Some(outermost) => outermost.destination,
+        None => packet.flow(0).destination,
+    };
+    let facts = facts(evidence, host)?;
+    let routed = facts
+        .routes
+        .iter()
+        .find_map(|(query, answer)| match answer {
+            RouteAnswer::Route(route) if query.to == destination && query.iif.is_none() => {
+                route.device.clone()
+            }
+            _ => None,
+        });
+    let on_link = || {
+        let mut links = facts.links.iter().filter(|link| !link.loopback);
+        let link = links.find(|link| {
+            let mut addresses = link.addresses.iter();
+            addresses.any(|address| address.prefix < 32 && address.contains(destination))
+        });
+        link.map(|link| link.name.clone())
+    };
+    let device = routed.or_else(on_link);
+    let device = device.ok_or_else(|| {
+        format!("no route tells by which device {destination} is reached; name one (`device`)")
+    })?;
+    Ok(Way::Frame { device })
 }
 
 /// Which host plays a built-in task.

@@ -10,6 +10,9 @@ use crate::exchange::Transmit;
 use crate::exchange::Way;
 use crate::plan::Action;
 use crate::plan::Host;
+use crate::plan::Packet;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::run::pacer::Outgoing;
 use crate::run::probing::Probing;
@@ -71,6 +74,8 @@ pub(super) enum Aim {
         next_hop: Ipv4Addr,
         device: String,
     },
+    /// The packets that a suite wrote out, one a try, and how each leaves the host.
+    Script(Vec<(Packet, Way)>),
     /// SYN-ACKs from the VIP in a few flows at once.
     MoreFlows,
     /// A real connection, once a crafted one went all the way: one that cannot complete would stay half
@@ -122,6 +127,12 @@ impl Probing {
             path, step, tries, ..
         } = self.tasks[number];
         let from_vip = ProbeKind::SpoofSynack;
+        if let Aim::Script(packets) = &self.tasks[number].aim {
+            let next = packets.get(tries - 1).cloned();
+            let outgoing =
+                next.and_then(|(packet, way)| self.scripted((path, step), packet, way, evidence));
+            return outgoing.into_iter().collect();
+        }
         match self.tasks[number].aim.clone() {
             Aim::Probe(kind) => self.probes(kind, (path, step), evidence),
             Aim::Arp {
@@ -145,6 +156,7 @@ impl Probing {
                 }
                 outgoing
             }
+            Aim::Script(_) => Vec::new(),
             Aim::MoreFlows => (0..MORE_FLOWS)
                 .filter_map(|_| self.probe(from_vip, path, evidence))
                 .map(|probe| Outgoing::Probe(probe.of_step(step)))
@@ -192,6 +204,30 @@ impl Probing {
         probes
     }
 
+    /// A packet that a suite wrote out; `None` if there were too many before it.
+    fn scripted(
+        &mut self,
+        (path, step): (usize, usize),
+        packet: Packet,
+        way: Way,
+        evidence: &Evidence,
+    ) -> Option<Outgoing> {
+        let Action::Script(script) = &evidence.plan().step(path, step)?.action else {
+            return None;
+        };
+        let next = self.next.entry(ProbeKind::Script).or_insert(0);
+        let index = *next;
+        if index >= ProbeId::once(ProbeKind::Script) {
+            return None;
+        }
+        *next += 1;
+        let (from, key) = (script.from.host(path), &evidence.plan().session);
+        let probe = Probe::script(index, path, from, packet, key).of_step(step);
+        let crafted = craft::script(probe.script.as_ref()?, probe.id, key).ok()?;
+        let bytes = crafted.bytes;
+        Some(Outgoing::Script(probe, Transmit { way, bytes }))
+    }
+
     /// Whether something of the suite is already played that sends for this aim.
     fn sends(&self, aim: &Aim, path: usize) -> bool {
         let mut tasks = self.tasks.iter();
@@ -227,7 +263,7 @@ impl Task {
         match &self.aim {
             Aim::Probe(kind) => kind.is_aside(),
             Aim::Arp { .. } => self.counted.is_some(),
-            Aim::Resolution { .. } | Aim::MoreFlows | Aim::Connect => false,
+            Aim::Script(_) | Aim::Resolution { .. } | Aim::MoreFlows | Aim::Connect => false,
         }
     }
 }

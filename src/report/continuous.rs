@@ -1,0 +1,229 @@
+//! What continuous integration reads: JUnit's XML and TAP 14, of hops or of steps.
+//!
+//! What is broken is a JUnit `failure`, what could not be decided an `error`: neither is green. In TAP both are
+//! `not ok`; the YAML block says which.
+
+use std::fmt::Write;
+
+use crate::report::PathHop;
+use crate::report::Report;
+use crate::report::RunReport;
+use crate::verdict::HopVerdict;
+use crate::verdict::StepOutcome;
+
+/// The report of a proof as JUnit's XML: a suite for each real server, a case for each hop.
+pub fn junit(report: &Report) -> String {
+    let cases: Vec<_> = report.hops.iter().map(of_hop).collect();
+    let timing = &report.timing;
+    xml("tunproof", &cases, timing.elapsed_ms, &timing.started)
+}
+
+/// The report of a proof as TAP 14: a line for each hop.
+pub fn tap(report: &Report) -> String {
+    let cases: Vec<_> = report.hops.iter().map(of_hop).collect();
+    lines(&cases)
+}
+
+/// The report of a suite as JUnit's XML: a suite for each real server, a case for each step and each hop that the
+/// suite asks for.
+pub fn run_junit(report: &RunReport) -> String {
+    let timing = &report.timing;
+    let cases = of_run(report);
+    xml(&report.suite, &cases, timing.elapsed_ms, &timing.started)
+}
+
+/// The report of a suite as TAP 14.
+pub fn run_tap(report: &RunReport) -> String {
+    lines(&of_run(report))
+}
+
+struct Case<'a> {
+    realserver: &'a str,
+    name: String,
+    outcome: StepOutcome,
+    reason: &'a str,
+}
+
+fn of_hop(entry: &PathHop) -> Case<'_> {
+    Case {
+        realserver: &entry.realserver,
+        name: entry.hop.id.to_string(),
+        outcome: match entry.hop.verdict {
+            HopVerdict::Proven => StepOutcome::Passed,
+            HopVerdict::Broken => StepOutcome::Failed,
+            HopVerdict::Unproven => StepOutcome::Inconclusive,
+            HopVerdict::Skipped => StepOutcome::Skipped,
+        },
+        reason: entry.hop.reason.as_deref().unwrap_or_default(),
+    }
+}
+
+fn of_run(report: &RunReport) -> Vec<Case<'_>> {
+    let steps = report.steps.iter().map(|step| Case {
+        realserver: &step.realserver,
+        name: match report.rounds {
+            1 => step.id.clone(),
+            rounds => format!("{} (passed in {} of {rounds})", step.id, step.passed),
+        },
+        outcome: step.outcome,
+        reason: step.reason.as_deref().unwrap_or_default(),
+    });
+    let hops = report.hops.iter().map(|entry| {
+        let case = of_hop(entry);
+        let name = format!("hop {}", case.name);
+        Case { name, ..case }
+    });
+    let mut cases: Vec<_> = steps.chain(hops).collect();
+    // Real servers stand in the order of their paths.
+    let order: Vec<&str> = report.steps.iter().map(|step| &*step.realserver).collect();
+    cases.sort_by_key(|case| order.iter().position(|name| *name == case.realserver));
+    cases
+}
+
+fn xml(name: &str, cases: &[Case<'_>], elapsed_ms: u64, started: &str) -> String {
+    let seconds = format!("{}.{:03}", elapsed_ms / 1000, elapsed_ms % 1000);
+    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let counts = counts(cases);
+    let name = xml_text(name);
+    let _ = writeln!(
+        text,
+        "<testsuites name=\"{name}\" {counts} time=\"{seconds}\">"
+    );
+    for of_path in cases.chunk_by(|one, next| one.realserver == next.realserver) {
+        let realserver = xml_text(of_path[0].realserver);
+        let counts = self::counts(of_path);
+        let started = xml_text(started.get(..19).unwrap_or(started));
+        let _ = writeln!(
+            text,
+            "  <testsuite name=\"{name}: {realserver}\" {counts} time=\"{seconds}\" timestamp=\"{started}\">"
+        );
+        for case in of_path {
+            let case_name = xml_text(&case.name);
+            let begin =
+                format!("    <testcase classname=\"{name}.{realserver}\" name=\"{case_name}\"");
+            let reason = xml_text(case.reason);
+            let _ = match case.outcome {
+                StepOutcome::Passed => writeln!(text, "{begin}/>"),
+                StepOutcome::Skipped => {
+                    writeln!(text, "{begin}><skipped message=\"{reason}\"/></testcase>")
+                }
+                StepOutcome::Failed => writeln!(
+                    text,
+                    "{begin}><failure type=\"failed\" message=\"{reason}\"/></testcase>"
+                ),
+                StepOutcome::Inconclusive => writeln!(
+                    text,
+                    "{begin}><error type=\"inconclusive\" message=\"{reason}\"/></testcase>"
+                ),
+            };
+        }
+        text.push_str("  </testsuite>\n");
+    }
+    text.push_str("</testsuites>\n");
+    text
+}
+
+fn counts(cases: &[Case<'_>]) -> String {
+    let count = |outcome| cases.iter().filter(|case| case.outcome == outcome).count();
+    format!(
+        "tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\"",
+        cases.len(),
+        count(StepOutcome::Failed),
+        count(StepOutcome::Inconclusive),
+        count(StepOutcome::Skipped)
+    )
+}
+
+/// Text for an attribute; reports have no control characters.
+fn xml_text(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+fn lines(cases: &[Case<'_>]) -> String {
+    let mut text = format!("TAP version 14\n1..{}\n", cases.len());
+    for (number, case) in cases.iter().enumerate() {
+        let number = number + 1;
+        let name = tap_text(&format!("{}: {}", case.realserver, case.name));
+        let _ = match case.outcome {
+            StepOutcome::Passed => writeln!(text, "ok {number} - {name}"),
+            StepOutcome::Skipped => {
+                writeln!(
+                    text,
+                    "ok {number} - {name} # SKIP {}",
+                    tap_text(case.reason)
+                )
+            }
+            StepOutcome::Failed | StepOutcome::Inconclusive => {
+                // A JSON string is one of YAML's.
+                let reason = serde_json::Value::from(case.reason);
+                let outcome = case.outcome.id();
+                writeln!(
+                    text,
+                    "not ok {number} - {name}\n  ---\n  outcome: {outcome}\n  reason: {reason}\n  ..."
+                )
+            }
+        };
+    }
+    text
+}
+
+fn tap_text(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('#', "\\#")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn junit_counts_hops_by_outcome_and_gives_reasons() {
+        let text = junit(&fixture::report());
+        let expected = "<testsuites name=\"tunproof\" tests=\"24\" failures=\"1\" errors=\"1\" skipped=\"6\" \
+                        time=\"3.219\">";
+        assert!(text.contains(expected), "{text}");
+        let expected = "<testcase classname=\"tunproof.rs1\" name=\"realserver-accept\">\
+                        <failure type=\"failed\" message=\"what leaves the tunnel";
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(text.matches("<testcase ").count(), 24);
+        assert_eq!(text.matches("</testsuite>").count(), 2);
+    }
+
+    #[test]
+    fn tap_numbers_every_hop() {
+        let text = tap(&fixture::report());
+        assert!(
+            text.starts_with("TAP version 14\n1..24\nok 1 - rs1: client-to-director\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("not ok 6 - rs1: realserver-accept\n  ---\n  outcome: failed\n"),
+            "{text}"
+        );
+        assert_eq!(
+            text.matches("\nok ").count() + text.matches("\nnot ok ").count(),
+            24
+        );
+    }
+
+    #[test]
+    fn what_xml_and_tap_mean_otherwise_is_escaped() {
+        let case = Case {
+            realserver: "a<b",
+            name: "x#y".to_owned(),
+            outcome: StepOutcome::Failed,
+            reason: "\"1 & 2\"",
+        };
+        let text = xml("s", std::slice::from_ref(&case), 5, "now");
+        assert!(
+            text.contains("s: a&lt;b") && text.contains("&quot;1 &amp; 2&quot;"),
+            "{text}"
+        );
+        let text = lines(&[case]);
+        assert!(text.contains("not ok 1 - a<b: x\\#y\n"), "{text}");
+        assert!(text.contains("reason: \"\\\"1 & 2\\\"\""), "{text}");
+    }
+}
