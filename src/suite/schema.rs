@@ -4,6 +4,8 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::suite::condition;
+use crate::suite::layer;
 use crate::suite::path_file;
 use crate::suite::shape::Key;
 use crate::suite::shape::Kind;
@@ -152,6 +154,7 @@ impl Writer {
             }),
             Kind::Device => json!({ "type": "string", "pattern": "^[^/:\\s]{1,15}$" }),
             Kind::Hex => json!({ "type": "string", "pattern": "^[0-9A-Fa-f:\\s]*$" }),
+            Kind::Conditions => return self.conditions(),
             Kind::Special(_, "") => json!({}),
             Kind::Special(_, pattern) => json!({ "pattern": pattern }),
         };
@@ -160,6 +163,46 @@ impl Writer {
             _ => Map::new(),
         }
     }
+
+    /// `"ipv4.ttl"`, `"ipv4.1.ttl"`, or the same as tables in tables.
+    fn conditions(&self) -> Map<String, Value> {
+        let (mut layers, mut paths) = (Map::new(), Map::new());
+        for (layer, shape) in layer::WITH_FIELDS {
+            let mut fields = Map::new();
+            let numbers = shape
+                .keys
+                .iter()
+                .filter(|key| condition::is_number(&key.kind));
+            for field in numbers {
+                let mut schema = any_of(vec![
+                    self.element(&field.kind),
+                    json!({ "type": "string", "enum": ["unchanged"] }),
+                    Value::Object(self.shape(&condition::TEST)),
+                ]);
+                schema.insert("description".to_owned(), field.about.into());
+                let schema = Value::Object(schema);
+                let path = format!("^{layer}(\\.[0-9]+)?\\.{}$", field.name);
+                paths.insert(path, schema.clone());
+                fields.insert(field.name.to_owned(), schema);
+            }
+            let mut of_layer = object(fields);
+            let numbered = json!({ "^[0-9]+$": of_layer });
+            of_layer.insert("patternProperties".to_owned(), numbered);
+            layers.insert(layer.to_owned(), Value::Object(of_layer));
+        }
+        let mut schema = object(layers);
+        schema.insert("patternProperties".to_owned(), Value::Object(paths));
+        schema
+    }
+}
+
+/// A table that has these keys and no other.
+fn object(properties: Map<String, Value>) -> Map<String, Value> {
+    Map::from_iter([
+        ("type".to_owned(), "object".into()),
+        ("properties".to_owned(), Value::Object(properties)),
+        ("additionalProperties".to_owned(), false.into()),
+    ])
 }
 
 fn any_of(kinds: Vec<Value>) -> Map<String, Value> {
@@ -172,6 +215,7 @@ fn takes_a_variable(kind: &Kind) -> bool {
         kind,
         Kind::Table(_)
             | Kind::Map(_)
+            | Kind::Conditions
             | Kind::Line
             | Kind::Text
             | Kind::Command

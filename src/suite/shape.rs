@@ -107,6 +107,8 @@ pub(crate) enum Kind {
     Either(&'static [Kind]),
     /// A table with names of the user's own.
     Map(&'static Kind),
+    /// What must be true of the fields of layers.
+    Conditions,
     /// Something with a syntax of its own: what it is, and a pattern for the schema.
     Special(&'static str, &'static str),
 }
@@ -149,7 +151,7 @@ impl Kind {
                 let each: Vec<_> = kinds.iter().map(Kind::expected).collect();
                 each.join(", or ")
             }
-            Kind::Map(_) => "a table".to_owned(),
+            Kind::Map(_) | Kind::Conditions => "a table".to_owned(),
             Kind::Special(what, _) => (*what).to_owned(),
         }
     }
