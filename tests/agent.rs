@@ -225,6 +225,7 @@ fn tap_spec() -> TapSpec {
             gateway: None,
         }],
         rewritten: None,
+        scripted: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a tap shall see, and how well it saw.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use serde::Deserialize;
@@ -29,6 +30,9 @@ pub struct TapPath {
 /// - UDP from DIP to RIP, to traceroute's ports (33434 to 33523);
 /// - ICMP errors (types 3, 4, 5, 11, 12) to VIP, DIP, RIP or CIP;
 /// - ARP (Ethernet, IPv4) whose sender or target protocol address is the VIP, the gateway or the RIP;
+/// - if suites write packets out, IPv4 between any two of VIP, CIP, DIP and RIP, and in protocol 4 also inside, or inside
+///   of that: of UDP and TCP only what has one of the ports `scripted`, lest an agent sees its own words, or what is
+///   too odd to tell (options, another version, a later fragment, too short); and ARP about any of them;
 /// - to `rewritten`, from whatever source: UDP to closed ports and SYN-ACKs to ports from
 ///   49152 on: a probe whose source somebody on the way has changed.
 ///
@@ -41,6 +45,9 @@ pub struct TapSpec {
     /// The CIP, on the client: probes for it are seen whatever became of their source.
     #[serde(default)]
     pub rewritten: Option<Ipv4Addr>,
+    /// The source ports of the packets that suites write out; `None` if they write none out.
+    #[serde(default)]
+    pub scripted: Option<BTreeSet<u16>>,
 }
 
 /// How well a tap saw: a silence counts only if it lost nothing (`PACKET_STATISTICS`).

@@ -515,6 +515,7 @@ mod tests {
                     .listen(&TapSpec {
                         paths,
                         rewritten: None,
+                        scripted: None,
                     })
                     .unwrap();
                 monitor.start().unwrap();

@@ -25,6 +25,10 @@ const LOAD_WORD_X: u16 = 0x40; // BPF_LD | BPF_W | BPF_IND
 const LOAD_HALF_X: u16 = 0x48; // BPF_LD | BPF_H | BPF_IND
 const LOAD_BYTE_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
 const HEADER_LENGTH_TO_X: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH: X = 4 * (packet[k] & 15)
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const SHIFT_LEFT: u16 = 0x64; // BPF_ALU | BPF_LSH | BPF_K
+const ADD_X: u16 = 0x0c; // BPF_ALU | BPF_ADD | BPF_X
+const TO_X: u16 = 0x07; // BPF_MISC | BPF_TAX
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
@@ -85,6 +89,14 @@ struct Sets {
     resolved: Vec<u32>,
     /// Where probes are seen whoever sends them.
     rewritten: Option<u32>,
+    /// What is seen besides if suites write packets out.
+    scripted: Option<Scripted>,
+}
+
+/// What packets that suites write out go between, and what they are told by.
+struct Scripted {
+    addresses: Vec<u32>,
+    ports: Vec<u32>,
 }
 
 impl Sets {
@@ -96,6 +108,7 @@ impl Sets {
         let mut errors = BTreeSet::new();
         let mut open = BTreeSet::new();
         let mut resolved = BTreeSet::new();
+        let mut declared = BTreeSet::new();
         for path in &spec.paths {
             let (vip, cip, rip) = (path.vip, path.cip, path.rip);
             if cip.is_unspecified() {
@@ -115,7 +128,15 @@ impl Sets {
                 .extend([cip].into_iter().chain(path.dip));
             errors.extend([vip, rip, cip].into_iter().chain(path.dip));
             resolved.extend([vip, rip].into_iter().chain(path.gateway));
+            declared.extend([vip, rip, cip].into_iter().chain(path.dip));
         }
+        let scripted = spec.scripted.as_ref().map(|ports| {
+            resolved.extend(&declared);
+            Scripted {
+                addresses: numbers(declared),
+                ports: ports.iter().map(|port| u32::from(*port)).collect(),
+            }
+        });
         Sets {
             service: both_ways(&service),
             control: both_ways(&control),
@@ -128,6 +149,7 @@ impl Sets {
             open: numbers(open),
             resolved: numbers(resolved),
             rewritten: spec.rewritten.map(Ipv4Addr::to_bits),
+            scripted,
         }
     }
 }
@@ -158,6 +180,13 @@ fn numbers(addresses: BTreeSet<Ipv4Addr>) -> Vec<u32> {
 
 fn ipv4(program: &mut Program, sets: &Sets) {
     between(program, &sets.service, |p| p.end(ACCEPT));
+    if let Some(scripted) = &sets.scripted {
+        program.load(LOAD_WORD, 12);
+        program.one_of(&scripted.addresses, |p| {
+            p.load(LOAD_WORD, 16);
+            p.one_of(&scripted.addresses, |p| written_out(p, &scripted.ports));
+        });
+    }
     between(program, &sets.control, |p| {
         p.load(LOAD_BYTE, 9);
         p.one_of(&[6], |tcp| {
@@ -202,6 +231,9 @@ fn ipv4(program: &mut Program, sets: &Sets) {
                 p.one_of(sources, |p| p.end(ACCEPT));
             });
         }
+        if let Some(scripted) = &sets.scripted {
+            inside(p, scripted);
+        }
         p.end(REJECT);
     });
     program.one_of(&[1], |p| {
@@ -212,6 +244,54 @@ fn ipv4(program: &mut Program, sets: &Sets) {
         });
     });
     program.end(REJECT);
+}
+
+/// What a suite may have written out, or what answers it: between two of the paths' hosts. Goes on if it is neither.
+fn written_out(program: &mut Program, ports: &[u32]) {
+    // Version 4 and no options, so that ports have their place.
+    program.load(LOAD_BYTE, 0);
+    program.unless_accepted(&[0x45]);
+    program.load(LOAD_HALF, 6);
+    program.if_bits(0x1fff);
+    // Too short for ports.
+    program.load(LOAD_HALF, 2);
+    program.push(JUMP_AT_LEAST, 1, 0, 24);
+    program.end(ACCEPT);
+    program.load(LOAD_BYTE, 9);
+    program.unless_accepted(&[4, 6, 17]);
+    program.one_of(&[6, 17], |p| {
+        for port in [20, 22] {
+            p.load(LOAD_HALF, port);
+            p.one_of(ports, |p| p.end(ACCEPT));
+        }
+    });
+}
+
+/// The same in the header that X is the length of, or in one inside. Goes on if it is neither.
+fn inside(program: &mut Program, scripted: &Scripted) {
+    let Scripted { addresses, ports } = scripted;
+    let is_between = |program: &mut Program, body: &dyn Fn(&mut Program)| {
+        program.load(LOAD_WORD_X, 12);
+        program.one_of(addresses, |p| {
+            p.load(LOAD_WORD_X, 16);
+            p.one_of(addresses, |p| body(p));
+        });
+    };
+    program.load(LOAD_BYTE_X, 9);
+    program.one_of(&[4], |p| {
+        is_between(p, &|p| p.end(ACCEPT));
+        p.skip_header();
+    });
+    is_between(program, &|p| {
+        p.load(LOAD_BYTE_X, 9);
+        p.unless_accepted(&[6, 17]);
+        p.skip_header();
+        for port in [0, 2] {
+            p.load(LOAD_HALF_X, port);
+            p.one_of(ports, |p| p.end(ACCEPT));
+        }
+        p.end(REJECT);
+    });
 }
 
 /// What could be a probe for the client, but for its source.
@@ -280,6 +360,23 @@ impl Program {
             body(self);
             self.0[over].k = (self.0.len() - over - 1) as u32;
         }
+    }
+
+    /// Adds to X the length of the header that begins there.
+    fn skip_header(&mut self) {
+        self.load(LOAD_BYTE_X, 0);
+        self.load(AND, 15);
+        self.load(SHIFT_LEFT, 2);
+        self.load(ADD_X, 0);
+        self.load(TO_X, 0);
+    }
+
+    /// Accepts if the accumulator is none of a few `values`.
+    fn unless_accepted(&mut self, values: &[u32]) {
+        for (index, value) in values.iter().enumerate() {
+            self.push(JUMP_EQUAL, (values.len() - index) as u8, 0, *value);
+        }
+        self.end(ACCEPT);
     }
 
     /// Rejects if the accumulator has any of `bits`.
@@ -359,6 +456,17 @@ mod tests {
         TapSpec {
             paths: vec![path()],
             rewritten: None,
+            scripted: None,
+        }
+    }
+
+    /// A port that the suite left to tunproof, and one that it says.
+    const PORTS: [u16; 2] = [50_000, 7];
+
+    fn scripted_spec() -> TapSpec {
+        TapSpec {
+            scripted: Some(BTreeSet::from(PORTS)),
+            ..spec()
         }
     }
 
@@ -407,6 +515,13 @@ mod tests {
                 },
                 JUMP => {
                     at += k as usize;
+                    continue;
+                }
+                AND => Some(a & k),
+                SHIFT_LEFT => Some(a << k),
+                ADD_X => Some(a.wrapping_add(x)),
+                TO_X => {
+                    x = a;
                     continue;
                 }
                 JUMP_EQUAL => {
@@ -578,6 +693,7 @@ mod tests {
         let program = assemble(&TapSpec {
             paths: vec![open],
             rewritten: None,
+            scripted: None,
         });
         let mut segment = [0; 20];
         assert!(!run(&program, IP, &ipv4(STRANGER, VIP, 6, &segment)));
@@ -618,6 +734,88 @@ mod tests {
         assert!(!sees(&fragment), "no header to look at");
     }
 
+    /// UDP or TCP: ports, and a flag that no rule asks for.
+    fn ports(source: u16, destination: u16) -> Vec<u8> {
+        let mut header = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+        header.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0]);
+        header
+    }
+
+    #[test]
+    fn what_suites_write_out_is_seen_between_all_hosts_of_the_path() {
+        let program = assemble(&scripted_spec());
+        let sees = |packet: &[u8]| run(&program, IP, packet);
+        for (source, destination) in [(DIP, RIP), (RIP, DIP), (RIP, VIP), (CIP, DIP), (CIP, RIP)] {
+            let long = |protocol, payload: &[u8]| {
+                let mut packet = ipv4(source, destination, protocol, payload);
+                packet[3] = packet.len() as u8;
+                packet
+            };
+            for protocol in [6, 17] {
+                // Either port, in either direction; nobody else's conversation.
+                for (near, far, expected) in [
+                    (50_000, 22, true),
+                    (22, 50_000, true),
+                    (7, 22, true),
+                    (22, 50_001, false),
+                    (22, 33434, false),
+                ] {
+                    let packet = long(protocol, &ports(near, far));
+                    let known = takes(IP, &packet);
+                    assert_eq!(sees(&packet), expected || known, "{protocol} {near} {far}");
+                    let wrapped = ipv4(STRANGER, VIP, 4, &packet);
+                    assert_eq!(sees(&wrapped), expected, "{protocol} {near} {far}");
+                    let twice = ipv4(STRANGER, VIP, 4, &ipv4(GATEWAY, STRANGER, 4, &packet));
+                    assert_eq!(sees(&twice), expected, "{protocol} {near} {far}");
+                    let optional = ipv4(STRANGER, VIP, 4, &with_options(packet));
+                    assert_eq!(sees(&optional), expected, "{protocol} {near} {far}");
+                }
+                let mut odd = long(protocol, &ports(22, 22));
+                assert!(!sees(&odd) || takes(IP, &odd));
+                assert!(sees(&with_options(odd.clone())));
+                odd[7] = 3;
+                assert!(sees(&odd), "a later fragment");
+                odd[7] = 0;
+                odd[0] = 0x55;
+                assert!(sees(&odd), "another version");
+                assert!(sees(&long(protocol, &[0; 3])), "too short for ports");
+            }
+            for protocol in [1, 2, 47, 253] {
+                let packet = long(protocol, &[0; 8]);
+                assert!(sees(&packet), "{protocol}");
+                assert!(sees(&ipv4(STRANGER, VIP, 4, &packet)), "{protocol}");
+                let twice = ipv4(STRANGER, VIP, 4, &ipv4(GATEWAY, STRANGER, 4, &packet));
+                assert!(sees(&twice), "{protocol}");
+            }
+        }
+        // What the director forwards for others is not the suite's.
+        let clients = ipv4(STRANGER, VIP, 6, &ports(50_000, 80));
+        let mut forwarded = ipv4(DIP, RIP, 4, &clients);
+        forwarded[3] = forwarded.len() as u8;
+        assert!(!sees(&forwarded));
+        assert!(!sees(&ipv4(DIP, STRANGER, 253, &[0; 8])));
+        assert!(!sees(&ipv4(STRANGER, RIP, 17, &ports(50_000, 7))));
+        for about in [CIP, DIP] {
+            assert!(run(&program, ARP, &arp(about, STRANGER)));
+            assert!(run(&program, ARP, &arp(STRANGER, about)));
+        }
+    }
+
+    #[test]
+    fn hundreds_of_ports_fit() {
+        let program = assemble(&TapSpec {
+            scripted: Some((0..400).map(|n| 49_152 + n * 7).collect()),
+            rewritten: Some(CIP),
+            ..spec()
+        });
+        assert!(program.len() < LIMIT, "{} instructions", program.len());
+        for n in [0, 199, 200, 399] {
+            let mut packet = ipv4(RIP, DIP, 17, &ports(33434, 49_152 + n * 7));
+            packet[3] = 40;
+            assert!(run(&program, IP, &packet), "{n}");
+        }
+    }
+
     #[test]
     fn hundreds_of_real_servers_fit() {
         let rip = |n: u32| Ipv4Addr::from_bits(RIP.to_bits() + n);
@@ -628,6 +826,7 @@ mod tests {
         let program = assemble(&TapSpec {
             paths: paths.collect(),
             rewritten: Some(CIP),
+            scripted: None,
         });
         assert!(program.len() < LIMIT, "{} instructions", program.len());
         for n in [0, 199, 200, 254, 255, 256, 499] {
@@ -647,7 +846,7 @@ mod tests {
     }
 
     /// `TapSpec`'s doc once more, in plain words.
-    fn described(ether_type: u16, packet: &[u8], rewritten: bool) -> bool {
+    fn described(ether_type: u16, packet: &[u8], rewritten: bool, scripted: bool) -> bool {
         let path = path();
         let address = |at: usize| {
             let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().unwrap();
@@ -655,7 +854,10 @@ mod tests {
         };
         let byte = |at: usize| packet.get(at).copied();
         if ether_type == ARP {
-            let about = [Some(path.vip), Some(path.rip), path.gateway];
+            let mut about = vec![Some(path.vip), Some(path.rip), path.gateway];
+            if scripted {
+                about.extend([Some(path.cip), path.dip]);
+            }
             return packet.len() >= 18
                 && packet[..6] == [0, 1, 8, 0, 6, 4]
                 && (about.contains(&address(14))
@@ -669,6 +871,37 @@ mod tests {
             return true;
         }
         let start = usize::from(packet[0] & 15) * 4;
+        let half = |at: usize| Some(u16::from_be_bytes([byte(at)?, byte(at + 1)?]));
+        let has_port = |at: usize| {
+            let known = |port: Option<u16>| port.is_some_and(|port| PORTS.contains(&port));
+            half(at).is_some() && (known(half(at)) || known(half(at + 2)))
+        };
+        let declared = |at: usize| {
+            let known = |address: Option<Ipv4Addr>| {
+                address.is_some_and(|address| [CIP, VIP, DIP, RIP].contains(&address))
+            };
+            known(address(at + 12)) && known(address(at + 16))
+        };
+        if scripted && declared(0) {
+            let fragment = packet[6] & 0x1f != 0 || packet[7] != 0;
+            let odd = packet[0] != 0x45 || fragment || half(2) < Some(24);
+            let told = match packet[9] {
+                6 | 17 => {
+                    // A load beyond the end drops the packet, whatever else would take it.
+                    if !odd && half(20).is_none() {
+                        return false;
+                    }
+                    has_port(20)
+                }
+                protocol => protocol != 4,
+            };
+            if odd || told {
+                return true;
+            }
+            if matches!(packet[9], 6 | 17) && half(22).is_none() {
+                return false;
+            }
+        }
         if between(CIP, RIP) && packet[9] != 6 {
             return true;
         }
@@ -690,8 +923,19 @@ mod tests {
                 crafted && port.is_some_and(|port| (33434..=33523).contains(&port))
             }
             4 => {
-                address(start + 16) == Some(VIP)
-                    && [Some(CIP), Some(DIP)].contains(&address(start + 12))
+                let in_tunnel = address(start + 16) == Some(VIP)
+                    && [Some(CIP), Some(DIP)].contains(&address(start + 12));
+                let written_out = |at: usize| {
+                    let behind = at + byte(at).map_or(0, |first| usize::from(first & 15) * 4);
+                    declared(at)
+                        && match byte(at + 9) {
+                            Some(6 | 17) => has_port(behind),
+                            _ => true,
+                        }
+                };
+                let inner = start + byte(start).map_or(0, |first| usize::from(first & 15) * 4);
+                let twice = byte(start + 9) == Some(4);
+                in_tunnel || scripted && (written_out(start) || twice && written_out(inner))
             }
             1 => {
                 byte(start).is_some_and(|t| [3, 4, 5, 11, 12].contains(&t))
@@ -708,18 +952,26 @@ mod tests {
     proptest! {
         #[test]
         fn program_and_description_agree(
-            addresses in prop::collection::vec(any_address(), 4),
+            addresses in prop::collection::vec(any_address(), 6),
+            inner_protocol in prop::sample::select(vec![1u8, 4, 6, 17]),
+            inner_port in prop::sample::select(vec![7u16, 8]),
+            total_length in prop::sample::select(vec![0u8, 23, 24, 80]),
             protocol in prop::sample::select(vec![1u8, 4, 6, 17]),
             payload_start in prop::sample::select(vec![0u8, 3, 8, 11, 0x45]),
             fragment in prop::sample::select(vec![0u16, 0, 0x2000, 0x4000, 1, 0x2100]),
             flags in 0u8..32,
-            port in prop::sample::select(vec![0u16, 33433, 33434, 33523, 33524, 49151, 49152, 65535]),
+            port in prop::sample::select(vec![0u16, 33433, 33434, 33523, 33524, 49151, 49152, 50_000, 65535]),
             options in any::<bool>(),
             is_client in any::<bool>(),
+            is_scripted in any::<bool>(),
             is_arp in any::<bool>(),
-            length in 0usize..60,
+            length in 0usize..84,
         ) {
-            let mut packet = ipv4(addresses[0], addresses[1], protocol, &ipv4(addresses[2], addresses[3], 6, &[]));
+            let innermost = ipv4(addresses[4], addresses[5], 253, &[]);
+            let carried = if inner_protocol == 4 { innermost } else { ports(22, inner_port) };
+            let inner = ipv4(addresses[2], addresses[3], inner_protocol, &carried);
+            let mut packet = ipv4(addresses[0], addresses[1], protocol, &inner);
+            packet[3] = total_length;
             packet[20] = payload_start;
             packet[33] = flags;
             if protocol != 4 {
@@ -734,9 +986,14 @@ mod tests {
             }
             packet.truncate(length);
             let ether_type = if is_arp { ARP } else { IP };
-            let program = assemble(&if is_client { client_spec() } else { spec() });
+            let program = assemble(&TapSpec {
+                rewritten: is_client.then_some(CIP),
+                scripted: is_scripted.then(|| BTreeSet::from(PORTS)),
+                ..spec()
+            });
             let taken = run(&program, ether_type, &packet);
-            prop_assert_eq!(taken, described(ether_type, &packet, is_client));
+            let expected = described(ether_type, &packet, is_client, is_scripted);
+            prop_assert_eq!(taken, expected);
         }
     }
 }

@@ -249,6 +249,7 @@ mod tests {
         TapSpec {
             paths: (0..count).map(path).collect(),
             rewritten: None,
+            scripted: None,
         }
     }
 

@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::plan::Action;
 use crate::plan::Host;
+use crate::plan::Probe;
+use crate::plan::ProbeId;
 use crate::plan::SessionKey;
 use crate::plan::Step;
 use crate::plan::Suite;
@@ -96,6 +99,28 @@ impl Plan {
     /// Step number `step` of what is played on `path`.
     pub fn step(&self, path: usize, step: usize) -> Option<&Step> {
         self.suites.get(path)?.steps.get(step)
+    }
+
+    /// The packets that the suites write out, path by path and step by step: as many as there are numbers for.
+    pub fn scripts(&self) -> Vec<Probe> {
+        let mut scripts = Vec::new();
+        for (path, suite) in self.suites.iter().enumerate() {
+            for (number, step) in suite.steps.iter().enumerate() {
+                let Action::Script(script) = &step.action else {
+                    continue;
+                };
+                for packet in &script.packets {
+                    let index = scripts.len() as u16;
+                    let from = script.from.host(path);
+                    let probe = Probe::script(index, path, from, packet.clone(), &self.session);
+                    scripts.push(probe.of_step(number));
+                    if scripts.len() == usize::from(ProbeId::PER_KIND) {
+                        return scripts;
+                    }
+                }
+            }
+        }
+        scripts
     }
 
     /// The name people gave `host`.

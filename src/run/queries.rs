@@ -128,12 +128,17 @@ pub(super) fn tap(plan: &Plan, host: Host, known: Option<&HostFacts>) -> TapSpec
             .map(|egress| egress.next_hop)
             .or(path.gateway),
     };
+    let scripts = plan.scripts();
     TapSpec {
         paths: match host {
             Host::Realserver(number) => vec![one(&plan.paths[number])],
             Host::Director | Host::Client => plan.paths.iter().map(one).collect(),
         },
         rewritten: (host == Host::Client).then(|| plan.paths[0].cip),
+        scripted: (!scripts.is_empty()).then(|| {
+            let ports = scripts.iter().map(|probe| probe.flow.source_port);
+            ports.filter(|port| *port != 0).collect()
+        }),
     }
 }
 
