@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tunproof::plan::Hop;
@@ -229,6 +230,25 @@ pub(crate) fn judge(results: &Path, case: &Case) -> Option<String> {
         );
     }
     Some(block + &stderr)
+}
+
+/// What is wrong if this machine judges otherwise what the guest has kept. Only a case that was judged wrongly
+/// stays.
+pub(crate) fn judge_again(results: &Path, name: &str, is_right: bool) -> Option<String> {
+    let kept = results.join(format!("{name}.case.json"));
+    let judged = Command::new(env!("CARGO_BIN_EXE_tunproof"))
+        .args(["judge", "--format", "json"])
+        .arg(&kept)
+        .output()
+        .unwrap();
+    if judged.stdout != fs::read(results.join(format!("{name}.json"))).unwrap_or_default() {
+        let said = String::from_utf8_lossy(&judged.stderr);
+        return Some(format!("{name}: judged again it is another report\n{said}"));
+    }
+    if is_right {
+        fs::remove_file(kept).unwrap();
+    }
+    None
 }
 
 /// The cases to judge: all, unless a person asked for some.

@@ -2,7 +2,7 @@
 //!
 //! `init.sh` is the guest's first process, `topology.sh` builds the path by plain tools, `run.sh`
 //! drives; what came of each case lies in `target/guest/results` and is judged here. One boot serves all tests.
-//! `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host`, `kill`,
+//! A case that was judged wrongly stays there as `NAME.case.json`, for `tunproof judge`. `GUEST_ONLY=PATTERN` runs only the cases whose names match; `single-host`, `kill`,
 //! `own-lab` and `unit` are names too. A full run gives the table `../matrix/guest.md`.
 
 mod boot;
@@ -23,6 +23,7 @@ use case::cases;
 use case::causes;
 use case::fact;
 use case::judge;
+use case::judge_again;
 use case::judge_cause;
 use case::ran;
 use case::read;
@@ -108,6 +109,29 @@ fn every_case_gets_its_verdict() {
         cases
             .iter()
             .filter_map(|case| judge(results, case))
+            .collect(),
+    );
+}
+
+/// Of what was judged wrongly the case stays in `target/guest/results`, to be judged again by what mends it.
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn every_case_is_judged_here_as_it_was_there() {
+    let results = results();
+    let cases = ran(results).into_iter().map(|case| {
+        let is_right = judge(results, &case).is_none();
+        (case.name, is_right)
+    });
+    let causes = causes().into_iter();
+    let causes = causes.filter(|cause| wanted(results, cause.name));
+    let causes = causes.map(|cause| {
+        let is_right = judge_cause(results, &cause).is_none();
+        (cause.name.to_owned(), is_right)
+    });
+    let judged = cases.chain(causes);
+    none(
+        judged
+            .filter_map(|(name, is_right)| judge_again(results, &name, is_right))
             .collect(),
     );
 }

@@ -178,6 +178,13 @@ run() {
     settle "/results/$1.left"
 }
 
+# verify NAME PATH.toml OPTION…: a run of the whole proof, which keeps its case: main.rs judges it again.
+verify() {
+    local name=$1
+    shift
+    run "$name" "$TUNPROOF" verify "$@" --format json --save "/results/$name.case.json"
+}
+
 wanted() { echo "$1" | grep -Eq "${ONLY:-.}"; }
 
 path_file() {
@@ -227,7 +234,7 @@ cases() {
             eval "$break" >/results/$name.break 2>&1 </dev/null
             case $vantage in both) which="with without" ;; *) which=$vantage ;; esac
             for vantage in $which; do
-                run "$name.$vantage" "$TUNPROOF" verify "/run/$paths$vantage.toml" --format json
+                verify "$name.$vantage" "/run/$paths$vantage.toml"
             done
             case $connection in
                 -) ;;
@@ -250,7 +257,7 @@ causes() {
         turn=$((turn + 1))
         [ "$lanes" = 1 ] || [ $((turn % 2)) = "$LANE" ] || continue
         eval "$break" >/results/$name.break 2>&1 </dev/null
-        run "$name" "$TUNPROOF" verify /run/with.toml --format json -v --timeout 60s
+        verify "$name" /run/with.toml -v --timeout 60s
         eval "$mend" >>/results/$name.break 2>&1 </dev/null
     done
 }
@@ -296,7 +303,7 @@ END
     if [ -n "$UNIT" ]; then
         "$UNIT" --ignored live::drops >/results/unit-drops 2>&1 </dev/null
     fi
-    run drop-healthy "$TUNPROOF" verify /run/with.toml --format json
+    verify drop-healthy /run/with.toml
     causes drop 1
     stop_serving
 }
