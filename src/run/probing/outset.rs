@@ -12,6 +12,7 @@ use crate::exchange::Way;
 use crate::plan;
 use crate::plan::Action;
 use crate::plan::Builtin;
+use crate::plan::Expectation;
 use crate::plan::Host;
 use crate::plan::Packet;
 use crate::plan::Path;
@@ -332,7 +333,7 @@ fn counted(builtin: &Builtin, evidence: &Evidence, step: (usize, usize)) -> Opti
 /// How often it is tried at least: often enough for a silence that the step asks for.
 fn at_least(builtin: &Builtin, evidence: &Evidence, (path, step): (usize, usize)) -> usize {
     let step = &evidence.plan().suites[path].steps[step];
-    let silences = step.expect.iter().any(|expected| expected.is_limited());
+    let silences = step.expect.iter().any(Expectation::is_limited);
     let least = if silences { Evidence::SILENCE } else { 1 };
     match builtin.count {
         Some(count) => usize::from(count),
