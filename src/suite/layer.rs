@@ -200,7 +200,11 @@ const TCP: Shape = Shape {
             "Sequence number; left out, it carries the identity.",
             LONG,
         ),
-        field("ack", "Acknowledgment number; 0, unless it is said.", LONG),
+        field(
+            "ack",
+            "Acknowledgment number; left out where ACK is set, it carries the identity.",
+            LONG,
+        ),
         field("dataofs", "Header length in 32-bit words; derived.", NIBBLE),
         field("reserved", "The three reserved bits.", Kind::Number(0, 7)),
         field(
@@ -257,6 +261,10 @@ const ICMP: Shape = Shape {
     ],
     one_of: &[],
 };
+
+/// What of ports and numbers carries the identity.
+const SPORT: (&str, Carrier) = ("sport", Carrier::SourcePort);
+const SEQ: (&str, Carrier) = ("seq", Carrier::SequenceNumber);
 
 /// Of octets 4 to 7 of ICMP, what says the same ones.
 const ICMP_REST: [&[&str]; 5] = [&["rest"], &["id", "seq"], &["mtu"], &["gateway"], &["ptr"]];
@@ -379,7 +387,7 @@ impl Fields<'_> {
         };
         Some(Read {
             layer: Layer::Udp(layer),
-            carriers: self.left_out(&[("sport", Carrier::SourcePort)]),
+            carriers: self.left_out(&[SPORT]),
         })
     }
 
@@ -407,10 +415,10 @@ impl Fields<'_> {
         };
         Some(Read {
             layer: Layer::Tcp(layer),
-            carriers: self.left_out(&[
-                ("sport", Carrier::SourcePort),
-                ("seq", Carrier::SequenceNumber),
-            ]),
+            carriers: match flags as u8 & TcpFlags::ACK.0 {
+                0 => self.left_out(&[SPORT, SEQ]),
+                _ => self.left_out(&[SPORT, SEQ, ("ack", Carrier::AcknowledgmentNumber)]),
+            },
         })
     }
 

@@ -150,6 +150,9 @@ fn read_packet(table: &Table<'_>, scope: &Scope<'_>) -> Option<Packet> {
             continue;
         };
         check_order(element, packet.layers.last(), &read.layer);
+        if packet.layers.is_empty() {
+            check_raw_socket(element);
+        }
         quoted |= matches!(&read.layer, Layer::Icmpv4(icmp) if is_error(icmp.icmp_type));
         let number = packet.layers.len();
         let carriers = read.carriers.into_iter();
@@ -219,6 +222,32 @@ fn check_order(element: &Table<'_>, before: Option<&Layer>, layer: &Layer) {
     if let Some((message, label)) = wrong {
         let problem = At::new((), element.span.clone()).wrong(message, label);
         element.source.problem(problem);
+    }
+}
+
+/// What the kernel writes into a packet that a raw socket sends, nobody else can (`raw_send_hdrinc`).
+fn check_raw_socket(element: &Table<'_>) {
+    let Some(value) = element.entries.get("ipv4") else {
+        return;
+    };
+    for (name, value) in value.get_ref().as_table().into_iter().flatten() {
+        let zero = element.resolve(value).map(|at| at.value);
+        let is_written = match &**name.get_ref() {
+            "len" | "ihl" | "chksum" => true,
+            "id" => matches!(zero, Some(Given::Integer(0))),
+            _ => false,
+        };
+        if is_written {
+            let message = format!(
+                "the kernel itself writes the `{}` of what a raw socket sends",
+                name.get_ref()
+            );
+            let problem = At::new((), name.span()).wrong(
+                message,
+                "leave it out, or put `ethernet` before: that goes out as it is",
+            );
+            element.source.problem(problem);
+        }
     }
 }
 

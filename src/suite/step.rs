@@ -1,11 +1,13 @@
 //! Steps: what is done, when, and whether.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::plan::Action;
 use crate::plan::After;
 use crate::plan::Builtin;
 use crate::plan::ProbeId;
+use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Role;
 use crate::plan::Step;
@@ -200,6 +202,7 @@ pub(crate) fn read_all(suite: &Table<'_>, scope: &Scope<'_>) -> Vec<Step> {
     }
     let mut ids: Vec<At<String>> = Vec::new();
     let mut steps = Vec::new();
+    let mut sent = BTreeMap::new();
     for table in &tables {
         let id = table.name("id");
         let step = read(table, scope, id.as_ref(), &ids);
@@ -214,9 +217,45 @@ pub(crate) fn read_all(suite: &Table<'_>, scope: &Scope<'_>) -> Vec<Step> {
         }
         // A step that could not be read keeps its place, so that others can name it.
         ids.push(id.unwrap_or_else(|| At::new(String::new(), table.span.clone())));
+        if let Some(step) = &step {
+            check_total(table, &step.action, &mut sent);
+        }
         steps.extend(step);
     }
     steps
+}
+
+/// A kind of probe has so many numbers, and a suite cannot use more, whatever its steps are.
+fn check_total(table: &Table<'_>, action: &Action, sent: &mut BTreeMap<ProbeKind, u64>) {
+    let (kind, packets, key) = match action {
+        Action::Builtin(Builtin {
+            task: Task::Probe(kind),
+            count,
+            ttls,
+            sizes,
+            ..
+        }) => {
+            let values = (ttls.len().max(1) * sizes.len().max(1)) as u64;
+            let tries = count.map_or(MOST_TRIES, u64::from);
+            (*kind, values * tries, "probe")
+        }
+        Action::Script(script) => (ProbeKind::Script, script.packets.len() as u64, "send"),
+        _ => return,
+    };
+    let most = u64::from(ProbeId::once(kind));
+    let total = sent.entry(kind).or_default();
+    *total += packets;
+    if *total > most && packets <= most {
+        let what = match kind {
+            ProbeKind::Script => "packets written out".to_owned(),
+            kind => format!("packets of `{kind}`"),
+        };
+        let problem = At::new((), table.key(key)).wrong(
+            format!("{total} {what} in the suite up to here"),
+            format!("expected {most} at most"),
+        );
+        table.source.problem(problem);
+    }
 }
 
 fn read(
