@@ -6,10 +6,10 @@ use crate::plan::Role;
 use crate::plan::Script;
 use crate::suite::environment::Scope;
 use crate::suite::environment::Value;
-use crate::suite::layer;
-use crate::suite::reader::At;
+use crate::suite::fields;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
+use crate::suite::source::At;
 use crate::suite::step::INTERVAL;
 use crate::suite::step::MOST_PACKETS;
 use crate::suite::suite_file::may_be_bound;
@@ -121,10 +121,9 @@ fn is_new(table: &Table<'_>, scope: &Scope<'_>, name: &At<String>) -> bool {
 }
 
 fn plain(table: &Table<'_>, name: &At<String>, values: &[At<Given<'_>>]) -> Option<Vec<Value>> {
-    let values = values.iter().map(|at| match &at.value {
-        Given::Integer(number) => Some(Value::Integer(*number)),
-        Given::Text(text) => Some(Value::Text(text.clone())),
-        other => {
+    let values = values.iter().map(|at| match (&at.value, at.value.held()) {
+        (Given::Integer(_) | Given::Text(_), value) => value,
+        (other, _) => {
             let problem = at.wrong(
                 format!("a value of `{}` is {}", name.value, other.described()),
                 "expected a number or a string",
@@ -145,7 +144,7 @@ fn read_packet(table: &Table<'_>, scope: &Scope<'_>) -> Option<Packet> {
     let tables = table.tables("send");
     let mut complete = table.source.is_clean();
     for element in &tables {
-        let Some(read) = layer::read(element, scope, quoted) else {
+        let Some(read) = fields::read(element, scope, quoted) else {
             complete = false;
             continue;
         };
