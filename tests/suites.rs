@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
 
 use regex::Regex;
 use serde_json::Value;
@@ -11,6 +13,9 @@ use tunproof::craft;
 use tunproof::lab;
 use tunproof::plan;
 use tunproof::plan::Action;
+use tunproof::plan::ProbeId;
+use tunproof::plan::ProbeKind;
+use tunproof::plan::SessionKey;
 use tunproof::plan::Suite;
 use tunproof::suite;
 use tunproof::suite::Diagnostics;
@@ -107,13 +112,15 @@ fn every_wrong_file_is_shown_at_its_place() {
 fn every_block_of_the_readme_is_a_suite_whose_packets_can_be_crafted() {
     let blocks = blocks();
     assert!(blocks.len() >= 7, "only {} blocks", blocks.len());
+    let key = SessionKey::new([7; 16]);
     for block in &blocks {
         let suite = suite(block);
         assert!(!suite.steps.is_empty());
         for step in &suite.steps {
             if let Action::Script(script) = &step.action {
-                for packet in &script.packets {
-                    let crafted = craft::build(&packet.layers);
+                for (index, packet) in (0..).zip(&script.packets) {
+                    let kind = ProbeKind::Script;
+                    let crafted = craft::script(packet, ProbeId { kind, index }, &key);
                     assert!(crafted.is_ok(), "{}: {crafted:?}", step.id);
                 }
             }
@@ -354,7 +361,7 @@ fn no_mutated_suite_makes_the_parser_panic() {
 #[test]
 fn a_packet_bears_only_the_addresses_of_its_path() {
     let path = PathFile::parse("path.toml", &lab::path_file(|_| "local".to_owned())).unwrap();
-    let path = path.plan(plan::SessionKey::new([0; 16])).paths.remove(0);
+    let path = path.plan(SessionKey::new([0; 16])).paths.remove(0);
     let parse = |packet: &str| {
         let text = format!("[[step]]\nid = \"a\"\nfrom = \"client\"\nsend = [{packet}]\n");
         SuiteFile::parse("own.toml", &text, &Environment::of(&path))
@@ -385,7 +392,7 @@ fn a_packet_bears_only_the_addresses_of_its_path() {
 #[test]
 fn what_a_path_does_not_have_is_said_where_it_is_used() {
     let path = PathFile::parse("path.toml", &lab::path_file(|_| "local".to_owned())).unwrap();
-    let path = path.plan(plan::SessionKey::new([0; 16])).paths.remove(0);
+    let path = path.plan(SessionKey::new([0; 16])).paths.remove(0);
     let text = "[[step]]\nid = \"a\"\nask = { host = \"client\", address = \"$gateway\" }\n";
     let problems = SuiteFile::parse("own.toml", text, &Environment::of(&path)).unwrap_err();
     let shown = problems.to_string();
@@ -437,6 +444,10 @@ fn what_is_left_out_carries_the_identity() {
         from = "director"
         send = [{ ipv4 = { src = "$dip", dst = "$rip", id = 1 } }, { tcp = { dport = 9 } }]
         [[step]]
+        id = "answer"
+        from = "director"
+        send = [{ ipv4 = { src = "$dip", dst = "$rip", id = 1 } }, { tcp = { dport = 9, flags = "SA" } }]
+        [[step]]
         id = "echo"
         from = "director"
         send = [{ ipv4 = { src = "$dip", dst = "$rip", id = 1 } }, { icmp = {} }]
@@ -466,9 +477,115 @@ fn what_is_left_out_carries_the_identity() {
             (3, Payload),
         ],
         vec![(1, SourcePort), (1, SequenceNumber)],
+        vec![
+            (1, SourcePort),
+            (1, SequenceNumber),
+            (1, AcknowledgmentNumber),
+        ],
         vec![(1, Echo)],
         vec![],
         vec![(2, Payload)],
     ];
     assert_eq!(carriers, expected);
+}
+
+fn tunproof(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tunproof"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap()
+}
+
+fn text(octets: &[u8]) -> &str {
+    std::str::from_utf8(octets).unwrap()
+}
+
+#[test]
+fn check_says_what_a_suite_holds_on_stdout_and_what_is_wrong_on_stderr() {
+    let right = tunproof(&[
+        "suite",
+        "check",
+        "probes/lvs-tun.toml",
+        "tests/data/scapy-suite.toml",
+    ]);
+    assert_eq!(right.status.code(), Some(0), "{}", text(&right.stderr));
+    assert_eq!(text(&right.stderr), "");
+    let said = text(&right.stdout);
+    assert!(
+        said.starts_with("probes/lvs-tun.toml: suite `lvs-tun`, "),
+        "{said}"
+    );
+    assert!(
+        said.contains("1 packet written out, from the realserver"),
+        "{said}"
+    );
+
+    let wrong = "tests/wrong/probe-unknown.toml";
+    let mixed = tunproof(&["suite", "check", wrong, "probes/director-alone.toml"]);
+    assert_eq!(mixed.status.code(), Some(2));
+    assert!(text(&mixed.stdout).contains("suite `director-alone`"));
+    let shown = text(&mixed.stderr);
+    assert!(
+        shown.contains("tests/wrong/probe-unknown.toml:4:9"),
+        "{shown}"
+    );
+    assert!(shown.contains("error: 1 of 2 files are wrong"), "{shown}");
+}
+
+#[test]
+fn check_takes_a_path_and_variables() {
+    let folder = std::env::temp_dir().join(format!("tunproof-suites-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let path = file("path.toml", &lab::path_file(|_| "local".to_owned()));
+    let own = file(
+        "own.toml",
+        "[vars]\nburst = 3\n[[step]]\nid = \"a\"\nprobe = \"mtu\"\ncount = \"$burst\"\n",
+    );
+    let stranger = file(
+        "stranger.toml",
+        "[[step]]\nid = \"a\"\nfrom = \"client\"\nsend = [{ ipv4 = { src = \"8.8.8.8\", dst = \"$vip\" } }]\n",
+    );
+    let set = tunproof(&[
+        "suite", "check", &own, &path, "--path", &path, "--set", "burst=7",
+    ]);
+    let without = tunproof(&["suite", "check", &stranger]);
+    let with = tunproof(&["suite", "check", &stranger, "--path", &path]);
+    let misset = tunproof(&["suite", "check", &own, "--set", "brust=7"]);
+    fs::remove_dir_all(&folder).unwrap();
+
+    assert_eq!(set.status.code(), Some(0), "{}", text(&set.stderr));
+    assert!(
+        text(&set.stdout).contains("mtu, 7 packets"),
+        "{}",
+        text(&set.stdout)
+    );
+    assert!(text(&set.stdout).contains("path.toml: path file, 1 path"));
+    assert_eq!(without.status.code(), Some(0));
+    assert_eq!(with.status.code(), Some(2));
+    assert!(
+        text(&with.stderr).contains("stranger.toml:4:26"),
+        "{}",
+        text(&with.stderr)
+    );
+    assert_eq!(misset.status.code(), Some(2));
+    assert!(text(&misset.stderr).contains("did you mean `burst`?"));
+}
+
+#[test]
+fn the_schema_is_printed_for_either_kind_of_file() {
+    for (arguments, schema) in [
+        (&["suite", "schema"][..], suite::suite_schema()),
+        (&["suite", "schema", "path"], suite::path_schema()),
+    ] {
+        let printed = tunproof(arguments);
+        assert_eq!(printed.status.code(), Some(0));
+        let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+        assert_eq!(printed, schema);
+    }
 }

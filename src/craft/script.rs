@@ -38,6 +38,9 @@ pub fn script(packet: &Packet, id: ProbeId, key: &SessionKey) -> Result<Crafted,
             (Carrier::SourcePort, Some(Layer::Udp(udp))) => udp.source_port = key.client_port(id),
             (Carrier::SourcePort, Some(Layer::Tcp(tcp))) => tcp.source_port = key.client_port(id),
             (Carrier::SequenceNumber, Some(Layer::Tcp(tcp))) => tcp.sequence_number = cookie,
+            (Carrier::AcknowledgmentNumber, Some(Layer::Tcp(tcp))) => {
+                tcp.acknowledgment_number = cookie;
+            }
             (Carrier::Echo, Some(Layer::Icmpv4(icmp))) => icmp.rest = cookie.to_be_bytes(),
             (Carrier::Payload, Some(Layer::Raw(payload))) => fill(payload, id, key),
             (carrier, _) => {
@@ -102,6 +105,7 @@ fn name(carrier: Carrier) -> &'static str {
         Carrier::Identification => "identification",
         Carrier::SourcePort => "source port",
         Carrier::SequenceNumber => "sequence number",
+        Carrier::AcknowledgmentNumber => "acknowledgment number",
         Carrier::Echo => "echo identifier",
         Carrier::Payload => "payload",
     }

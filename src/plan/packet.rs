@@ -29,6 +29,8 @@ pub enum Carrier {
     SourcePort,
     /// The sequence number of a TCP segment.
     SequenceNumber,
+    /// The acknowledgment number of a TCP segment with ACK: what an RST that answers it gives back.
+    AcknowledgmentNumber,
     /// Identifier and sequence number of an ICMP echo.
     Echo,
     /// The octets behind a UDP header: the layer is the `Raw` one.

@@ -172,8 +172,10 @@ impl Task {
 
     /// Every task that a suite can name.
     pub fn all() -> Vec<Task> {
-        let kinds = ProbeKind::ALL.into_iter().map(Task::Probe);
-        kinds.chain(Self::OTHERS).collect()
+        let kinds = ProbeKind::ALL.into_iter();
+        // What a suite writes out, it names by its layers.
+        let kinds = kinds.filter(|kind| *kind != ProbeKind::Script);
+        kinds.map(Task::Probe).chain(Self::OTHERS).collect()
     }
 
     /// Its name in suites.

@@ -3,13 +3,13 @@
 use crate::plan::Question;
 use crate::plan::Role;
 use crate::plan::Subject;
-use crate::suite::reader::At;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
 use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
 use crate::suite::shape::key;
+use crate::suite::source::At;
 use crate::suite::step::ROLE;
 
 /// A step's `ask`.

@@ -9,13 +9,13 @@ use crate::plan::Test;
 use crate::suite::Diagnostic;
 use crate::suite::layer;
 use crate::suite::nearest;
-use crate::suite::reader::At;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
 use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
 use crate::suite::shape::key;
+use crate::suite::source::At;
 
 /// What a field is held against, if not a value.
 pub(crate) const TEST: Shape = Shape {

@@ -2,27 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use crate::plan::Carrier;
 use crate::suite::environment::Scope;
 use crate::suite::options;
-use crate::suite::reader::At;
 use crate::suite::reader::Table;
 use crate::suite::shape::Key;
 use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
 use crate::suite::shape::key;
+use crate::suite::source::At;
 use crate::suite::values::address;
-use crate::wire::Mac;
-use crate::wire::TcpFlags;
-use crate::wire::layers::Arp;
-use crate::wire::layers::Ethernet;
-use crate::wire::layers::Field;
-use crate::wire::layers::Icmpv4;
-use crate::wire::layers::Ipv4;
-use crate::wire::layers::Layer;
-use crate::wire::layers::Tcp;
-use crate::wire::layers::Udp;
 
 /// An element of `send`.
 pub(crate) const LAYER: Shape = Shape {
@@ -200,7 +189,11 @@ const TCP: Shape = Shape {
             "Sequence number; left out, it carries the identity.",
             LONG,
         ),
-        field("ack", "Acknowledgment number; 0, unless it is said.", LONG),
+        field(
+            "ack",
+            "Acknowledgment number; left out where ACK is set, it carries the identity.",
+            LONG,
+        ),
         field("dataofs", "Header length in 32-bit words; derived.", NIBBLE),
         field("reserved", "The three reserved bits.", Kind::Number(0, 7)),
         field(
@@ -257,249 +250,6 @@ const ICMP: Shape = Shape {
     ],
     one_of: &[],
 };
-
-/// Of octets 4 to 7 of ICMP, what says the same ones.
-const ICMP_REST: [&[&str]; 5] = [&["rest"], &["id", "seq"], &["mtu"], &["gateway"], &["ptr"]];
-
-/// Reads one layer; `quoted` is what an ICMP error quotes, which is data, and may say anything.
-pub(crate) fn read(table: &Table<'_>, scope: &Scope<'_>, quoted: bool) -> Option<Read> {
-    let kind = WITH_FIELDS.iter().find(|(name, _)| table.has(name));
-    let Some((name, _)) = kind else {
-        return read_raw(table);
-    };
-    let fields = Fields {
-        table: &table.table(name)?,
-        scope,
-        quoted,
-    };
-    match *name {
-        "ethernet" => fields.ethernet(),
-        "arp" => fields.arp(),
-        "ipv4" => fields.ipv4(),
-        "udp" => fields.udp(),
-        "tcp" => fields.tcp(),
-        _ => fields.icmp(),
-    }
-}
-
-/// A layer, and what of it carries the identity.
-pub(crate) struct Read {
-    pub(crate) layer: Layer,
-    pub(crate) carriers: Vec<Carrier>,
-}
-
-impl Read {
-    fn plain(layer: Layer) -> Option<Read> {
-        let carriers = Vec::new();
-        Some(Read { layer, carriers })
-    }
-}
-
-fn read_raw(table: &Table<'_>) -> Option<Read> {
-    let zeros = |at: At<u64>| vec![0; at.value as usize];
-    if let Some(at) = table.number("payload") {
-        return Some(Read {
-            layer: Layer::Raw(zeros(at)),
-            carriers: vec![Carrier::Payload],
-        });
-    }
-    let octets = match () {
-        () if table.has("raw") => table.hex("raw")?.value,
-        () if table.has("text") => table.string("text")?.value.into_bytes(),
-        () => zeros(table.number("zeros")?),
-    };
-    Read::plain(Layer::Raw(octets))
-}
-
-/// The fields of one layer.
-struct Fields<'a> {
-    table: &'a Table<'a>,
-    scope: &'a Scope<'a>,
-    quoted: bool,
-}
-
-impl Fields<'_> {
-    fn ethernet(&self) -> Option<Read> {
-        let (source, destination) = (self.table.mac("src"), self.table.mac("dst"));
-        let ethertype = self.forced("type");
-        Read::plain(Layer::Ethernet(Ethernet {
-            destination: destination?.value,
-            source: source?.value,
-            ethertype,
-        }))
-    }
-
-    fn arp(&self) -> Option<Read> {
-        let (hwsrc, hwdst) = (self.table.mac("hwsrc"), self.table.mac("hwdst"));
-        let psrc = self.address("psrc", true);
-        let pdst = self.address("pdst", false);
-        let operation = self.number("op");
-        Read::plain(Layer::Arp(Arp {
-            operation: operation.unwrap_or(1),
-            sender_mac: hwsrc?.value,
-            sender_ip: psrc?,
-            target_mac: hwdst.map_or(Mac([0; 6]), |at| at.value),
-            target_ip: pdst?,
-        }))
-    }
-
-    fn ipv4(&self) -> Option<Read> {
-        let (source, destination) = (self.address("src", false), self.address("dst", false));
-        let flags: u8 = self.number("flags").unwrap_or(0);
-        let options = self.table.given("options");
-        let options = options.map(|at| options::ipv4(self.table, &at, self.scope));
-        let layer = Ipv4 {
-            version: self.forced("version"),
-            header_length: self.forced("ihl"),
-            type_of_service: self.number("tos").unwrap_or(0),
-            total_length: self.forced("len"),
-            identification: self.number("id").unwrap_or(0),
-            reserved_flag: flags & 4 != 0,
-            dont_fragment: flags & 2 != 0,
-            more_fragments: flags & 1 != 0,
-            fragment_offset: self.number("frag").unwrap_or(0),
-            time_to_live: self.number("ttl").unwrap_or(64),
-            protocol: self.forced("proto"),
-            header_checksum: self.forced("chksum"),
-            options: options.unwrap_or_else(|| Some(Vec::new()))?,
-            ..Ipv4::new(source?, destination?)
-        };
-        Some(Read {
-            layer: Layer::Ipv4(layer),
-            carriers: self.left_out(&[("id", Carrier::Identification)]),
-        })
-    }
-
-    fn udp(&self) -> Option<Read> {
-        let dport = self.number("dport");
-        let layer = Udp {
-            length: self.forced("len"),
-            checksum: self.forced("chksum"),
-            ..Udp::new(self.number("sport").unwrap_or(0), dport?)
-        };
-        Some(Read {
-            layer: Layer::Udp(layer),
-            carriers: self.left_out(&[("sport", Carrier::SourcePort)]),
-        })
-    }
-
-    fn tcp(&self) -> Option<Read> {
-        let dport = self.number("dport");
-        let flags: u16 = self.number("flags").unwrap_or(TcpFlags::SYN.0.into());
-        let reserved: u8 = self.number("reserved").unwrap_or(0);
-        let options = self.table.given("options");
-        let options = options.map(|at| options::tcp(self.table, &at));
-        let layer = Tcp {
-            sequence_number: self.number("seq").unwrap_or(0),
-            acknowledgment_number: self.number("ack").unwrap_or(0),
-            data_offset: self.forced("dataofs"),
-            // The lowest of the four is NS, which scapy counts among the flags.
-            reserved: reserved << 1 | (flags >> 8) as u8,
-            window: self.number("window").unwrap_or(8192),
-            checksum: self.forced("chksum"),
-            urgent_pointer: self.number("urgptr").unwrap_or(0),
-            options: options.unwrap_or_else(|| Some(Vec::new()))?,
-            ..Tcp::new(
-                self.number("sport").unwrap_or(0),
-                dport?,
-                TcpFlags(flags as u8),
-            )
-        };
-        Some(Read {
-            layer: Layer::Tcp(layer),
-            carriers: self.left_out(&[
-                ("sport", Carrier::SourcePort),
-                ("seq", Carrier::SequenceNumber),
-            ]),
-        })
-    }
-
-    fn icmp(&self) -> Option<Read> {
-        const ECHO: u8 = crate::wire::Icmpv4::ECHO;
-        let icmp_type = self.number("type").unwrap_or(ECHO);
-        let layer = Icmpv4 {
-            checksum: self.forced("chksum"),
-            rest: self.icmp_rest()?,
-            ..Icmpv4::error(icmp_type, self.number("code").unwrap_or(0))
-        };
-        let is_left_out = !ICMP_REST.concat().iter().any(|key| self.table.has(key));
-        let is_echo = matches!(icmp_type, ECHO | crate::wire::Icmpv4::ECHO_REPLY);
-        Some(Read {
-            layer: Layer::Icmpv4(layer),
-            carriers: match is_echo && is_left_out && !self.quoted {
-                true => vec![Carrier::Echo],
-                false => Vec::new(),
-            },
-        })
-    }
-
-    fn icmp_rest(&self) -> Option<[u8; 4]> {
-        let mut said = ICMP_REST.iter().flat_map(|keys| {
-            let first = keys.iter().find(|key| self.table.has(key));
-            first.map(|key| (*keys, *key))
-        });
-        let Some((keys, first)) = said.next() else {
-            return Some([0; 4]);
-        };
-        if let Some((_, second)) = said.next() {
-            let problem = At::new((), self.table.key(second)).wrong(
-                format!("`{second}` beside `{first}`"),
-                "both say octets 4 to 7",
-            );
-            let problem = problem.context(self.table.key(first), "the other");
-            self.table.source.problem(problem);
-            return None;
-        }
-        Some(match keys[0] {
-            "rest" => {
-                let at = self.table.hex("rest")?;
-                let Ok(octets) = at.value.as_slice().try_into() else {
-                    let message = format!("`rest` has {} octets", at.value.len());
-                    let problem = at.wrong(message, "expected four, such as `00 00 05 dc`");
-                    self.table.source.problem(problem);
-                    return None;
-                };
-                octets
-            }
-            "mtu" => u32::from(self.number::<u16>("mtu")?).to_be_bytes(),
-            "gateway" => {
-                let at = self.table.given("gateway")?;
-                let number = self.table.number_of("gateway", &Kind::AnyAddress, &at)?;
-                (number as u32).to_be_bytes()
-            }
-            "ptr" => [self.number("ptr")?, 0, 0, 0],
-            _ => {
-                let id: u16 = self.number("id").unwrap_or(0);
-                let seq: u16 = self.number("seq").unwrap_or(0);
-                (u32::from(id) << 16 | u32::from(seq)).to_be_bytes()
-            }
-        })
-    }
-
-    /// A field's number; its shape says the limits, so that it fits.
-    fn number<T: TryFrom<u64>>(&self, key: &str) -> Option<T> {
-        T::try_from(self.table.number(key)?.value).ok()
-    }
-
-    /// What is written is forced, even if it would have been derived.
-    fn forced<T: TryFrom<u64>>(&self, key: &str) -> Field<T> {
-        self.number(key).map_or(Field::Derived, Field::Forced)
-    }
-
-    /// What carries the identity because it was left out.
-    fn left_out(&self, carriers: &[(&str, Carrier)]) -> Vec<Carrier> {
-        let left_out = carriers
-            .iter()
-            .filter(|(key, _)| !self.table.has(key) && !self.quoted);
-        left_out.map(|(_, carrier)| *carrier).collect()
-    }
-
-    /// An address that a packet may bear.
-    fn address(&self, key: &str, or_none: bool) -> Option<Ipv4Addr> {
-        let at = self.table.string(key)?;
-        allowed(self.table, &at, self.scope, self.quoted, or_none)
-    }
-}
 
 /// The address that `at` says, if a packet may bear it: only the path's, but for what an ICMP error quotes.
 pub(crate) fn allowed(

@@ -3,18 +3,22 @@
 //! Its words are the plan's: kinds of probes, stations, hops. It may not know how anything is done.
 
 mod ask;
+mod builtin;
 mod condition;
 mod diagnostic;
 mod embedded;
 mod environment;
 mod expectation;
+mod fields;
 mod layer;
+mod numbers;
 mod options;
 mod path_file;
 mod reader;
 mod schema;
 mod script;
 mod shape;
+mod source;
 mod step;
 mod suite_file;
 mod values;

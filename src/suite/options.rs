@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use crate::suite::environment::Scope;
 use crate::suite::layer;
 use crate::suite::nearest;
-use crate::suite::reader::At;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
 use crate::suite::shape::Kind;
 use crate::suite::shape::alternatives;
+use crate::suite::source::At;
 
 /// Options of an IPv4 header.
 pub(crate) const IPV4: Kind = Kind::Either(&[

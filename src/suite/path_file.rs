@@ -11,15 +11,15 @@ use crate::plan::Protocol;
 use crate::plan::SessionKey;
 use crate::suite::Diagnostic;
 use crate::suite::Diagnostics;
-use crate::suite::reader::At;
 use crate::suite::reader::Given;
-use crate::suite::reader::Source;
 use crate::suite::reader::Table;
 use crate::suite::shape::Key;
 use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
 use crate::suite::shape::key;
+use crate::suite::source::At;
+use crate::suite::source::Source;
 
 /// A valid path file: addresses are unicast and do not contradict one another.
 #[derive(Clone, Debug, PartialEq, Eq)]

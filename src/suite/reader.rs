@@ -1,6 +1,5 @@
 //! Strict reading of TOML tables: every problem is kept with its place, and reading goes on.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -9,137 +8,15 @@ use toml::de::DeTable;
 use toml::de::DeValue;
 
 use crate::suite::Diagnostic;
-use crate::suite::Diagnostics;
 use crate::suite::environment::Scope;
 use crate::suite::environment::Value;
 use crate::suite::nearest;
 use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
-
-/// A value and where it stands, in octets of the source.
-#[derive(Clone, Debug)]
-pub(crate) struct At<T> {
-    pub(crate) value: T,
-    pub(crate) span: Range<usize>,
-    /// The variable that it came from.
-    pub(crate) variable: Option<Variable>,
-}
-
-/// A variable that stood in the place of a value.
-#[derive(Clone, Debug)]
-pub(crate) struct Variable {
-    name: String,
-    shown: String,
-    place: Option<Range<usize>>,
-}
-
-impl<T> At<T> {
-    /// A value that stands in the file itself.
-    pub(crate) fn new(value: T, span: Range<usize>) -> At<T> {
-        At {
-            value,
-            span,
-            variable: None,
-        }
-    }
-
-    /// The same place with another value.
-    pub(crate) fn with<U>(&self, value: U) -> At<U> {
-        At {
-            value,
-            span: self.span.clone(),
-            variable: self.variable.clone(),
-        }
-    }
-
-    /// What is wrong with it.
-    pub(crate) fn wrong(&self, message: impl Into<String>, label: impl Into<String>) -> Diagnostic {
-        let problem = Diagnostic::new(self.span.clone(), message, label);
-        match &self.variable {
-            None => problem,
-            Some(Variable {
-                name,
-                shown,
-                place: None,
-            }) => problem.hint(format!("`${name}` is {shown} here")),
-            Some(Variable {
-                name,
-                place: Some(place),
-                ..
-            }) => problem.context(place.clone(), format!("`${name}` comes from here")),
-        }
-    }
-}
-
-/// A file's text, and what is wrong with it so far.
-pub(crate) struct Source<'a> {
-    text: &'a str,
-    problems: RefCell<Vec<Diagnostic>>,
-}
-
-impl<'a> Source<'a> {
-    /// What `read` makes of `text`, which is called `file`; a text that is no TOML is not read.
-    ///
-    /// # Errors
-    ///
-    /// Everything that is wrong with it.
-    pub(crate) fn parse<T>(
-        file: &str,
-        text: &str,
-        read: impl FnOnce(&DeTable<'_>, &Source<'_>) -> Option<T>,
-    ) -> Result<T, Diagnostics> {
-        let (table, errors) = DeTable::parse_recoverable(text);
-        let problems = errors.iter().map(|error| {
-            let span = error.span().unwrap_or(0..0);
-            Diagnostic::new(span, error.message().replace('\n', ", "), "")
-        });
-        let source = Source {
-            text,
-            problems: RefCell::new(problems.collect()),
-        };
-        let value = match source.is_clean() {
-            true => read(table.get_ref(), &source),
-            false => None,
-        };
-        let problems = source.problems.into_inner();
-        match value {
-            Some(value) if problems.is_empty() => Ok(value),
-            _ => Err(Diagnostics::new(file, text, problems)),
-        }
-    }
-
-    /// Notes a problem.
-    pub(crate) fn problem(&self, problem: Diagnostic) {
-        self.problems.borrow_mut().push(problem);
-    }
-
-    /// Whether nothing is wrong so far.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.problems.borrow().is_empty()
-    }
-
-    /// Notes that something is missing from the file as a whole.
-    pub(crate) fn missing(&self, header: &str) {
-        let end = self.text.trim_end().len();
-        self.problem(Diagnostic::new(
-            end..end,
-            format!("there is no `{header}`"),
-            "expected before the end",
-        ));
-    }
-
-    /// The place of the octet `at` of a string; the whole string where escapes move it.
-    pub(crate) fn inside(&self, span: &Range<usize>, text: &str, at: usize) -> Range<usize> {
-        match self.text.get(span.start + 1..span.end.saturating_sub(1)) {
-            Some(raw) if raw == text && text.is_char_boundary(at) => {
-                let length = text[at..].chars().next().map_or(1, char::len_utf8);
-                span.start + 1 + at..span.start + 1 + at + length
-            }
-            _ => span.clone(),
-        }
-    }
-}
+use crate::suite::source::At;
+use crate::suite::source::Source;
+use crate::suite::source::Variable;
 
 /// A value of a file, variables replaced.
 #[derive(Clone, Debug)]
@@ -152,8 +29,10 @@ pub(crate) enum Given<'a> {
     List(Vec<At<Given<'a>>>),
     /// A table.
     Table(&'a DeTable<'a>),
-    /// Something else: what it is, and whether it is true.
-    Other(String, Option<bool>),
+    /// `true` or `false`.
+    Truth(bool),
+    /// What no key holds, such as a date: what it is.
+    Unheld(String),
 }
 
 impl Given<'_> {
@@ -164,7 +43,21 @@ impl Given<'_> {
             Given::Text(_) => "a string",
             Given::List(_) => "an array",
             Given::Table(_) => "a table",
-            Given::Other(what, _) => what,
+            Given::Truth(_) => "a boolean",
+            Given::Unheld(what) => what,
+        }
+    }
+
+    /// The value, if a variable can hold it.
+    pub(crate) fn held(&self) -> Option<Value> {
+        match self {
+            Given::Integer(number) => Some(Value::Integer(*number)),
+            Given::Text(text) => Some(Value::Text(text.clone())),
+            Given::List(list) => {
+                let values: Option<_> = list.iter().map(|at| at.value.held()).collect();
+                values.map(Value::List)
+            }
+            Given::Table(_) | Given::Truth(_) | Given::Unheld(_) => None,
         }
     }
 
@@ -317,15 +210,15 @@ impl<'a> Table<'a> {
             DeValue::Integer(integer) => {
                 match i64::from_str_radix(integer.as_str(), integer.radix()) {
                     Ok(number) => Given::Integer(number),
-                    Err(_) => Given::Other("an integer of more than 64 bits".to_owned(), None),
+                    Err(_) => Given::Unheld("an integer of more than 64 bits".to_owned()),
                 }
             }
             DeValue::Array(array) => {
                 Given::List(array.iter().filter_map(|v| self.resolve(v)).collect())
             }
             DeValue::Table(table) => Given::Table(table),
-            DeValue::Boolean(truth) => Given::Other("a boolean".to_owned(), Some(*truth)),
-            other => Given::Other(described(other), None),
+            DeValue::Boolean(truth) => Given::Truth(*truth),
+            other => Given::Unheld(described(other)),
         }))
     }
 

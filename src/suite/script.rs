@@ -6,10 +6,10 @@ use crate::plan::Role;
 use crate::plan::Script;
 use crate::suite::environment::Scope;
 use crate::suite::environment::Value;
-use crate::suite::layer;
-use crate::suite::reader::At;
+use crate::suite::fields;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
+use crate::suite::source::At;
 use crate::suite::step::INTERVAL;
 use crate::suite::step::MOST_PACKETS;
 use crate::suite::suite_file::may_be_bound;
@@ -121,10 +121,9 @@ fn is_new(table: &Table<'_>, scope: &Scope<'_>, name: &At<String>) -> bool {
 }
 
 fn plain(table: &Table<'_>, name: &At<String>, values: &[At<Given<'_>>]) -> Option<Vec<Value>> {
-    let values = values.iter().map(|at| match &at.value {
-        Given::Integer(number) => Some(Value::Integer(*number)),
-        Given::Text(text) => Some(Value::Text(text.clone())),
-        other => {
+    let values = values.iter().map(|at| match (&at.value, at.value.held()) {
+        (Given::Integer(_) | Given::Text(_), value) => value,
+        (other, _) => {
             let problem = at.wrong(
                 format!("a value of `{}` is {}", name.value, other.described()),
                 "expected a number or a string",
@@ -145,11 +144,14 @@ fn read_packet(table: &Table<'_>, scope: &Scope<'_>) -> Option<Packet> {
     let tables = table.tables("send");
     let mut complete = table.source.is_clean();
     for element in &tables {
-        let Some(read) = layer::read(element, scope, quoted) else {
+        let Some(read) = fields::read(element, scope, quoted) else {
             complete = false;
             continue;
         };
         check_order(element, packet.layers.last(), &read.layer);
+        if packet.layers.is_empty() {
+            check_raw_socket(element);
+        }
         quoted |= matches!(&read.layer, Layer::Icmpv4(icmp) if is_error(icmp.icmp_type));
         let number = packet.layers.len();
         let carriers = read.carriers.into_iter();
@@ -219,6 +221,32 @@ fn check_order(element: &Table<'_>, before: Option<&Layer>, layer: &Layer) {
     if let Some((message, label)) = wrong {
         let problem = At::new((), element.span.clone()).wrong(message, label);
         element.source.problem(problem);
+    }
+}
+
+/// What the kernel writes into a packet that a raw socket sends, nobody else can (`raw_send_hdrinc`).
+fn check_raw_socket(element: &Table<'_>) {
+    let Some(value) = element.entries.get("ipv4") else {
+        return;
+    };
+    for (name, value) in value.get_ref().as_table().into_iter().flatten() {
+        let zero = element.resolve(value).map(|at| at.value);
+        let is_written = match &**name.get_ref() {
+            "len" | "ihl" | "chksum" => true,
+            "id" => matches!(zero, Some(Given::Integer(0))),
+            _ => false,
+        };
+        if is_written {
+            let message = format!(
+                "the kernel itself writes the `{}` of what a raw socket sends",
+                name.get_ref()
+            );
+            let problem = At::new((), name.span()).wrong(
+                message,
+                "leave it out, or put `ethernet` before: that goes out as it is",
+            );
+            element.source.problem(problem);
+        }
     }
 }
 

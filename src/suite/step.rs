@@ -1,22 +1,23 @@
 //! Steps: what is done, when, and whether.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::plan::Action;
 use crate::plan::After;
 use crate::plan::Builtin;
 use crate::plan::ProbeId;
-use crate::plan::Protocol;
+use crate::plan::ProbeKind;
 use crate::plan::Role;
 use crate::plan::Step;
 use crate::plan::Task;
 use crate::suite::Diagnostic;
 use crate::suite::ask;
+use crate::suite::builtin;
 use crate::suite::environment::Scope;
 use crate::suite::expectation;
 use crate::suite::layer;
 use crate::suite::nearest;
-use crate::suite::reader::At;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
 use crate::suite::script;
@@ -24,6 +25,7 @@ use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
 use crate::suite::shape::key;
+use crate::suite::source::At;
 
 /// A `[[step]]`.
 pub(crate) const STEP: Shape = Shape {
@@ -181,7 +183,7 @@ pub(crate) const ROLE: Kind = Kind::Word(|| Role::ALL.map(Role::id).to_vec());
 pub(crate) const MOST_PACKETS: u64 = ProbeId::PER_KIND as u64;
 
 /// How often a built-in step is tried, if its count is not said.
-const MOST_TRIES: u64 = Builtin::MOST_TRIES as u64;
+pub(crate) const MOST_TRIES: u64 = Builtin::MOST_TRIES as u64;
 
 /// The longest time that a suite can name, in seconds.
 pub(crate) const MOMENT: u64 = 3600;
@@ -200,6 +202,7 @@ pub(crate) fn read_all(suite: &Table<'_>, scope: &Scope<'_>) -> Vec<Step> {
     }
     let mut ids: Vec<At<String>> = Vec::new();
     let mut steps = Vec::new();
+    let mut sent = BTreeMap::new();
     for table in &tables {
         let id = table.name("id");
         let step = read(table, scope, id.as_ref(), &ids);
@@ -214,9 +217,45 @@ pub(crate) fn read_all(suite: &Table<'_>, scope: &Scope<'_>) -> Vec<Step> {
         }
         // A step that could not be read keeps its place, so that others can name it.
         ids.push(id.unwrap_or_else(|| At::new(String::new(), table.span.clone())));
+        if let Some(step) = &step {
+            check_total(table, &step.action, &mut sent);
+        }
         steps.extend(step);
     }
     steps
+}
+
+/// A kind of probe has so many numbers, and a suite cannot use more, whatever its steps are.
+fn check_total(table: &Table<'_>, action: &Action, sent: &mut BTreeMap<ProbeKind, u64>) {
+    let (kind, packets, key) = match action {
+        Action::Builtin(Builtin {
+            task: Task::Probe(kind),
+            count,
+            ttls,
+            sizes,
+            ..
+        }) => {
+            let values = (ttls.len().max(1) * sizes.len().max(1)) as u64;
+            let tries = count.map_or(MOST_TRIES, u64::from);
+            (*kind, values * tries, "probe")
+        }
+        Action::Script(script) => (ProbeKind::Script, script.packets.len() as u64, "send"),
+        _ => return,
+    };
+    let most = u64::from(ProbeId::once(kind));
+    let total = sent.entry(kind).or_default();
+    *total += packets;
+    if *total > most && packets <= most {
+        let what = match kind {
+            ProbeKind::Script => "packets written out".to_owned(),
+            kind => format!("packets of `{kind}`"),
+        };
+        let problem = At::new((), table.key(key)).wrong(
+            format!("{total} {what} in the suite up to here"),
+            format!("expected {most} at most"),
+        );
+        table.source.problem(problem);
+    }
 }
 
 fn read(
@@ -316,7 +355,7 @@ fn not_earlier(name: &At<String>, id: Option<&At<String>>, earlier: &[At<String>
 
 fn read_action(table: &Table<'_>, scope: &Scope<'_>) -> Option<Action> {
     if table.has("probe") {
-        return read_builtin(table).map(Action::Builtin);
+        return builtin::read(table).map(Action::Builtin);
     }
     if table.has("send") {
         return script::read(table, scope).map(Action::Script);
@@ -331,77 +370,4 @@ fn read_action(table: &Table<'_>, scope: &Scope<'_>) -> Option<Action> {
         }
     }
     ask::read(&table.table("ask")?).map(Action::Ask)
-}
-
-fn read_builtin(table: &Table<'_>) -> Option<Builtin> {
-    let task = table.word("probe", &Task::all(), Task::id);
-    let count = table.number("count");
-    let at_least = table.number("at-least");
-    let interval = table.duration("interval");
-    let ttls = table.numbers("ttl").unwrap_or_default();
-    let sizes = table.numbers("size").unwrap_or_default();
-    if count.is_some() && at_least.is_some() {
-        let problem = At::new((), table.key("at-least")).wrong(
-            "`at-least` beside `count`",
-            "`count` says already how often: no more and no less",
-        );
-        let problem = problem.context(table.key("count"), "the count");
-        table.source.problem(problem);
-    }
-    let task = task?;
-    check_meaning(table, &task);
-    let (values, tries) = (
-        ttls.len().max(1) * sizes.len().max(1),
-        count.as_ref().map_or(MOST_TRIES, |at| at.value),
-    );
-    check_packets(table, values as u64 * tries, &task);
-    Some(Builtin {
-        task: task.value,
-        count: count.map(|at| at.value as u16),
-        at_least: at_least.map_or(1, |at| at.value as u16),
-        interval: interval.map_or(INTERVAL, |at| at.value),
-        ttls: ttls.into_iter().map(|at| at.value as u8).collect(),
-        sizes: sizes.into_iter().map(|at| at.value as u16).collect(),
-    })
-}
-
-/// What has no meaning for a task is no help to who wrote it.
-fn check_meaning(table: &Table<'_>, task: &At<Task>) {
-    let is_kind = matches!(task.value, Task::Probe(_));
-    let is_filled = matches!(task.value, Task::Probe(kind) if !kind.sends_syn_ack() && !kind.opens(Protocol::Tcp));
-    let keys = [
-        ("count", task.value.is_counted()),
-        ("at-least", task.value.is_counted()),
-        ("interval", task.value.is_counted()),
-        ("ttl", is_kind),
-        ("size", is_filled),
-    ];
-    for (key, has_meaning) in keys {
-        if !has_meaning && table.has(key) {
-            let id = task.value.id();
-            let message = format!("`{key}` has no meaning for `{id}`");
-            let label = match (key, task.value.is_counted()) {
-                ("size", true) => "only datagrams can be filled up",
-                (_, true) => "it is for kinds of probes",
-                (_, false) => "it knows itself what to send, and when to end",
-            };
-            let problem = At::new((), table.key(key)).wrong(message, label);
-            let problem = problem.context(task.span.clone(), "what it is");
-            table.source.problem(problem);
-        }
-    }
-}
-
-fn check_packets(table: &Table<'_>, packets: u64, task: &At<Task>) {
-    let most = match task.value {
-        Task::Probe(kind) => u64::from(ProbeId::once(kind)),
-        _ => MOST_PACKETS,
-    };
-    if packets > most {
-        let key = ["ttl", "size", "count"].into_iter().find(|k| table.has(k));
-        let place = table.key(key.unwrap_or("probe"));
-        let label = format!("expected {most} at most of `{}`", task.value.id());
-        let problem = At::new((), place).wrong(format!("{packets} packets in one step"), label);
-        table.source.problem(problem);
-    }
 }

@@ -12,14 +12,14 @@ use crate::suite::Environment;
 use crate::suite::environment::Scope;
 use crate::suite::environment::Value;
 use crate::suite::nearest;
-use crate::suite::reader::At;
 use crate::suite::reader::Given;
-use crate::suite::reader::Source;
 use crate::suite::reader::Table;
 use crate::suite::shape::Kind;
 use crate::suite::shape::Need;
 use crate::suite::shape::Shape;
 use crate::suite::shape::key;
+use crate::suite::source::At;
+use crate::suite::source::Source;
 use crate::suite::step;
 
 /// A suite file.
@@ -142,34 +142,7 @@ fn read_vars(
     environment: &Environment,
     scope: &mut Scope<'_>,
 ) -> Option<Diagnostics> {
-    let mut declared: Vec<(String, Value)> = Vec::new();
-    let vars = table.given("vars");
-    match vars.map(|at| (at.value.clone(), at)) {
-        None => {}
-        Some((Given::Table(entries), _)) => {
-            for (name, value) in entries {
-                let span = name.span();
-                let at = At::new(name.get_ref().to_string(), span.clone());
-                if !may_be_bound(table, &at) {
-                    continue;
-                }
-                match Value::of(value.get_ref()) {
-                    Some(value) => {
-                        scope.bind(&at.value, value.clone(), Some(span));
-                        declared.push((at.value, value));
-                    }
-                    None => {
-                        let given = table.resolve(value)?;
-                        let message =
-                            format!("the variable `{}` is {}", at.value, given.value.described());
-                        let problem = given.wrong(message, "expected a number, a string or a list");
-                        table.source.problem(problem);
-                    }
-                }
-            }
-        }
-        Some((_, at)) => table.wrong_type("vars", &at).unwrap_or_default(),
-    }
+    let declared = declare(table, scope);
     environment.overrides().iter().find_map(|given| {
         let text = format!("{}={}", given.name, given.text);
         let wrong = |span, message: String, label: String| {
@@ -201,6 +174,40 @@ fn read_vars(
         scope.bind(name, value, None);
         None
     })
+}
+
+/// Binds what `[vars]` declares; each may use the path's and those before it.
+fn declare(table: &Table<'_>, scope: &mut Scope<'_>) -> Vec<(String, Value)> {
+    let mut declared = Vec::new();
+    let Some(at) = table.given("vars") else {
+        return declared;
+    };
+    let Given::Table(entries) = at.value else {
+        table.wrong_type::<()>("vars", &at);
+        return declared;
+    };
+    let mut entries: Vec<_> = entries.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    for (name, value) in entries {
+        let name = At::new(name.get_ref().to_string(), name.span());
+        if !may_be_bound(table, &name) {
+            continue;
+        }
+        let outer = scope.clone();
+        let Some(given) = table.within(&outer).resolve(value) else {
+            continue;
+        };
+        let Some(value) = given.value.held() else {
+            let what = given.value.described();
+            let message = format!("the variable `{}` is {what}", name.value);
+            let problem = given.wrong(message, "expected a number, a string or a list");
+            table.source.problem(problem);
+            continue;
+        };
+        scope.bind(&name.value, value.clone(), Some(name.span));
+        declared.push((name.value, value));
+    }
+    declared
 }
 
 /// Whether a name can be a variable's.
