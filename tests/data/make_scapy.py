@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Writes scapy-probes.hex and scapy-layers.hex: what scapy makes of the fields that tests/golden.rs gives.
+"""Writes scapy-probes.hex and scapy-layers.hex: what scapy makes of the fields that tests/golden.rs gives; and
+scapy-written-out.hex: what it makes of the lines for it in written-out.txt.
 
 Each line is a name and a packet in hex. Made with scapy 2.5.0. Run it only to change the goldens; the tests
 need no scapy.
@@ -8,10 +9,12 @@ need no scapy.
 import os
 
 from scapy.all import ARP, ICMP, IP, TCP, UDP, Ether, Raw
-from scapy.layers.inet import IPOption_Router_Alert, in4_chksum
+from scapy.layers.inet import (
+    IPOption, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_Router_Alert, IPOption_SSRR, in4_chksum)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CIP, VIP, DIP, RIP = "198.51.100.7", "192.0.2.10", "192.0.2.2", "203.0.113.5"
+GW, OWN = "203.0.113.1", "02:00:00:00:00:01"
 
 # The identities of the session with the key 00112233445566778899aabbccddeeff.
 IDENTITY = {
@@ -136,7 +139,16 @@ def zero_sum(a, b):
     raise SystemExit("no payload sums to zero")
 
 
-for name, packets in (("scapy-probes.hex", probes()), ("scapy-layers.hex", layers())):
+def written_out():
+    with open(os.path.join(HERE, "written-out.txt")) as file:
+        blocks = file.read().strip().split("\n\n")[1:]
+    for block in blocks:
+        label, _, line = block.split("\n")
+        yield label, eval(line)
+
+
+for name, packets in (
+        ("scapy-probes.hex", probes()), ("scapy-layers.hex", layers()), ("scapy-written-out.hex", written_out())):
     with open(os.path.join(HERE, name), "w") as file:
         for label, packet in packets:
             file.write(f"{label} {bytes(packet).hex()}\n")
