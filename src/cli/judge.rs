@@ -13,14 +13,16 @@ use crate::cli::prove::Ended;
 use crate::cli::prove::Known;
 use crate::cli::recording::Addition;
 use crate::cli::recording::Recordings;
+use crate::cli::run;
 use crate::evidence;
 use crate::evidence::Loaded;
+use crate::evidence::Purpose;
 use crate::report::escape;
 
 const EXAMPLES: &str = "\
 Examples:
   tunproof verify path.toml --save case.json
-      keeps plan, evidence and packets; so do `director`, `realserver` and `listen`
+      keeps plan, evidence and packets; so do `run`, `director`, `realserver` and `listen`
   tunproof judge case.json
       the same report, on any machine and without rights
   tunproof judge case.json --format json | diff - report.json
@@ -53,6 +55,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let Loaded {
         mut evidence,
         timing,
+        purpose,
         by,
     } = load(&arguments.file)?;
     let settings = Settings::from(arguments.reporting);
@@ -62,8 +65,11 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         anstream::eprintln!("made by tunproof {version}, judged by {own}: the verdict may differ");
     }
     Recordings::new(arguments.additions, evidence.plan())?.read(&mut evidence)?;
-    let outcome = prove::report(Known { evidence, timing }, &settings)?;
-    Ok(Ended::Judged(outcome))
+    let known = Known { evidence, timing };
+    Ok(match purpose {
+        Purpose::Proof => Ended::Judged(prove::report(known, &settings)?),
+        Purpose::Suite => run::again(known, &settings)?,
+    })
 }
 
 fn load(path: &Path) -> Result<Loaded, Failure> {

@@ -11,6 +11,7 @@ use crate::cli::failure::Failure;
 use crate::cli::whole;
 use crate::evidence;
 use crate::evidence::Evidence;
+use crate::evidence::Purpose;
 use crate::exchange::Timing;
 use crate::report;
 use crate::report::Report;
@@ -40,12 +41,13 @@ fn cannot_write(path: &Path, source: io::Error) -> Failure {
 pub(super) fn save(
     evidence: &Evidence,
     timing: Timing,
+    purpose: Purpose,
     settings: &Settings,
 ) -> Result<(), Failure> {
     let Some(path) = &settings.save else {
         return Ok(());
     };
-    let text = evidence::save(evidence, timing);
+    let text = evidence::save(evidence, timing, purpose);
     whole::write(path, text.as_bytes()).map_err(|source| cannot_write(path, source))
 }
 

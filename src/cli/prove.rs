@@ -13,6 +13,7 @@ use crate::cli::output;
 use crate::cli::progress::ProgressLine;
 use crate::cli::recording::Recordings;
 use crate::evidence::Evidence;
+use crate::evidence::Purpose;
 use crate::exchange::Timing;
 use crate::exchange::Unread;
 use crate::live::clock;
@@ -151,7 +152,7 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
     if settings.verbose {
         tell_unread(&evidence);
     }
-    let saved = output::save(&evidence, timing, settings);
+    let saved = output::save(&evidence, timing, Purpose::Proof, settings);
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
     output::write_report(&report, settings)?;

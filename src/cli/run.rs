@@ -15,6 +15,7 @@ use crate::cli::prove::Known;
 use crate::cli::prove::Vias;
 use crate::cli::verify;
 use crate::craft;
+use crate::evidence::Purpose;
 use crate::plan::Action;
 use crate::plan::Plan;
 use crate::plan::ProbeId;
@@ -112,6 +113,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
 fn play(plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<Ended, Failure> {
     let mut reports = Vec::new();
     let mut had_all = true;
+    let mut saved = Ok(());
     for round in 0..rounds {
         let mut plan = plan.clone();
         if round > 0 {
@@ -120,6 +122,7 @@ fn play(plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<End
         let (known, all_there) =
             prove::run(plan, vias.clone(), Task::Prove, settings, &mut |_| {})?;
         let interrupted = known.evidence.is_cut_short() == Some("it was interrupted");
+        saved = output::save(&known.evidence, known.timing, Purpose::Suite, settings);
         reports.push(report(known, settings)?);
         had_all &= all_there;
         // Without an agent, the next round is the same; and who interrupts one, means all.
@@ -131,13 +134,24 @@ fn play(plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<End
         return Ok(Ended::Nothing);
     };
     output::write_run(&report, settings)?;
+    // That it could not be saved keeps nobody from the report.
+    saved?;
     Ok(match had_all {
         true => Ended::Judged(report.outcome),
         false => Ended::WithoutAnAgent,
     })
 }
 
-/// Judges one round.
+/// Judges again what was kept of a round, and reports.
+pub(super) fn again(known: Known, settings: &Settings) -> Result<Ended, Failure> {
+    let Some(report) = RunReport::of_rounds(vec![report(known, settings)?]) else {
+        return Ok(Ended::Nothing);
+    };
+    output::write_run(&report, settings)?;
+    Ok(Ended::Judged(report.outcome))
+}
+
+/// Judges one round, and writes its packets.
 fn report(known: Known, settings: &Settings) -> Result<RunReport, Failure> {
     let Known {
         mut evidence,
@@ -146,7 +160,6 @@ fn report(known: Known, settings: &Settings) -> Result<RunReport, Failure> {
     if settings.verbose {
         prove::tell_unread(&evidence);
     }
-    output::save(&evidence, timing, settings)?;
     let judgement = judge(&mut evidence);
     let steps = judge_steps(&evidence, &judgement);
     let outcome = suite_outcome(&evidence, &judgement, &steps);

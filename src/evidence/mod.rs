@@ -31,6 +31,7 @@ pub use passage::Proof;
 pub use rewriting::Rewriting;
 pub use saved::LoadError;
 pub use saved::Loaded;
+pub use saved::Purpose;
 pub use saved::SCHEMA;
 pub use saved::load;
 pub use saved::save;

@@ -36,6 +36,16 @@ pub const SCHEMA: &str = "tunproof.evidence/1";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What a run was for, and so which report it gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// To prove the path, hop by hop.
+    Proof,
+    /// To play a suite, step by step.
+    Suite,
+}
+
 /// Why a case file cannot be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -94,6 +104,8 @@ pub struct Loaded {
     pub evidence: Evidence,
     /// When it became known.
     pub timing: Timing,
+    /// What the run was for.
+    pub purpose: Purpose,
     /// The version of tunproof that made the file, if it was another.
     pub by: Option<String>,
 }
@@ -111,6 +123,7 @@ struct Saved {
     schema: String,
     /// The version that made it.
     tunproof: String,
+    purpose: Purpose,
     /// Nanoseconds since 1970, as all times in it.
     started: Wall,
     elapsed_ms: u64,
@@ -136,11 +149,12 @@ struct SavedHost {
 }
 
 /// The case file of what is known; before it is judged, which makes conclusions evidence, too.
-pub fn save(evidence: &Evidence, timing: Timing) -> String {
+pub fn save(evidence: &Evidence, timing: Timing, purpose: Purpose) -> String {
     let (excused, expected) = evidence.unfinished();
     let saved = Saved {
         schema: SCHEMA.to_owned(),
         tunproof: VERSION.to_owned(),
+        purpose,
         started: timing.started,
         elapsed_ms: timing.elapsed.as_millis() as u64,
         cut_short: evidence.is_cut_short().map(str::to_owned),
@@ -218,6 +232,7 @@ pub fn load(text: &[u8]) -> Result<Loaded, LoadError> {
     Ok(Loaded {
         evidence,
         timing,
+        purpose: saved.purpose,
         by,
     })
 }

@@ -1,5 +1,7 @@
 //! The hop `director-to-realserver`: does protocol 4 leave, and does it arrive?
 
+use std::collections::HashSet;
+
 use crate::evidence::EvidenceId;
 use crate::exchange::Neighbour;
 use crate::exchange::RouteAnswer;
@@ -68,8 +70,13 @@ pub(super) fn judge(case: &mut Case<'_>) {
         return;
     }
     let compared = Compared::of(case);
-    let rejected = rejection(case);
-    if let Some(id) = rejected {
+    let rejections = rejections(case);
+    let lost = case.silence(Some(Station::DirectorOut), Station::RealserverIn, &[]);
+    // Of a router that says so rarely one word is enough where all packets are lost.
+    let rejected = rejections
+        .first()
+        .filter(|_| lasts(case, &rejections) || lost.is_some());
+    if let Some(&id) = rejected {
         let Some(sighting) = case.sighting(id).cloned() else {
             return;
         };
@@ -97,7 +104,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
         });
         return;
     }
-    if let Some(silence) = case.silence(Some(Station::DirectorOut), Station::RealserverIn, &[]) {
+    if let Some(silence) = lost {
         let mut evidence = vec![case.cite_silence(&silence), silence.evidence[0]];
         evidence.extend(compared.evidence);
         let place = compared
@@ -166,17 +173,34 @@ impl Compared {
     }
 }
 
-/// An ICMP error from anyone but the real server that quotes the tunnel.
-fn rejection(case: &Case<'_>) -> Option<EvidenceId> {
+/// ICMP errors from anyone but the real server that quote the tunnel, one for each probe.
+fn rejections(case: &Case<'_>) -> Vec<EvidenceId> {
     let rip = case.path.rip;
-    case.sightings(&[], |item, sighting| {
+    let mut errors = case.sightings(&[], |item, sighting| {
         item.station == Some(Station::DirectorIn)
             && sighting.source != rip
             && matches!(sighting.form, Form::IcmpError { of: Quoting::Tunnelled, icmp_type: 3, code }
                 if code != 4)
-    })
-    .first()
-    .copied()
+    });
+    let mut probes = HashSet::new();
+    errors.retain(|id| {
+        let probe = case.sighting(*id).map(|sighting| sighting.probe);
+        probes.insert(probe)
+    });
+    errors
+}
+
+/// Whether more than one was refused, and not only at first, as by a router that lacks a route for a moment.
+fn lasts(case: &Case<'_>, rejections: &[EvidenceId]) -> bool {
+    let refused = |probe| {
+        let mut probes = rejections.iter().filter_map(|id| case.sighting(*id));
+        probes.any(|sighting| sighting.probe == probe)
+    };
+    let passages = case.evidence.passages(case.number);
+    let tunnelled = passages.filter(|passage| passage.sent.is_some() && passage.is_tunnelled());
+    let sent: Vec<_> = tunnelled.map(|passage| passage.probe.id).collect();
+    let last = sent.iter().rposition(|probe| refused(*probe));
+    rejections.len() > 1 && last.is_some_and(|last| last >= sent.len() / 2)
 }
 
 /// The director's next hop to the real server, if the kernel could not resolve it.

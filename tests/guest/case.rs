@@ -346,3 +346,44 @@ pub(crate) fn judge_cause(results: &Path, cause: &Cause) -> Option<String> {
     }
     Some(block + &read(results, &format!("{name}.stderr")))
 }
+
+/// One line of `suites.txt`.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    exit: i64,
+}
+
+pub(crate) fn suites() -> Vec<Suite> {
+    let lines = include_str!("suites.txt").lines();
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let cells: Vec<_> = line.split(" | ").map(str::trim).collect();
+            let [name, _, _, _, exit] = cells[..] else {
+                panic!("{} cells instead of 5: {line}", cells.len());
+            };
+            let exit = exit.parse().unwrap();
+            Suite { name, exit }
+        })
+        .collect()
+}
+
+/// What is wrong with a suite's run.
+pub(crate) fn judge_suite(results: &Path, suite: &Suite) -> Option<String> {
+    let Suite { name, exit } = suite;
+    let got = fact(results, name, "exit");
+    eprintln!(
+        "{name:<36} {got:>4} {:>8}",
+        fact(results, name, "elapsed_ms")
+    );
+    let broken = blocks_unless_empty(results, &format!("{name}.break"), "breaking or mending");
+    if got == *exit && broken.is_none() {
+        return None;
+    }
+    let mut block = broken.unwrap_or_default();
+    let text = read(results, &format!("{name}.json"));
+    block += &format!("{name}\nexpected exit {exit}\ngot      exit {got}\n");
+    let report: Value = serde_json::from_str(&text).unwrap_or_default();
+    block += &serde_json::to_string_pretty(&report["steps"]).unwrap_or_default();
+    Some(block + &read(results, &format!("{name}.stderr")))
+}

@@ -25,9 +25,11 @@ use case::fact;
 use case::judge;
 use case::judge_again;
 use case::judge_cause;
+use case::judge_suite;
 use case::ran;
 use case::read;
 use case::row;
+use case::suites;
 use case::topologies;
 use case::wanted;
 
@@ -128,10 +130,29 @@ fn every_case_is_judged_here_as_it_was_there() {
         let is_right = judge_cause(results, &cause).is_none();
         (cause.name.to_owned(), is_right)
     });
-    let judged = cases.chain(causes);
+    let suites = suites().into_iter();
+    let suites = suites.filter(|suite| wanted(results, suite.name));
+    let suites = suites.map(|suite| {
+        let is_right = judge_suite(results, &suite).is_none();
+        (suite.name.to_owned(), is_right)
+    });
+    let judged = cases.chain(causes).chain(suites);
     none(
         judged
             .filter_map(|(name, is_right)| judge_again(results, &name, is_right))
+            .collect(),
+    );
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn every_suite_passes_where_it_should_and_fails_where_it_should() {
+    let results = results();
+    let suites = suites().into_iter();
+    let suites = suites.filter(|suite| wanted(results, suite.name));
+    none(
+        suites
+            .filter_map(|suite| judge_suite(results, &suite))
             .collect(),
     );
 }
@@ -142,8 +163,10 @@ fn no_run_leaves_anything_behind() {
     let results = results();
     let mut names: Vec<_> = ran(results).into_iter().map(|case| case.name).collect();
     let causes = causes().into_iter().map(|cause| cause.name);
+    let suites = suites().into_iter().map(|suite| suite.name);
     names.extend(
         causes
+            .chain(suites)
             .filter(|name| wanted(results, name))
             .map(str::to_owned),
     );

@@ -261,6 +261,20 @@ causes() {
         eval "$mend" >>/results/$name.break 2>&1 </dev/null
     done
 }
+
+# The suites of suites.txt, by `tunproof run`.
+suites() {
+    turn=0
+    grep '^suite-' "$GUEST/suites.txt" | while IFS='|' read -r name break mend suite _; do
+        name=${name%% *}
+        wanted "$name" || continue
+        turn=$((turn + 1))
+        [ $((turn % 2)) = "$LANE" ] || continue
+        eval "$break" >/results/$name.break 2>&1 </dev/null
+        run "$name" "$TUNPROOF" run $suite --path /run/with.toml --format json --save "/results/$name.case.json"
+        eval "$mend" >>/results/$name.break 2>&1 </dev/null
+    done
+}
 s_tc() { s "$(command -v tc)" "$@"; }
 
 # kill -9 of the real server's agent while the drop monitor is on: the unit test behind it finds it off.
@@ -384,6 +398,7 @@ grep -v 'via = "ip netns exec s"' /run/without.toml >/run/alone.toml
 state >/run/state.before
 echo "GUEST: lane $LANE built in $((($(centiseconds) - begin) * 10)) ms"
 cases
+suites
 causes cause 2
 case $LANE in
     0) killings ;;

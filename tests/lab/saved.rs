@@ -40,20 +40,29 @@ fn a_case_is_judged_elsewhere_as_it_was_here() {
     let lab = TestLab::up("saved");
     let broken = lab.run(&["break", "rp-filter-drops"]);
     assert!(broken.status.success(), "{}", text(&broken));
-    let case = env::temp_dir().join(format!("tunproof-case-{}.json", std::process::id()));
-    let here = Command::new(TUNPROOF)
-        .args(["verify", "--format", "json", "--save"])
-        .args([&case, &lab.directory().join("path.toml")])
-        .output()
-        .unwrap();
-    assert_eq!(here.status.code(), Some(1), "{}", text(&here));
-    let mode = fs::metadata(&case).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let path = lab.directory().join("path.toml");
+    let cases = ["verify", "run"].map(|command| {
+        let name = format!("tunproof-case-{}-{command}.json", std::process::id());
+        let case = env::temp_dir().join(name);
+        let mut here = Command::new(TUNPROOF);
+        match command {
+            "verify" => here.arg("verify"),
+            _ => here.args(["run", "q2-decapsulated-packets", "--path"]),
+        };
+        let here = here.arg(&path).args(["--format", "json", "--save"]);
+        let here = here.arg(&case).output().unwrap();
+        assert_eq!(here.status.code(), Some(1), "{}", text(&here));
+        let mode = fs::metadata(&case).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        (case, here)
+    });
     drop(lab);
 
-    let elsewhere = judged_elsewhere(&case, &["--format", "json"]);
-    fs::remove_file(&case).unwrap();
-    assert_eq!(elsewhere.status.code(), Some(1), "{}", text(&elsewhere));
-    assert!(elsewhere.stderr.is_empty(), "{}", text(&elsewhere));
-    assert!(elsewhere.stdout == here.stdout, "another report");
+    for (case, here) in cases {
+        let elsewhere = judged_elsewhere(&case, &["--format", "json"]);
+        fs::remove_file(&case).unwrap();
+        assert_eq!(elsewhere.status.code(), Some(1), "{}", text(&elsewhere));
+        assert!(elsewhere.stderr.is_empty(), "{}", text(&elsewhere));
+        assert!(elsewhere.stdout == here.stdout, "another report");
+    }
 }

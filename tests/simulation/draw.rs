@@ -446,6 +446,7 @@ fn drop_at(scenario: &mut Scenario, at: &str, set: impl FnOnce(&mut Filter)) {
 
 fn drop_on(scenario: &mut Scenario, at: &str, hook: &str, set: impl FnOnce(&mut Filter)) {
     let mut filter = Filter {
+        until_ms: None,
         at: at.to_owned(),
         hook: hook.to_owned(),
         source: None,

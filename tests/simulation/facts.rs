@@ -338,7 +338,7 @@ fn route(scenario: &Scenario, host: Host, asked: &RouteQuery) -> RouteAnswer {
             match asked.to {
                 VIP if !server.vip_on.is_empty() => local("lo"),
                 to if server.addresses.contains(&to) => local("lo"),
-                _ if !server.route => error(101, "Network is unreachable"),
+                _ if !server.route || server.route_by_mark => error(101, "Network is unreachable"),
                 _ => by(gateway(n), asked.from.unwrap_or(rip(n))),
             }
         }

@@ -8,13 +8,17 @@ use std::time::Duration;
 use serde_json::Value;
 use tunproof::evidence::Evidence;
 use tunproof::evidence::Loaded;
+use tunproof::evidence::Purpose;
 use tunproof::evidence::load;
 use tunproof::evidence::save;
 use tunproof::exchange::Timing;
 use tunproof::exchange::Wall;
 use tunproof::report;
 use tunproof::report::Report;
+use tunproof::report::RunReport;
 use tunproof::verdict::judge;
+use tunproof::verdict::judge_steps;
+use tunproof::verdict::suite_outcome;
 
 use crate::draw::Dice;
 use crate::play::Played;
@@ -32,27 +36,31 @@ struct Said {
     json: String,
     text: String,
     packets: Vec<u8>,
+    steps: String,
 }
 
 fn say(mut evidence: Evidence, timing: Timing) -> Said {
     let judgement = judge(&mut evidence);
+    let steps = judge_steps(&evidence, &judgement);
+    let outcome = suite_outcome(&evidence, &judgement, &steps);
     let report = Report::new(&evidence, &judgement, timing);
     Said {
         json: report.to_json(),
         text: report::text(&report, true),
         packets: report::pcapng(&evidence, &judgement),
+        steps: RunReport::new(&evidence, report, &steps, outcome).to_json(),
     }
 }
 
 /// What is not the same once the run was saved, loaded and judged again; a line each, marked with `!`.
 pub(crate) fn differences(played: &Played) -> String {
-    let text = save(&played.known, TIMING);
+    let text = save(&played.known, TIMING, Purpose::Proof);
     let again = match load(text.as_bytes()) {
         Ok(again) => again,
         Err(error) => return format!("! what was saved cannot be loaded: {error}\n"),
     };
     let mut different = String::new();
-    if save(&again.evidence, again.timing) != text {
+    if save(&again.evidence, again.timing, again.purpose) != text {
         different.push_str("! saved again it is another file\n");
     }
     let first = say(played.known.clone(), TIMING);
@@ -206,7 +214,11 @@ fn a_changed_file_is_refused_or_judged_and_never_panics() {
             continue;
         }
         let run = &scenario.run[0];
-        let text = save(&play(&scenario, &run.vantages, run.seeds[0]).known, TIMING);
+        let text = save(
+            &play(&scenario, &run.vantages, run.seeds[0]).known,
+            TIMING,
+            Purpose::Suite,
+        );
         let whole: Value = serde_json::from_str(&text).expect("JSON");
         let mut pool = Pool::new();
         collect(&whole, &mut pool);

@@ -197,6 +197,8 @@ pub(crate) struct Server {
     /// Its kernel's limit of ICMP errors is used up by others.
     pub(crate) icmp_exhausted: bool,
     pub(crate) route: bool,
+    /// The route to the client is one by a mark, which no question to the routing finds.
+    pub(crate) route_by_mark: bool,
     pub(crate) ip_forward: bool,
     /// `all` or `own`: what a source NAT rewrites.
     pub(crate) snat: String,
@@ -244,6 +246,7 @@ impl Default for Server {
             wrong_checksums: false,
             icmp_exhausted: false,
             route: true,
+            route_by_mark: false,
             ip_forward: false,
             snat: String::new(),
             arp_announce: 0,
@@ -272,6 +275,8 @@ pub(crate) struct Filter {
     pub(crate) destination: Option<Ipv4Addr>,
     pub(crate) protocol: Option<u8>,
     pub(crate) destination_port: Option<u16>,
+    /// Only until so many milliseconds after the start.
+    pub(crate) until_ms: Option<u64>,
     /// ICMP type and code with which a router says so.
     pub(crate) reject: Option<(u8, u8)>,
 }

@@ -300,6 +300,8 @@ impl World {
                     && f.destination.is_none_or(|to| to == packet.destination)
                     && f.protocol
                         .is_none_or(|protocol| protocol == packet.protocol)
+                    && f.until_ms
+                        .is_none_or(|ms| self.now.as_millis() < u128::from(ms))
                     && f.destination_port
                         .is_none_or(|port| port == packet::ports(&packet).1)
             })
