@@ -40,11 +40,16 @@ pub(super) fn say(plan: Plan, vias: &Vias, settings: &Settings) -> Result<(), Fa
 }
 
 /// What would be sent, as text and as evidence.
-fn play(plan: Plan, vias: &Vias, limits: Limits) -> Result<(String, Evidence), Failure> {
+fn play(mut plan: Plan, vias: &Vias, limits: Limits) -> Result<(String, Evidence), Failure> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
+    // A step is shown although those before it had no answer.
+    let steps = plan.suites.iter_mut().flat_map(|suite| &mut suite.steps);
+    for after in steps.flat_map(|step| &mut step.after) {
+        after.go_on = true;
+    }
     let mut now = Mono::default();
     let mut engine = Engine::new(plan, Task::Prove, limits, now);
     let mut packets = Vec::new();

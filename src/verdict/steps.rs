@@ -3,15 +3,19 @@
 //! What was not seen fails a step only where silence counts: a tap that was open over the whole run and lost
 //! nothing, and three packets that were sent. Else it is inconclusive, and the reason says what would decide.
 
+use std::net::Ipv4Addr;
+
 use serde::Serialize;
 
 use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
+use crate::evidence::Passage;
 use crate::evidence::Tally;
 use crate::evidence::What;
 use crate::exchange::SendOutcome;
 use crate::plan::Action;
 use crate::plan::Builtin;
+use crate::plan::Condition;
 use crate::plan::Expectation;
 use crate::plan::Hop;
 use crate::plan::Host;
@@ -21,6 +25,7 @@ use crate::plan::Question;
 use crate::plan::See;
 use crate::plan::Step;
 use crate::plan::Task;
+use crate::plan::Test;
 use crate::plan::itinerary;
 use crate::verdict::Code;
 use crate::verdict::HopVerdict;
@@ -256,8 +261,11 @@ impl StepCase<'_> {
         if let Some(why) = self.evidence.is_cut_short() {
             return Err(format!("{why} before it could be told"));
         }
-        let counted = tally.sent - tally.excused;
-        if counted < Evidence::SILENCE {
+        let course = self.evidence.course(self.path.path, self.number);
+        if !course.is_some_and(|course| course.over) {
+            return Err("the suite ended before it was over".to_owned());
+        }
+        if tally.sent < Evidence::SILENCE {
             let least = Evidence::SILENCE;
             return Err(format!(
                 "the silence of fewer than {least} packets may be chance; send more (`count`)"
@@ -309,10 +317,20 @@ impl StepCase<'_> {
             .evidence
             .course(at.0, at.1)
             .map_or(0, |course| course.frames.len());
+        let passed = (StepOutcome::Passed, None, Vec::new());
+        // What was answered is answered, whatever else is broken there.
+        let answered = match builtin.task {
+            Task::WhoHasGateway | Task::WhoHasGatewayTellVip => frames > 0,
+            Task::MoreFlows => !asked.is_empty(),
+            Task::Connect => true,
+            _ => false,
+        };
+        if answered && self.evidence.went_all_the_way(at) {
+            return passed;
+        }
         if let Some(found) = self.found(codes).or_else(|| self.broken(hops)) {
             return found;
         }
-        let passed = (StepOutcome::Passed, None, Vec::new());
         match builtin.task {
             Task::WhoHasVip | Task::WhoHasVipOnDirector if frames > 0 => passed,
             Task::SpoofSweep | Task::TunnelSweep if asked.is_empty() => {
@@ -328,12 +346,6 @@ impl StepCase<'_> {
                 }
             }
             Task::SpoofSweep | Task::TunnelSweep => self.undecided(),
-            _ if !asked.is_empty() || frames > 0 || builtin.task == Task::Connect => {
-                match self.evidence.went_all_the_way(at) {
-                    true => passed,
-                    false => self.undecided(),
-                }
-            }
             Task::ResolveGateway if self.evidence.went_all_the_way(at) => passed,
             _ => self.undecided(),
         }
@@ -348,7 +360,7 @@ impl StepCase<'_> {
             probes.map(|probe| self.evidence.passage(probe))
         };
         // Another real server may have been chosen; it is its path's step that counts.
-        let best = passages().max_by_key(|passage| passage.furthest());
+        let best = passages().max_by_key(Passage::furthest);
         let Some(best) = best else {
             return self.undecided();
         };
@@ -426,12 +438,18 @@ impl StepCase<'_> {
             let reason = "every hop was proven without it".to_owned();
             return (StepOutcome::Skipped, Some(reason), Vec::new());
         }
+        let course = self.evidence.course(path, self.number);
+        let frames = course
+            .into_iter()
+            .flat_map(|course| &course.frames)
+            .copied();
         let sent: Vec<_> = self
             .evidence
             .probes_of(path, self.number)
             .flat_map(|probe| self.evidence.about(probe.id))
             .filter(|item| matches!(item.what, What::Sent { .. }))
             .map(|item| item.id)
+            .chain(frames)
             .collect();
         let reason = match (self.evidence.is_cut_short(), sent.len()) {
             (Some(why), _) => format!("{why} before it could be told"),
@@ -507,7 +525,25 @@ fn words(expected: &Expectation) -> String {
         (None, None) => {}
     }
     for condition in &expected.fields {
-        words.push_str(&format!(", {}.{}", condition.layer, condition.field));
+        words.push_str(&format!(", {}", condition_in_words(condition)));
     }
     words
+}
+
+/// A condition in words.
+fn condition_in_words(condition: &Condition) -> String {
+    let Condition { layer, field, test } = condition;
+    let is_address = matches!(&**field, "src" | "dst" | "psrc" | "pdst") && layer != "ethernet";
+    let value = |value: u64| match u32::try_from(value) {
+        Ok(address) if is_address => Ipv4Addr::from(address).to_string(),
+        _ => value.to_string(),
+    };
+    match test {
+        Test::Equals(expected) => format!("{layer}.{field} {}", value(*expected)),
+        Test::Between(least, most) => {
+            format!("{layer}.{field} {} to {}", value(*least), value(*most))
+        }
+        Test::Unchanged => format!("{layer}.{field} unchanged"),
+        Test::DecrementedBy(by) => format!("{layer}.{field} less by {by}"),
+    }
 }

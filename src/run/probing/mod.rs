@@ -153,9 +153,12 @@ impl Probing {
     /// An ARP packet of the real server of `path` was seen: one that stays unanswered takes a proof back.
     pub(super) fn handle_arp(&mut self, arp: &Arp, path: usize, evidence: &Evidence, now: Mono) {
         self.reconsider(path, evidence, now);
-        let uncounted = self.tasks.iter_mut().filter(|task| task.counted.is_none());
-        for task in uncounted.filter(|task| task.path == path) {
-            task.done |= match &task.aim {
+        for number in 0..self.tasks.len() {
+            let task = &self.tasks[number];
+            if task.path != path || task.counted.is_some() || self.expects(task) {
+                continue;
+            }
+            self.tasks[number].done |= match &task.aim {
                 Aim::Arp { sender, target, .. } => {
                     arp.operation == Arp::REPLY && arp.sender == *target && arp.target == *sender
                 }

@@ -1,0 +1,343 @@
+//! Suites, played in the lab: those of the HOWTO, and some of a user's own.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+
+use serde::Deserialize;
+
+use crate::bench::TUNPROOF;
+use crate::bench::TestLab;
+use crate::bench::text;
+
+/// The contract, as a script would read it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Run {
+    schema: String,
+    suite: String,
+    about: String,
+    outcome: String,
+    rounds: usize,
+    round: usize,
+    steps: Vec<Step>,
+    hops: Vec<serde_json::Value>,
+    #[serde(rename = "findings")]
+    _findings: Vec<serde_json::Value>,
+    evidence: Vec<serde_json::Value>,
+    probes: Vec<serde_json::Value>,
+    #[serde(rename = "timing")]
+    _timing: serde_json::Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    realserver: String,
+    id: String,
+    #[serde(rename = "about")]
+    _about: String,
+    outcome: String,
+    reason: Option<String>,
+    evidence: Vec<String>,
+    passed: usize,
+    expectations: Vec<Expectation>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expectation {
+    #[serde(rename = "expected")]
+    _expected: String,
+    outcome: String,
+    seen: usize,
+    sent: usize,
+    reason: Option<String>,
+    evidence: Vec<String>,
+}
+
+impl Run {
+    fn step(&self, id: &str) -> &Step {
+        let mut steps = self.steps.iter();
+        steps
+            .find(|step| step.id == id)
+            .unwrap_or_else(|| panic!("no step `{id}`: {self:#?}"))
+    }
+}
+
+fn run(lab: &TestLab, suite: &str, arguments: &[&str]) -> Output {
+    Command::new(TUNPROOF)
+        .args(["run", suite, "--path"])
+        .arg(lab.directory().join("path.toml"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn read(output: &Output) -> Run {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(output)))
+}
+
+/// A suite passes in the healthy lab, and fails at these steps under each of these faults.
+fn fails_on_its_faults(suite: &str, faults: &[(&str, &[&str])]) {
+    let lab = TestLab::up(suite);
+    let healthy = run(&lab, suite, &["--format", "json"]);
+    assert_eq!(healthy.status.code(), Some(0), "{}", text(&healthy));
+    let played = read(&healthy);
+    assert_eq!(
+        (played.schema.as_str(), played.suite.as_str()),
+        ("tunproof.run/1", suite)
+    );
+    assert!(played.steps.iter().any(|step| step.outcome == "passed"));
+    for (fault, failing) in faults {
+        let broken = lab.run(&["break", fault]);
+        assert!(broken.status.success(), "{}", text(&broken));
+        let output = run(&lab, suite, &["--format", "json"]);
+        let played = read(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{suite} under {fault}: {played:#?}"
+        );
+        assert_eq!(played.outcome, "broken");
+        for id in *failing {
+            let step = played.step(id);
+            assert_eq!(step.outcome, "failed", "{suite} under {fault}: {step:#?}");
+            assert!(step.reason.is_some(), "{suite} under {fault}: {step:#?}");
+        }
+        let mended = lab.run(&["mend"]);
+        assert!(mended.status.success(), "{}", text(&mended));
+    }
+}
+
+#[test]
+fn q1_fails_where_the_directors_source_is_not_its_own() {
+    fails_on_its_faults(
+        "q1-unique-source",
+        &[
+            (
+                "source-is-vip",
+                &["route-to-the-realserver", "outer-source-leaves"],
+            ),
+            ("source-on-realserver", &["dip-is-not-the-realservers"]),
+            (
+                "source-not-owned",
+                &["route-to-the-realserver", "outer-source-arrives"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn q2_fails_where_decapsulated_packets_are_dropped() {
+    fails_on_its_faults(
+        "q2-decapsulated-packets",
+        &[
+            ("rp-filter-drops", &["route-out-of-the-tunnel", "datagrams"]),
+            ("rp-filter-all", &["route-out-of-the-tunnel", "datagrams"]),
+            ("vip-not-local", &["route-out-of-the-tunnel", "datagrams"]),
+            ("tunnel-down", &["datagrams", "connections"]),
+        ],
+    );
+}
+
+#[test]
+fn q3_fails_where_the_vips_packets_are_filtered() {
+    let failing: &[&str] = &["spoofed-syn-acks", "spoofed-datagrams"];
+    fails_on_its_faults(
+        "q3-spoofed-source",
+        &[
+            ("spoofed-source-filtered-at-gateway", failing),
+            ("spoofed-source-filtered", failing),
+            ("client-unreachable", failing),
+        ],
+    );
+}
+
+#[test]
+fn q4_fails_on_arp_and_firewalls() {
+    let failing: &[&str] = &["tunnelled-datagrams", "tunnelled-connections"];
+    fails_on_its_faults(
+        "q4-arp-and-firewall",
+        &[
+            (
+                "gateway-drops-vip-arp",
+                &["resolve-gateway", "who-has-gateway-tell-vip"],
+            ),
+            ("realserver-firewall-decapsulated", failing),
+            ("realserver-firewall-ipip", failing),
+            ("director-firewall-egress", failing),
+        ],
+    );
+}
+
+/// A file of the test's own, removed with it.
+struct Own(PathBuf);
+
+impl Own {
+    fn new(name: &str, content: &str) -> Own {
+        let path = env::temp_dir().join(format!("tunproof-{name}-{}.toml", std::process::id()));
+        fs::write(&path, content).unwrap();
+        Own(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+const WRITTEN_OUT: &str = r#"
+about = "packets written out, and what must come of them"
+[vars]
+hops = "1..3"
+
+[[step]]
+id = "inner-ttl"
+from = "director"
+send = [
+  { ipv4 = { src = "$dip", dst = "$rip" } },
+  { ipv4 = { src = "$cip", dst = "$vip", ttl = 9 } },
+  { udp = { dport = 33434 } },
+]
+count = 3
+[[step.expect]]
+at = "realserver.in"
+see = "probe"
+where = { "ipv4.0.ttl" = { between = [50, 63] }, "ipv4.1.ttl" = "unchanged", "udp.dport" = 33434 }
+[[step.expect]]
+at = "realserver.tunnel"
+see = "decapsulated"
+where = { "ipv4.ttl" = 9 }
+[[step.expect]]
+at = "client.in"
+see = "port-unreachable"
+from = "$vip"
+at-least = 1
+
+[[step]]
+id = "short-lived"
+from = "realserver"
+send = [ { ipv4 = { src = "$rip", dst = "$cip", ttl = "$ttl" } }, { udp = { dport = 33434 } } ]
+loop = { ttl = "$hops" }
+after = ["inner-ttl"]
+[[step.expect]]
+at = "realserver.in"
+see = "time-exceeded"
+at-least = 1
+[[step.expect]]
+at = "client.in"
+see = "probe"
+never = true
+
+[[step]]
+id = "wrong"
+about = "nothing of the kind is seen"
+from = "realserver"
+send = [ { ipv4 = { src = "$rip", dst = "$cip" } }, { udp = { dport = 33434 } } ]
+count = 3
+[[step.expect]]
+at = "client.in"
+see = "probe"
+within = "500ms"
+where = { "udp.dport" = 33435 }
+
+[[step]]
+id = "never-begun"
+ask = { host = "director", address = "$vip" }
+after = ["wrong"]
+
+[[step]]
+id = "all-the-same"
+ask = { host = "director", address = "$vip" }
+after = [{ step = "wrong", if-failed = "go-on" }]
+"#;
+
+#[test]
+fn packets_written_out_are_sent_seen_and_judged() {
+    let lab = TestLab::up("written");
+    let suite = Own::new("written-out", WRITTEN_OUT);
+    let output = run(&lab, suite.path(), &["--format", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let played = read(&output);
+    assert_eq!(
+        played.about,
+        "packets written out, and what must come of them"
+    );
+    let outcomes: Vec<_> = played
+        .steps
+        .iter()
+        .map(|step| (&*step.id, &*step.outcome))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("inner-ttl", "passed"),
+            ("short-lived", "passed"),
+            ("wrong", "failed"),
+            ("never-begun", "skipped"),
+            ("all-the-same", "passed"),
+        ],
+        "{played:#?}"
+    );
+    let whole = &played.step("inner-ttl").expectations[0];
+    assert_eq!((whole.seen, whole.sent), (3, 3));
+    assert!(whole.reason.is_none() && whole.evidence.len() == 3);
+    assert!(
+        played
+            .steps
+            .iter()
+            .all(|step| step.realserver == "s" || step.realserver == "rs1")
+    );
+    let wrong = played.step("wrong");
+    assert_eq!(wrong.expectations[0].outcome, "failed");
+    assert!(!wrong.evidence.is_empty());
+    assert_eq!(
+        played.step("never-begun").reason.as_deref(),
+        Some("`wrong` did not pass")
+    );
+    assert!(played.hops.is_empty() && played.evidence.len() > 9);
+    assert_eq!(played.probes.len(), 9);
+
+    let output = run(
+        &lab,
+        suite.path(),
+        &["--only", "inner-ttl", "--repeat", "3", "--format", "json"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let played = read(&output);
+    assert_eq!((played.rounds, played.round, played.steps.len()), (3, 1, 1));
+    assert_eq!(played.steps[0].passed, 3);
+
+    let junit = run(
+        &lab,
+        suite.path(),
+        &["--only", "all-the-same", "--format", "junit"],
+    );
+    let said = text(&junit);
+    assert!(
+        said.contains("tests=\"2\" failures=\"1\" errors=\"0\" skipped=\"0\""),
+        "{said}"
+    );
+    let tap = run(
+        &lab,
+        suite.path(),
+        &[
+            "--only",
+            "short-lived",
+            "--set",
+            "hops=1..1",
+            "--format",
+            "tap",
+        ],
+    );
+    let said = text(&tap);
+    assert!(said.starts_with("TAP version 14\n1..2\nok 1 - "), "{said}");
+}
