@@ -312,9 +312,7 @@ const FRAME: usize = 14;
 /// Whether how many packets a step sends depends on what is answered.
 fn adapts(step: &Step) -> bool {
     match &step.action {
-        Action::Builtin(builtin) => {
-            builtin.count.is_none() && builtin.ttls.is_empty() && builtin.sizes.is_empty()
-        }
+        Action::Builtin(builtin) => builtin.count.is_none(),
         Action::Script(_) | Action::Ask(_) => false,
     }
 }

@@ -188,7 +188,7 @@ impl Probing {
             host,
             begin,
             tries: 0,
-            counted: counted(builtin, evidence, (path, step)),
+            counted: counted(builtin),
             at_least: at_least(builtin, evidence, (path, step)),
             done: false,
         });
@@ -316,13 +316,11 @@ fn host(task: plan::Task, path: usize, evidence: &Evidence) -> Result<Host, Stri
     })
 }
 
-/// So often and no more, where the step says so, or where no itinerary can end it sooner.
-fn counted(builtin: &Builtin, evidence: &Evidence, step: (usize, usize)) -> Option<Counted> {
-    let limited = !builtin.ttls.is_empty() || !builtin.sizes.is_empty();
-    let count = match (builtin.task, builtin.count) {
-        (plan::Task::MoreFlows, _) => Some(1),
-        (_, Some(count)) => Some(count),
-        (_, None) => limited.then(|| at_least(builtin, evidence, step) as u16),
+/// So often and no more, where the step says so.
+fn counted(builtin: &Builtin) -> Option<Counted> {
+    let count = match builtin.task {
+        plan::Task::MoreFlows => Some(1),
+        _ => builtin.count,
     }?;
     Some(Counted {
         count: usize::from(count),
