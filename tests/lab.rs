@@ -12,6 +12,8 @@ mod life;
 mod matrix;
 #[path = "lab/saved.rs"]
 mod saved;
+#[path = "lab/spoofing.rs"]
+mod spoofing;
 #[path = "lab/suites.rs"]
 mod suites;
 #[path = "lab/together.rs"]

@@ -18,10 +18,9 @@ pub(super) struct Options {
     /// Print every packet that would be sent if nothing answered, decoded and in hex; send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Packets a second that one host sends at most
-    #[arg(long, value_name = "N", default_value_t = Limits::default().rate,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: u32,
+    /// Packets a second that one host sends at most; 100, of `spoofcheck` 50, unless it is said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
     /// When to give up, such as `20s` or `1m`
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
@@ -49,7 +48,8 @@ pub(super) struct Reporting {
 pub(super) enum Format {
     /// For people
     Text,
-    /// For programs: one object, schema `tunproof.report/1`, of a suite `tunproof.run/1`
+    /// For programs: one object, schema `tunproof.report/1`, of a suite `tunproof.run/1`, of the spoof check
+    /// `tunproof.spoofcheck/1`
     Json,
     /// For continuous integration: JUnit's XML
     Junit,
@@ -69,17 +69,24 @@ pub(super) struct Settings {
     pub(super) verbose: bool,
 }
 
+impl Options {
+    /// What they mean, with these limits where none are typed.
+    pub(super) fn settings(self, usual: Limits) -> Settings {
+        Settings {
+            save: self.save,
+            dry_run: self.dry_run,
+            limits: Limits {
+                rate: self.rate.unwrap_or(usual.rate),
+                timeout: self.timeout.unwrap_or(usual.timeout),
+            },
+            ..Settings::from(self.reporting)
+        }
+    }
+}
+
 impl From<Options> for Settings {
     fn from(options: Options) -> Settings {
-        Settings {
-            save: options.save,
-            dry_run: options.dry_run,
-            limits: Limits {
-                rate: options.rate,
-                timeout: options.timeout.unwrap_or(Limits::default().timeout),
-            },
-            ..Settings::from(options.reporting)
-        }
+        options.settings(Limits::default())
     }
 }
 

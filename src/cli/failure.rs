@@ -26,6 +26,10 @@ pub(super) enum Failure {
     WrongFiles { wrong: usize, all: usize },
     #[error("`{}` names no host to run on: none has a `via`", .path.display())]
     NoVantage { path: PathBuf },
+    #[error("`{}` gives no real server a `via`: what leaves it must be sent there", .path.display())]
+    NoRealserver { path: PathBuf },
+    #[error("the path file has no real server `{name}`, but `{}`", .names.join("`, `"))]
+    UnknownRealserver { name: String, names: Vec<String> },
     #[error("{one} and {other} are the same address {address}")]
     SameAddress {
         one: &'static str,
@@ -86,7 +90,7 @@ impl Failure {
     /// What can be typed to get further.
     fn hints(&self) -> Vec<String> {
         match self {
-            Failure::NoVantage { .. } => vec![
+            Failure::NoVantage { .. } | Failure::NoRealserver { .. } => vec![
                 "add `via = \"local\"` to the host that this is, or `via = \"ssh root@HOST\"`"
                     .to_owned(),
             ],

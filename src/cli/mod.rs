@@ -22,6 +22,7 @@ mod prove;
 mod realserver;
 mod recording;
 mod run;
+mod spoofcheck;
 mod suite;
 mod verify;
 mod whole;
@@ -70,6 +71,8 @@ enum Command {
     Run(run::Arguments),
     /// Report the arrivals of another terminal's probes, on the director or the client
     Listen(listen::Arguments),
+    /// Say whether a network drops the VIP as a source, and after which router
+    Spoofcheck(spoofcheck::Arguments),
     /// Find a session's probes in a capture file that tcpdump or Wireshark wrote
     Match(match_capture::Arguments),
     /// Judge again what a run has kept by `--save`
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Realserver(arguments) => realserver::main(arguments),
         Command::Run(arguments) => run::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
+        Command::Spoofcheck(arguments) => spoofcheck::main(arguments),
         Command::Match(arguments) => match_capture::main(arguments),
         Command::Judge(arguments) => judge::main(arguments),
         Command::Suite(arguments) => suite::main(arguments),

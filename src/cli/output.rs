@@ -16,6 +16,7 @@ use crate::exchange::Timing;
 use crate::report;
 use crate::report::Report;
 use crate::report::RunReport;
+use crate::report::SpoofReport;
 use crate::verdict::Judgement;
 
 /// Whether the files that are asked for can be written, which is better known before the packets are sent.
@@ -82,6 +83,17 @@ pub(super) fn write_run(report: &RunReport, settings: &Settings) -> Result<(), F
         Format::Json => report.to_json(),
         Format::Junit => report::run_junit(report),
         Format::Tap => report::run_tap(report),
+    };
+    say(&text, settings)
+}
+
+/// Writes the spoof check's report.
+pub(super) fn write_spoofing(report: &SpoofReport, settings: &Settings) -> Result<(), Failure> {
+    let text = match settings.format {
+        Format::Text => report.to_text(),
+        Format::Json => report.to_json(),
+        Format::Junit => report::spoof_junit(report),
+        Format::Tap => report::spoof_tap(report),
     };
     say(&text, settings)
 }

@@ -25,11 +25,15 @@ use crate::live::vantage::Vantage;
 use crate::plan::Host;
 use crate::plan::Plan;
 use crate::report::Report;
+use crate::report::SpoofReport;
 use crate::report::escape;
 use crate::run::Engine;
 use crate::run::Task;
+use crate::suite::Embedded;
 use crate::verdict::Outcome;
+use crate::verdict::SpoofOutcome;
 use crate::verdict::judge;
+use crate::verdict::judge_spoofing;
 
 /// The commands through which hosts are reached.
 pub(super) type Vias = BTreeMap<Host, Vec<String>>;
@@ -153,6 +157,14 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
         tell_unread(&evidence);
     }
     let saved = output::save(&evidence, timing, Purpose::Proof, settings);
+    if Embedded::SPOOF_FILTER.is_of(evidence.plan()) {
+        let judged = judge_spoofing(&evidence);
+        output::write_spoofing(&SpoofReport::new(&evidence, &judged, timing), settings)?;
+        let judgement = judge(&mut evidence);
+        output::write_packets(&evidence, &judgement, settings)?;
+        saved?;
+        return Ok(SpoofOutcome::worst(&judged).verdict());
+    }
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
     output::write_report(&report, settings)?;

@@ -116,7 +116,8 @@ impl Evidence {
         let mut tallies = BTreeMap::<u16, FlowTally>::new();
         for probe in self.probes() {
             let flow = probe.id.repeated_flow();
-            let (Some(flow), true) = (flow, probe.id.kind == kind && probe.path == path) else {
+            let asked = probe.id.kind == kind && probe.path == path && !probe.is_limited();
+            let (Some(flow), true) = (flow, asked) else {
                 continue;
             };
             let tally = tallies.entry(flow).or_default();

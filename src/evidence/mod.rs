@@ -13,6 +13,7 @@ mod rewriting;
 mod saved;
 mod silence;
 mod size;
+mod spoofing;
 
 pub use course::Course;
 pub use expected::Answer;
@@ -38,3 +39,10 @@ pub use saved::save;
 pub use silence::Silence;
 pub use size::SizedProbe;
 pub use size::Sizes;
+pub use spoofing::Arrivals;
+pub use spoofing::Count;
+pub use spoofing::Fate;
+pub use spoofing::Reply;
+pub use spoofing::SURE;
+pub use spoofing::Trial;
+pub use spoofing::chance_of_loss;

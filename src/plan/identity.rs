@@ -79,8 +79,8 @@ impl SessionKey {
         ProbeId::from_number((plain >> 16) as u16)
     }
 
-    /// The port at the client's end (49152 to 65535), one for each probe, or one for all of a trace, whose
-    /// flow stays constant.
+    /// The port at the client's end (49152 to 65535), one for each probe, or one for all of a flow that is asked
+    /// again and again, and of a trace.
     pub fn client_port(&self, probe: ProbeId) -> u16 {
         0xc000 | (self.hash(b'P', self.flow(probe)) & 0x3fff) as u16
     }
@@ -97,10 +97,10 @@ impl SessionKey {
     }
 
     fn flow(&self, probe: ProbeId) -> u32 {
-        if probe.kind.is_trace() {
-            0x1_0000
-        } else if let Some(flow) = probe.repeated_flow() {
+        if let Some(flow) = probe.repeated_flow() {
             0x2_0000 | u32::from(flow)
+        } else if probe.kind.is_trace() {
+            0x1_0000
         } else {
             u32::from(probe.number())
         }
@@ -262,7 +262,11 @@ mod tests {
         let key = SessionKey::new([7; 16]);
         let id = |kind, flow, try_| ProbeId::repeated(kind, flow, try_).unwrap();
         let first = id(ProbeKind::SpoofSynack, 3, 0);
-        for kind in [ProbeKind::SpoofSynack, ProbeKind::ControlSynack] {
+        for kind in [
+            ProbeKind::SpoofSynack,
+            ProbeKind::ControlSynack,
+            ProbeKind::SpoofTrace,
+        ] {
             for try_ in 1..ProbeId::PER_FLOW {
                 let again = id(kind, 3, try_);
                 assert_eq!(key.client_port(again), key.client_port(first));
@@ -272,7 +276,8 @@ mod tests {
         }
         let other = id(ProbeKind::SpoofSynack, 4, 0);
         assert_ne!(key.client_port(other), key.client_port(first));
-        assert_eq!(ProbeId::repeated(ProbeKind::SpoofSynack, 128, 0), None);
+        assert_eq!(ProbeId::repeated(ProbeKind::SpoofSynack, 8, 0), None);
+        assert_eq!(ProbeId::repeated(ProbeKind::SpoofSynack, 0, 128), None);
         assert_eq!(ProbeId::repeated(ProbeKind::TunnelSyn, 0, 0), None);
     }
 

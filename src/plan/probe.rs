@@ -133,6 +133,16 @@ impl ProbeKind {
         )
     }
 
+    /// Whether the same flows can be asked again and again.
+    pub fn repeats_flows(self) -> bool {
+        self.sends_syn_ack() || matches!(self, ProbeKind::SpoofTrace | ProbeKind::ControlTrace)
+    }
+
+    /// Whether its packets leave the real server with the VIP as their source.
+    pub fn is_spoofed(self) -> bool {
+        matches!(self, ProbeKind::SpoofTrace | ProbeKind::SpoofSynack)
+    }
+
     /// Whether its probes open half a connection on the real server, which must be closed again.
     pub fn opens(self, service: Protocol) -> bool {
         match self {
@@ -162,15 +172,17 @@ impl ProbeId {
     /// How many probes of a kind a session can have.
     pub const PER_KIND: u16 = 2048;
 
-    /// The first number of the SYN-ACK probes that ask the same flows several times; those before it have a
-    /// flow each.
+    /// The first number of the probes that ask the same flows again and again; those before it have a flow
+    /// each, or of a trace all one.
     pub const FIRST_REPEATED: u16 = 1024;
-    /// How many probes a repeated flow can have.
-    pub const PER_FLOW: u16 = 8;
+    /// How many flows can be asked again and again.
+    pub const FLOWS: u16 = 8;
+    /// How many probes of a kind each of them can have.
+    pub const PER_FLOW: u16 = (Self::PER_KIND - Self::FIRST_REPEATED) / Self::FLOWS;
 
     /// How many numbers of `kind` there are for probes that are sent once.
     pub fn once(kind: ProbeKind) -> u16 {
-        match kind.sends_syn_ack() {
+        match kind.repeats_flows() {
             true => Self::FIRST_REPEATED,
             false => Self::PER_KIND,
         }
@@ -178,17 +190,17 @@ impl ProbeId {
 
     /// Try number `try_` of repeated flow number `flow`, if there are so many.
     pub fn repeated(kind: ProbeKind, flow: u16, try_: u16) -> Option<ProbeId> {
-        let index = flow
-            .checked_mul(Self::PER_FLOW)?
-            .checked_add(Self::FIRST_REPEATED + try_)?;
-        let fits = kind.sends_syn_ack() && try_ < Self::PER_FLOW && index < Self::PER_KIND;
-        fits.then_some(ProbeId { kind, index })
+        let fits = kind.repeats_flows() && flow < Self::FLOWS && try_ < Self::PER_FLOW;
+        fits.then(|| ProbeId {
+            kind,
+            index: Self::FIRST_REPEATED + flow * Self::PER_FLOW + try_,
+        })
     }
 
-    /// The number of its flow, if that is asked several times: the same ports for every kind and try.
+    /// The number of its flow, if that is asked again and again: the same ports for every kind and try.
     pub fn repeated_flow(self) -> Option<u16> {
         let index = self.index.checked_sub(Self::FIRST_REPEATED)?;
-        self.kind.sends_syn_ack().then_some(index / Self::PER_FLOW)
+        self.kind.repeats_flows().then_some(index / Self::PER_FLOW)
     }
 
     /// The 16-bit number that the identity carries: the kind in the upper 5 bits; never 0.

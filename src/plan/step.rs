@@ -119,6 +119,8 @@ pub struct Builtin {
     pub ttls: Vec<u8>,
     /// Octets of the whole packet, with DF; empty is as few as it takes.
     pub sizes: Vec<u16>,
+    /// How many flows are asked, by what asks several.
+    pub flows: u16,
 }
 
 impl Builtin {
@@ -153,11 +155,14 @@ pub enum Task {
     MtuSearch,
     /// `more-flows`: spoof-synack in other flows, for equal paths of which one filters.
     MoreFlows,
+    /// `spoof-passes`: several flows from the VIP, each with its control, by UDP and by SYN-ACK, by every time to live
+    /// and the full one, in `count` passes that begin `interval` apart.
+    SpoofPasses,
 }
 
 impl Task {
     /// Every task that is no kind of probe.
-    const OTHERS: [Task; 10] = [
+    const OTHERS: [Task; 11] = [
         Task::ResolveGateway,
         Task::WhoHasGateway,
         Task::WhoHasGatewayTellVip,
@@ -168,6 +173,7 @@ impl Task {
         Task::TunnelSweep,
         Task::MtuSearch,
         Task::MoreFlows,
+        Task::SpoofPasses,
     ];
 
     /// Every task that a suite can name.
@@ -192,6 +198,7 @@ impl Task {
             Task::TunnelSweep => "tunnel-sweep",
             Task::MtuSearch => "mtu-search",
             Task::MoreFlows => "more-flows",
+            Task::SpoofPasses => "spoof-passes",
         }
     }
 

@@ -8,7 +8,10 @@ use std::fmt::Write;
 use crate::report::PathHop;
 use crate::report::Report;
 use crate::report::RunReport;
+use crate::report::SpoofReport;
+use crate::report::spoofcheck::SpoofPath;
 use crate::verdict::HopVerdict;
+use crate::verdict::Outcome;
 use crate::verdict::StepOutcome;
 
 /// The report of a proof as JUnit's XML: a suite for each real server, a case for each hop.
@@ -35,6 +38,32 @@ pub fn run_junit(report: &RunReport) -> String {
 /// The report of a suite as TAP 14.
 pub fn run_tap(report: &RunReport) -> String {
     lines(&of_run(report))
+}
+
+/// The spoof check's report as JUnit's XML: a suite for each real server, with one case.
+pub fn spoof_junit(report: &SpoofReport) -> String {
+    let cases: Vec<_> = report.paths.iter().map(of_check).collect();
+    let timing = &report.timing;
+    xml("spoofcheck", &cases, timing.elapsed_ms, &timing.started)
+}
+
+/// The spoof check's report as TAP 14: a line for each real server.
+pub fn spoof_tap(report: &SpoofReport) -> String {
+    let cases: Vec<_> = report.paths.iter().map(of_check).collect();
+    lines(&cases)
+}
+
+fn of_check(path: &SpoofPath) -> Case<'_> {
+    Case {
+        realserver: &path.realserver,
+        name: "spoofed source".to_owned(),
+        outcome: match path.outcome.verdict() {
+            Outcome::Proven => StepOutcome::Passed,
+            Outcome::Broken => StepOutcome::Failed,
+            Outcome::Unproven => StepOutcome::Inconclusive,
+        },
+        reason: &path.summary,
+    }
 }
 
 struct Case<'a> {

@@ -182,6 +182,15 @@ pub struct TimingReport {
     pub elapsed_ms: u64,
 }
 
+impl From<Timing> for TimingReport {
+    fn from(timing: Timing) -> TimingReport {
+        TimingReport {
+            started: timing.started.to_string(),
+            elapsed_ms: timing.elapsed.as_millis() as u64,
+        }
+    }
+}
+
 impl Report {
     /// The report of what was known and judged.
     pub fn new(evidence: &Evidence, judgement: &Judgement, timing: Timing) -> Report {
@@ -229,10 +238,7 @@ impl Report {
                 .iter()
                 .map(|item| probe(evidence, item))
                 .collect(),
-            timing: TimingReport {
-                started: timing.started.to_string(),
-                elapsed_ms: timing.elapsed.as_millis() as u64,
-            },
+            timing: timing.into(),
         }
     }
 
@@ -311,7 +317,7 @@ fn finding(judged: &Finding, realserver: &str) -> FindingReport {
     }
 }
 
-fn piece(evidence: &Evidence, item: &Item) -> EvidenceReport {
+pub(super) fn piece(evidence: &Evidence, item: &Item) -> EvidenceReport {
     let wording = wording(evidence, item);
     let bytes = match &item.what {
         What::Sent { transmit, .. } => Some(&transmit.bytes),

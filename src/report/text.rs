@@ -470,24 +470,24 @@ fn outcome(outcome: Outcome) -> (Style, &'static str) {
 
 /// Lines of text.
 #[derive(Default)]
-struct Page {
-    text: String,
+pub(super) struct Page {
+    pub(super) text: String,
 }
 
 impl Page {
-    fn line(&mut self, line: &str) {
+    pub(super) fn line(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
 
-    fn blank(&mut self) {
+    pub(super) fn blank(&mut self) {
         if !self.text.is_empty() && !self.text.ends_with("\n\n") {
             self.text.push('\n');
         }
     }
 
     /// `words` after `first`, broken at spaces into lines that begin with `next`.
-    fn wrapped(&mut self, first: &str, next: &str, words: &str, style: Style) {
+    pub(super) fn wrapped(&mut self, first: &str, next: &str, words: &str, style: Style) {
         let mut begin = first;
         let mut room = WIDTH - visible_width(first);
         let mut line = String::new();

@@ -11,7 +11,7 @@ use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 
 /// How many flows are asked.
-const FLOWS: u16 = 8;
+const FLOWS: u16 = ProbeId::FLOWS;
 /// How often each is asked at most.
 const PASSES: u16 = 6;
 /// How far apart the passes begin at least.
@@ -21,7 +21,7 @@ const APART: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub(super) struct Flows {
     path: usize,
-    first: u16,
+    tried: u16,
     passes: u16,
     begin: Mono,
     done: bool,
@@ -32,7 +32,7 @@ impl Flows {
     pub(super) fn new(path: usize, number: u16, now: Mono) -> Flows {
         Flows {
             path,
-            first: number.saturating_mul(FLOWS),
+            tried: number.saturating_mul(PASSES),
             passes: 0,
             begin: now,
             done: false,
@@ -71,7 +71,7 @@ impl Flows {
         self.passes += 1;
         let mut probes = Vec::new();
         for place in 0..FLOWS {
-            let flow = self.first + (place * 3 + pass * 5) % FLOWS;
+            let flow = (place * 3 + pass * 5) % FLOWS;
             let silent = tallies
                 .get(&flow)
                 .is_some_and(|tally| tally.arrived.is_empty());
@@ -87,7 +87,7 @@ impl Flows {
                 }
             }
             for kind in kinds {
-                probes.extend(ProbeId::repeated(kind, flow, pass));
+                probes.extend(ProbeId::repeated(kind, flow, self.tried + pass));
             }
         }
         if probes.is_empty() {

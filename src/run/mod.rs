@@ -8,6 +8,7 @@ mod engine;
 mod flows;
 mod mtu;
 mod pacer;
+mod passes;
 mod probing;
 mod queries;
 mod sweep;

@@ -106,6 +106,11 @@ impl Pacer {
         self.unsettled.retain(|_, (owner, _)| *owner != host);
     }
 
+    /// How long lies at least between two packets of a host.
+    pub(super) fn gap(&self) -> Duration {
+        self.gap
+    }
+
     /// Whether nothing waits to be sent.
     pub(super) fn is_empty(&self) -> bool {
         self.queues.values().all(|queue| queue.waiting.is_empty())

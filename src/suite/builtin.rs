@@ -18,6 +18,7 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Builtin> {
     let interval = table.duration("interval");
     let ttls = table.numbers("ttl").unwrap_or_default();
     let sizes = table.numbers("size").unwrap_or_default();
+    let flows = table.number("flows");
     if count.is_some() && at_least.is_some() {
         let problem = At::new((), table.key("at-least")).wrong(
             "`at-least` beside `count`",
@@ -40,6 +41,7 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Builtin> {
         interval: interval.map_or(INTERVAL, |at| at.value),
         ttls: ttls.into_iter().map(|at| at.value as u8).collect(),
         sizes: sizes.into_iter().map(|at| at.value as u16).collect(),
+        flows: flows.map_or(ProbeId::FLOWS, |at| at.value as u16),
     })
 }
 
@@ -47,18 +49,21 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Builtin> {
 fn check_meaning(table: &Table<'_>, task: &At<Task>) {
     let is_kind = matches!(task.value, Task::Probe(_));
     let is_filled = matches!(task.value, Task::Probe(kind) if !kind.sends_syn_ack() && !kind.opens(Protocol::Tcp));
+    let is_passes = task.value == Task::SpoofPasses;
     let keys = [
         ("count", task.value.is_counted()),
-        ("at-least", task.value.is_counted()),
+        ("at-least", task.value.is_counted() && !is_passes),
         ("interval", task.value.is_counted()),
         ("ttl", is_kind),
         ("size", is_filled),
+        ("flows", is_passes),
     ];
     for (key, has_meaning) in keys {
         if !has_meaning && table.has(key) {
             let id = task.value.id();
             let message = format!("`{key}` has no meaning for `{id}`");
             let label = match (key, task.value.is_counted()) {
+                ("flows", _) => "it is for `spoof-passes`",
                 ("size", true) => "only datagrams can be filled up",
                 (_, true) => "it is for kinds of probes",
                 (_, false) => "it knows itself what to send, and when to end",

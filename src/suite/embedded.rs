@@ -1,8 +1,10 @@
 //! The suites that come with tunproof, the very files of `probes/`.
 
 use crate::plan::Path;
+use crate::plan::Plan;
 use crate::plan::Suite;
 use crate::suite::Environment;
+use crate::suite::Override;
 use crate::suite::SuiteFile;
 
 /// A suite that comes with tunproof.
@@ -25,7 +27,7 @@ macro_rules! embedded {
 
 impl Embedded {
     /// Every one.
-    pub const ALL: [Embedded; 11] = embedded![
+    pub const ALL: [Embedded; 12] = embedded![
         "lvs-tun",
         "director-alone",
         "realserver-alone",
@@ -37,6 +39,7 @@ impl Embedded {
         "mtu",
         "tunnel-trace",
         "open-tunnel",
+        "spoof-filter",
     ];
 
     /// What `verify` plays.
@@ -46,9 +49,18 @@ impl Embedded {
     /// What `realserver` plays.
     pub const REALSERVER_ALONE: Embedded = Embedded::ALL[2];
 
+    /// What `spoofcheck` plays.
+    pub const SPOOF_FILTER: Embedded = Embedded::ALL[11];
+
     /// The one of this name.
     pub fn named(name: &str) -> Option<Embedded> {
         Embedded::ALL.into_iter().find(|suite| suite.name == name)
+    }
+
+    /// Whether this is what is played on every path of a plan.
+    pub fn is_of(self, plan: &Plan) -> bool {
+        let mut suites = plan.suites.iter();
+        !plan.suites.is_empty() && suites.all(|suite| suite.name == self.name)
     }
 
     /// The suite for every path, with nothing set.
@@ -57,8 +69,20 @@ impl Embedded {
     ///
     /// If the file needs something of a path that not every path has; a test reads each without.
     pub fn suites(self, paths: &[Path]) -> Vec<Suite> {
+        self.suites_with(paths, &[])
+    }
+
+    /// The same with values of its variables.
+    ///
+    /// # Panics
+    ///
+    /// As [`Embedded::suites`], and if a value does not fit.
+    pub fn suites_with(self, paths: &[Path], overrides: &[Override]) -> Vec<Suite> {
         let file = format!("probes/{}.toml", self.name);
-        let parse = |path| SuiteFile::parse(&file, self.text, &Environment::of(path));
+        let parse = |path| {
+            let environment = Environment::of(path).with(overrides.to_vec());
+            SuiteFile::parse(&file, self.text, &environment)
+        };
         let suites = paths.iter().map(|path| {
             parse(path).unwrap_or_else(|problems| panic!("an embedded suite is wrong:\n{problems}"))
         });

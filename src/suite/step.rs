@@ -96,6 +96,12 @@ pub(crate) const STEP: Shape = Shape {
             Kind::Numbers(64, 65535),
         ),
         key(
+            "flows",
+            "How many flows `spoof-passes` asks; 8, unless it is said.",
+            Need::With("probe"),
+            Kind::Number(1, ProbeId::FLOWS as u64),
+        ),
+        key(
             "send",
             "The layers of a packet, outermost first.",
             Need::Optional,

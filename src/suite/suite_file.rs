@@ -291,6 +291,7 @@ mod tests {
         assert_eq!(second.with, [Role::Realserver, Role::Director]);
         assert_eq!(second.without, [Role::Client]);
         let builtin = Builtin {
+            flows: 8,
             task: Task::Probe(ProbeKind::SpoofTrace),
             count: Some(3),
             at_least: 1,

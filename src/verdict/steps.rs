@@ -32,6 +32,7 @@ use crate::verdict::HopVerdict;
 use crate::verdict::Judgement;
 use crate::verdict::Outcome;
 use crate::verdict::PathJudgement;
+use crate::verdict::judge_spoofing;
 
 /// What became of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,12 +293,27 @@ impl StepCase<'_> {
         }
     }
 
+    /// What the spoof check says of the path.
+    fn judge_passes(&self) -> Found {
+        let mut judged = judge_spoofing(self.evidence);
+        let judged = judged.swap_remove(self.path.path);
+        let outcome = match judged.outcome.verdict() {
+            Outcome::Proven => return (StepOutcome::Passed, None, judged.evidence),
+            Outcome::Broken => StepOutcome::Failed,
+            Outcome::Unproven => StepOutcome::Inconclusive,
+        };
+        (outcome, Some(judged.summary), judged.evidence)
+    }
+
     /// A built-in task without expectations of its own passes when its itinerary is complete as far as taps see, and
     /// fails when a hop is broken that it passes.
     fn judge_builtin(&self, builtin: &Builtin) -> Found {
         let at = (self.path.path, self.number);
         if let Task::Probe(kind) = builtin.task {
             return self.judge_probes(kind);
+        }
+        if builtin.task == Task::SpoofPasses {
+            return self.judge_passes();
         }
         let (hops, codes): (&[Hop], &[Code]) = match builtin.task {
             Task::ResolveGateway | Task::WhoHasGateway | Task::WhoHasGatewayTellVip => {
@@ -310,7 +326,7 @@ impl StepCase<'_> {
             Task::SpoofSweep | Task::MoreFlows => (&[Hop::SpoofedSourceTransit], &[]),
             Task::TunnelSweep => (&[Hop::DirectorToRealserver], &[]),
             Task::MtuSearch => (&[], &[Code::TunnelMtuLow, Code::TunnelMtuBlackHole]),
-            Task::Probe(_) => (&[], &[]),
+            Task::Probe(_) | Task::SpoofPasses => (&[], &[]),
         };
         let asked: Vec<_> = self.evidence.probes_of(at.0, at.1).collect();
         let frames = self

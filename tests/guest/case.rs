@@ -387,3 +387,66 @@ pub(crate) fn judge_suite(results: &Path, suite: &Suite) -> Option<String> {
     block += &serde_json::to_string_pretty(&report["steps"]).unwrap_or_default();
     Some(block + &read(results, &format!("{name}.stderr")))
 }
+
+/// One line of `spoof.txt`.
+pub(crate) struct Spoof {
+    pub(crate) name: &'static str,
+    /// With the client and without: exit status, outcome, last router that passed and first that did not.
+    pub(crate) expected: [[&'static str; 4]; 2],
+}
+
+pub(crate) fn spoofs() -> Vec<Spoof> {
+    let lines = include_str!("spoof.txt").lines();
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let words = |cell: &'static str| -> [&'static str; 4] {
+        let words: Vec<_> = cell.split_whitespace().collect();
+        words
+            .try_into()
+            .unwrap_or_else(|_| panic!("not four words: {cell}"))
+    };
+    lines
+        .map(|line| {
+            let cells: Vec<_> = line.split(" | ").map(str::trim).collect();
+            let [name, _, _, with, without] = cells[..] else {
+                panic!("{} cells instead of 5: {line}", cells.len());
+            };
+            Spoof {
+                name,
+                expected: [words(with), words(without)],
+            }
+        })
+        .collect()
+}
+
+/// What is wrong with a spoof check's report.
+pub(crate) fn judge_spoof(results: &Path, name: &str, expected: &[&str; 4]) -> Option<String> {
+    let exit = fact(results, name, "exit").to_string();
+    eprintln!(
+        "{name:<36} {exit:>4} {:>8}",
+        fact(results, name, "elapsed_ms")
+    );
+    let text = read(results, &format!("{name}.json"));
+    let report: Value = serde_json::from_str(&text).unwrap_or_default();
+    let path = &report["paths"][0];
+    let ttl = |key: &str| {
+        path[key]["ttl"]
+            .as_u64()
+            .map_or("-".to_owned(), |n| n.to_string())
+    };
+    let outcome = path["outcome"].as_str().unwrap_or("none").to_owned();
+    let got = [exit, outcome, ttl("last_passed"), ttl("first_stopped")];
+    let sure = path["confidence"].as_f64();
+    let is_sure = match expected[0] {
+        "3" => sure.is_none(),
+        _ => sure.is_some_and(|sure| sure > 0.99 && sure < 1.0),
+    };
+    if got == *expected && is_sure && report["schema"] == "tunproof.spoofcheck/1" {
+        return None;
+    }
+    let said = read(results, &format!("{name}.stderr"));
+    let (summary, detail, sweep) = (&path["summary"], &path["detail"], &path["sweep"]);
+    let (flows, back) = (&path["flows"], &path["return"]);
+    Some(format!(
+        "{name}\nexpected {expected:?}\ngot      {got:?}, confidence {sure:?}\n{summary}\n{detail}\n{sweep}\n{flows}\n{back}\n{said}"
+    ))
+}

@@ -25,10 +25,12 @@ use case::fact;
 use case::judge;
 use case::judge_again;
 use case::judge_cause;
+use case::judge_spoof;
 use case::judge_suite;
 use case::ran;
 use case::read;
 use case::row;
+use case::spoofs;
 use case::suites;
 use case::topologies;
 use case::wanted;
@@ -326,6 +328,31 @@ fn what_stopped_the_packets_is_named() {
     for cause in causes() {
         if wanted(results, cause.name) {
             wrong.extend(judge_cause(results, &cause));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+#[ignore = "needs qemu and a Debian kernel: .ci/run installs them"]
+fn spoofcheck_names_each_filter() {
+    let results = results();
+    let mut wrong = Vec::new();
+    for spoof in spoofs() {
+        for (vantage, expected) in ["with", "without"].iter().zip(&spoof.expected) {
+            let name = format!("{}.{vantage}", spoof.name);
+            if wanted(results, &name) {
+                wrong.extend(judge_spoof(results, &name, expected));
+                wrong.extend(blocks_unless_empty(
+                    results,
+                    &format!("{name}.left"),
+                    "left after three seconds",
+                ));
+            }
+        }
+        if wanted(results, &format!("{}.with", spoof.name)) {
+            let broken = format!("{}.break", spoof.name);
+            wrong.extend(blocks_unless_empty(results, &broken, "breaking or mending"));
         }
     }
     none(wrong);

@@ -277,6 +277,28 @@ suites() {
 }
 s_tc() { s "$(command -v tc)" "$@"; }
 
+# `tunproof spoofcheck` on a longer path: the lines of spoof.txt.
+spoofing() {
+    turn=0
+    set_up=long_up
+    grep -v -e '^#' -e '^$' "$GUEST/spoof.txt" | {
+        while IFS='|' read -r name break mend _; do
+            name=${name%% *}
+            wanted "$name" || continue
+            turn=$((turn + 1))
+            [ $((turn % 2)) = "$LANE" ] || continue
+            $set_up >>/results/topologies.$LANE 2>&1 </dev/null
+            set_up=:
+            eval "$break" >/results/$name.break 2>&1 </dev/null
+            for vantage in with without; do
+                run "$name.$vantage" "$TUNPROOF" spoofcheck "/run/$vantage.toml" --passes 2 --format json
+            done
+            eval "$mend" >>/results/$name.break 2>&1 </dev/null
+        done
+        [ $set_up = long_up ] || long_down >>/results/topologies.$LANE 2>&1 </dev/null
+    }
+}
+
 # kill -9 of the real server's agent while the drop monitor is on: the unit test behind it finds it off.
 killed_while_watching() {
     wanted drop-killed || wanted unit || return
@@ -400,6 +422,7 @@ echo "GUEST: lane $LANE built in $((($(centiseconds) - begin) * 10)) ms"
 cases
 suites
 causes cause 2
+spoofing
 case $LANE in
     0) killings ;;
     1)

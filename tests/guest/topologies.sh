@@ -109,3 +109,65 @@ services_down() {
     ip -n core route del $VIP2/32
     paths=
 }
+
+# Two more routers between isp and core, and a third beside the first of them:
+# s - gw (1) - isp (2) - t1 or t1b (3) - t2 (4) - core (5) - r1 (6) - c (7).
+t1() { busybox nsenter --net=/run/netns/t1 "$@"; }
+t1b() { busybox nsenter --net=/run/netns/t1b "$@"; }
+t2() { busybox nsenter --net=/run/netns/t2 "$@"; }
+long_up() {
+    local router
+    ip -n isp link del eth0
+    ip -batch - <<END
+netns add t1
+netns add t1b
+netns add t2
+link add eth2 netns core type veth peer name eth0 netns t2
+link add eth1 netns t2 type veth peer name eth0 netns t1
+link add eth2 netns t2 type veth peer name eth0 netns t1b
+link add eth1 netns t1 type veth peer name eth0 netns isp
+link add eth1 netns t1b type veth peer name eth2 netns isp
+END
+    host core "10.0.3.1/30 dev eth2" <<END
+route add 203.0.113.0/29 via 10.0.3.2
+route add 10.0.4.0/22 via 10.0.3.2
+route add 10.0.8.0/22 via 10.0.3.2
+END
+    host t2 "10.0.3.2/30 dev eth0" "10.0.6.1/30 dev eth1" "10.0.8.1/30 dev eth2" <<END
+route add default via 10.0.3.1
+route add 203.0.113.0/29 via 10.0.6.2
+route add 10.0.4.0/23 via 10.0.6.2
+END
+    host t1 "10.0.6.2/30 dev eth0" "10.0.5.1/30 dev eth1" <<END
+route add default via 10.0.6.1
+route add 203.0.113.0/29 via 10.0.5.2
+route add 10.0.4.0/30 via 10.0.5.2
+END
+    host t1b "10.0.8.2/30 dev eth0" "10.0.9.1/30 dev eth1" <<END
+route add default via 10.0.8.1
+route add 203.0.113.0/29 via 10.0.9.2
+route add 10.0.4.0/30 via 10.0.9.2
+END
+    host isp "10.0.5.2/30 dev eth0" "10.0.9.2/30 dev eth2" <<END
+route add default via 10.0.5.1
+END
+    for router in t1 t1b t2; do $router sysctl -qw net.ipv4.ip_forward=1; done
+    isp sysctl -qw net.ipv4.fib_multipath_hash_policy=1
+}
+long_down() {
+    ip netns del t1
+    ip netns del t1b
+    ip netns del t2
+    ip -n core link del eth2 2>/dev/null
+    ip -n isp link del eth0 2>/dev/null
+    ip -n isp link del eth2 2>/dev/null
+    ip link add eth2 netns core type veth peer name eth0 netns isp
+    host core "10.0.3.1/30 dev eth2" <<END
+route add 203.0.113.0/29 via 10.0.3.2
+END
+    host isp "10.0.3.2/30 dev eth0" <<END
+route add default via 10.0.3.1
+END
+}
+equal_paths() { ip -n isp route replace default nexthop via 10.0.5.1 nexthop via 10.0.9.1; }
+one_path() { ip -n isp route replace default via 10.0.5.1; }

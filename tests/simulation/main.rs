@@ -13,6 +13,7 @@ mod play;
 mod property;
 mod saved;
 mod scenario;
+mod spoofing;
 mod suites;
 mod world;
 

@@ -5,6 +5,7 @@ use crate::exchange::Mono;
 use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::Probe;
+use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Task;
 use crate::run::flows::Flows;
@@ -107,6 +108,40 @@ impl Probing {
             }
         }
         self.flows = flows;
+    }
+
+    /// Queues what the passes of the spoof check have due.
+    pub(super) fn advance_passes(&mut self, evidence: &Evidence, now: Mono) {
+        let gap = self.pacer.gap();
+        let mut all = std::mem::take(&mut self.passes);
+        for passes in &mut all {
+            let path = passes.path();
+            let step = self.step_of(path, Task::SpoofPasses);
+            for (kind, flow, ttl) in passes.poll(evidence, gap, now) {
+                if let Some(mut probe) = self.next_try(kind, flow, path, evidence) {
+                    probe.step = step;
+                    let probe = probe.with_ttl(ttl);
+                    self.pacer.push(probe.from, Outgoing::Probe(probe));
+                }
+            }
+        }
+        self.passes = all;
+    }
+
+    /// The next probe of a flow that is asked again and again, unless IPVS knows a connection with its ports.
+    fn next_try(
+        &mut self,
+        kind: ProbeKind,
+        flow: u16,
+        path: usize,
+        evidence: &Evidence,
+    ) -> Option<Probe> {
+        let tries = self.tries.entry((kind, flow)).or_insert(0);
+        let id = ProbeId::repeated(kind, flow, *tries)?;
+        *tries += 1;
+        let plan = evidence.plan();
+        let probe = Probe::new(id, path, &plan.paths[path], &plan.session)?;
+        (!is_taken(evidence, path, id)).then_some(probe)
     }
 
     /// Whether of the SYN-ACKs that left the real server from the VIP some came to the client and some, sent

@@ -25,6 +25,7 @@ use crate::run::Command;
 use crate::run::flows::Flows;
 use crate::run::mtu::Search;
 use crate::run::pacer::Pacer;
+use crate::run::passes::Passes;
 use crate::run::probing::play::Play;
 use crate::run::probing::task::Aim;
 use crate::run::probing::task::Task;
@@ -42,8 +43,11 @@ pub(super) struct Probing {
     sweeps: Vec<Sweep>,
     searches: Vec<Search>,
     flows: Vec<Flows>,
+    passes: Vec<Passes>,
     closing: Vec<(Host, Command)>,
     next: BTreeMap<ProbeKind, u16>,
+    /// How many tries of the flow of a kind the passes have made.
+    tries: BTreeMap<(ProbeKind, u16), u16>,
     slowest: Duration,
     /// The slowest answer to what goes the way of the searches' packets, which no kernel repeats.
     trip: Duration,
@@ -64,8 +68,10 @@ impl Probing {
             sweeps: Vec::new(),
             searches: Vec::new(),
             flows: Vec::new(),
+            passes: Vec::new(),
             closing: Vec::new(),
             next: BTreeMap::new(),
+            tries: BTreeMap::new(),
             slowest: Duration::ZERO,
             trip: Duration::ZERO,
             measured: BTreeSet::new(),
@@ -207,7 +213,10 @@ impl Probing {
         self.sweeps.retain(|sweep| sweep.from() != host);
         match host {
             Host::Director => self.searches.clear(),
-            Host::Realserver(path) => self.flows.retain(|flows| flows.path() != path),
+            Host::Realserver(path) => {
+                self.flows.retain(|flows| flows.path() != path);
+                self.passes.retain(|passes| passes.path() != path);
+            }
             Host::Client => {}
         }
     }
@@ -224,6 +233,7 @@ impl Probing {
         }
         self.advance_searches(evidence, now);
         self.ask_again(evidence, now);
+        self.advance_passes(evidence, now);
     }
 
     /// The next command whose time has come.

@@ -25,6 +25,7 @@ use crate::plan::Script;
 use crate::plan::Step;
 use crate::run::mtu;
 use crate::run::mtu::Search;
+use crate::run::passes::Passes;
 use crate::run::probing::Probing;
 use crate::run::probing::is_there;
 use crate::run::probing::task::Aim;
@@ -161,6 +162,12 @@ impl Probing {
                 self.sweeps.push(Sweep::spoofed(path, begin));
                 return Ok(());
             }
+            plan::Task::SpoofPasses => {
+                let asked = (builtin.flows, builtin.count.unwrap_or(PASSES));
+                let passes = Passes::new(path, asked, builtin.interval, begin);
+                self.passes.push(passes);
+                return Ok(());
+            }
             plan::Task::TunnelSweep => {
                 declared.dip.ok_or(NO_DIP)?;
                 self.sweeps.push(Sweep::tunnel(path, begin));
@@ -228,6 +235,9 @@ impl Probing {
         });
     }
 }
+
+/// How many passes there are, unless it is said.
+const PASSES: u16 = 3;
 
 const NO_DIP: &str = "the director's address is not known";
 
@@ -308,6 +318,7 @@ fn host(task: plan::Task, path: usize, evidence: &Evidence) -> Result<Host, Stri
         | plan::Task::WhoHasGatewayTellVip
         | plan::Task::WhoHasVip
         | plan::Task::SpoofSweep
+        | plan::Task::SpoofPasses
         | plan::Task::MoreFlows => Host::Realserver(path),
         plan::Task::WhoHasVipOnDirector | plan::Task::TunnelSweep | plan::Task::MtuSearch => {
             Host::Director

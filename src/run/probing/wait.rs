@@ -7,6 +7,7 @@ use crate::exchange::Mono;
 use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::run::flows::Flows;
+use crate::run::passes::Passes;
 use crate::run::probing::Probing;
 use crate::run::probing::task::Aim;
 use crate::run::probing::task::RESOLUTIONS;
@@ -34,6 +35,7 @@ impl Probing {
             .iter()
             .filter_map(|search| search.due(evidence, self.trip))
             .chain(self.flows.iter().filter_map(Flows::due))
+            .chain(self.passes.iter().filter_map(Passes::due))
             .chain(self.pacer.due())
             .chain(self.next_ending(evidence))
             .chain(self.awaited_due())

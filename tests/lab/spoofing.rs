@@ -1,0 +1,169 @@
+//! The spoof check in the lab, with each of its witnesses.
+
+use std::fs;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bench::TUNPROOF;
+use crate::bench::TestLab;
+use crate::bench::text;
+use crate::bench::wait_until;
+
+const KEY: &str = "00112233445566778899aabbccddeeff";
+
+/// What is left of the lab's path file without the `via` of these hosts, by their names there.
+fn without(lab: &TestLab, hosts: &[&str]) -> String {
+    let path = fs::read_to_string(lab.directory().join("path.toml")).unwrap();
+    let is_gone = |line: &&str| {
+        let via = line.starts_with("via = ");
+        !(via
+            && hosts
+                .iter()
+                .any(|host| line.trim_end().ends_with(&format!("exec {host}\""))))
+    };
+    let lines: Vec<_> = path.lines().filter(is_gone).collect();
+    assert_eq!(lines.len() + hosts.len(), path.lines().count(), "{path}");
+    let file = lab
+        .directory()
+        .join(format!("without-{}.toml", hosts.join("-")));
+    fs::write(&file, lines.join("\n")).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// Exit status, and the path's part of the report.
+fn spoofcheck(path: &str, more: &[&str]) -> (Option<i32>, Value) {
+    let output = Command::new(TUNPROOF)
+        .args(["spoofcheck", path, "--format", "json", "--passes", "2"])
+        .args(more)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    assert_eq!(report["schema"], "tunproof.spoofcheck/1");
+    (output.status.code(), report["paths"][0].clone())
+}
+
+fn assert_says(got: &(Option<i32>, Value), exit: i32, outcome: &str, place: [Option<u64>; 2]) {
+    let (code, path) = got;
+    let ttls = ["last_passed", "first_stopped"].map(|key| path[key]["ttl"].as_u64());
+    let is_it = *code == Some(exit) && path["outcome"] == outcome && ttls == place;
+    assert!(
+        is_it,
+        "expected {exit} {outcome} {place:?}, got {code:?} {path:#}"
+    );
+}
+
+fn broken(lab: &TestLab, fault: &str) {
+    let broke = lab.run(&["break", fault]);
+    assert!(broke.status.success(), "{}", text(&broke));
+}
+
+#[test]
+fn a_filter_is_told_from_a_dead_client_with_and_without_a_vantage_there() {
+    let lab = TestLab::up("spoofing");
+    let all = without(&lab, &[]);
+    let no_client = without(&lab, &["c"]);
+    for path in [&all, &no_client] {
+        assert_says(&spoofcheck(path, &[]), 0, "passed", [None, None]);
+    }
+    broken(&lab, "spoofed-source-filtered");
+    for path in [&all, &no_client] {
+        let got = spoofcheck(path, &[]);
+        let place = got.1["first_stopped"]["ttl"].as_u64();
+        assert!(place.is_some(), "{:#}", got.1);
+        assert_says(&got, 1, "filtered", [place.map(|ttl| ttl - 1), place]);
+        assert!(
+            got.1["confidence"]
+                .as_f64()
+                .is_some_and(|sure| sure > 0.99 && sure < 1.0)
+        );
+    }
+    let shown = Command::new(TUNPROOF)
+        .args(["spoofcheck", &all, "--passes", "1"])
+        .output()
+        .unwrap();
+    let drawn = text(&shown);
+    assert!(drawn.contains("──✂─ nothing passes"), "{drawn}");
+    assert!(drawn.contains("FILTERED, confidence"), "{drawn}");
+    assert!(lab.run(&["mend"]).status.success());
+
+    broken(&lab, "client-unreachable");
+    for path in [&all, &no_client] {
+        assert_says(&spoofcheck(path, &[]), 3, "control-dies-too", [None, None]);
+    }
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_capture_of_the_client_or_a_listener_on_the_director_is_witness_enough() {
+    let lab = TestLab::up("witness");
+    let alone = without(&lab, &["c", "d"]);
+    let session = ["--session", KEY];
+    let got = spoofcheck(&alone, &session);
+    assert_says(&got, 3, "inconclusive", [None, None]);
+
+    for (filtered, exit, outcome) in [(false, 0, "passed"), (true, 1, "filtered")] {
+        if filtered {
+            broken(&lab, "spoofed-source-filtered");
+        }
+        let file = lab.directory().join(format!("client-{outcome}.pcap"));
+        let mut tcpdump = lab.command(&["exec", "c", "tcpdump", "-U", "-i", "eth0", "-w"]);
+        let tcpdump = Running(tcpdump.arg(&file).stderr(Stdio::null()).spawn().unwrap());
+        wait_until("tcpdump captures", || {
+            fs::metadata(&file).is_ok_and(|file| file.len() >= 24)
+        });
+        let added = format!("client.in={}", file.display());
+        let got = spoofcheck(&alone, &[&session[..], &["--add", &added]].concat());
+        assert_says(&got, exit, outcome, [None, None]);
+        drop(tcpdump);
+
+        let heard = lab.directory().join(format!("director-{outcome}.pcapng"));
+        let part = lab.directory().join(format!("listen-{outcome}.pcapng"));
+        let mut listen = lab.command(&["exec", "d", TUNPROOF, "listen", "--session", KEY]);
+        listen.args([
+            "--vip",
+            "192.0.2.10",
+            "--cip",
+            "198.51.100.7",
+            "--for",
+            "20s",
+            "--pcap",
+        ]);
+        let listen = listen
+            .arg(&part)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut listen = Running(listen.spawn().unwrap());
+        wait_until("listen has begun", || part.exists());
+        thread::sleep(Duration::from_secs(1));
+        let copied = heard.clone();
+        let copier = thread::spawn(move || {
+            listen.0.wait().unwrap();
+            fs::copy(&part, &copied).unwrap();
+        });
+        let added = format!("director.in={}", heard.display());
+        let got = spoofcheck(&alone, &[&session[..], &["--add", &added]].concat());
+        copier.join().unwrap();
+        match filtered {
+            false => assert_says(&got, exit, outcome, [None, None]),
+            true => {
+                let place = got.1["first_stopped"]["ttl"].as_u64();
+                assert_says(&got, exit, outcome, [place.map(|ttl| ttl - 1), place]);
+                assert!(got.1["confidence"].as_f64().is_some_and(|sure| sure <= 0.9));
+            }
+        }
+    }
+}
