@@ -129,6 +129,27 @@ fn every_block_of_the_readme_is_a_suite_whose_packets_can_be_crafted() {
 }
 
 #[test]
+fn every_block_of_the_readme_can_be_played() {
+    let folder = Folder::new("blocks");
+    let path = lab::path_file(|node| format!("ssh {node}"));
+    let path = path.replace("name = \"s\"", "name = \"s\"\ngateway = \"203.0.113.254\"");
+    let path = folder.file("path.toml", &path);
+    let mut sent = 0;
+    for (number, block) in blocks().iter().enumerate() {
+        let file = folder.file(&format!("block-{number}.toml"), block);
+        let played = tunproof(&["run", &file, "--path", &path, "--dry-run"]);
+        assert_eq!(
+            played.status.code(),
+            Some(0),
+            "{block}\n{}",
+            text(&played.stderr)
+        );
+        sent += usize::from(text(&played.stdout).contains("IPv4"));
+    }
+    assert!(sent >= 5, "only {sent} blocks send something");
+}
+
+#[test]
 fn the_readme_names_every_key_and_every_word() {
     let readme = include_str!("../probes/README.md");
     let mut names = BTreeSet::new();
@@ -497,6 +518,30 @@ fn tunproof(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// A folder that is removed at the test's end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let name = format!("tunproof-suites-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 fn text(octets: &[u8]) -> &str {
     std::str::from_utf8(octets).unwrap()
 }
@@ -535,19 +580,13 @@ fn check_says_what_a_suite_holds_on_stdout_and_what_is_wrong_on_stderr() {
 
 #[test]
 fn check_takes_a_path_and_variables() {
-    let folder = std::env::temp_dir().join(format!("tunproof-suites-{}", std::process::id()));
-    fs::create_dir(&folder).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.join(name);
-        fs::write(&path, text).unwrap();
-        path.into_os_string().into_string().unwrap()
-    };
-    let path = file("path.toml", &lab::path_file(|_| "local".to_owned()));
-    let own = file(
+    let folder = Folder::new("check");
+    let path = folder.file("path.toml", &lab::path_file(|_| "local".to_owned()));
+    let own = folder.file(
         "own.toml",
         "[vars]\nburst = 3\n[[step]]\nid = \"a\"\nprobe = \"mtu\"\ncount = \"$burst\"\n",
     );
-    let stranger = file(
+    let stranger = folder.file(
         "stranger.toml",
         "[[step]]\nid = \"a\"\nfrom = \"client\"\nsend = [{ ipv4 = { src = \"8.8.8.8\", dst = \"$vip\" } }]\n",
     );
@@ -557,7 +596,6 @@ fn check_takes_a_path_and_variables() {
     let without = tunproof(&["suite", "check", &stranger]);
     let with = tunproof(&["suite", "check", &stranger, "--path", &path]);
     let misset = tunproof(&["suite", "check", &own, "--set", "brust=7"]);
-    fs::remove_dir_all(&folder).unwrap();
 
     assert_eq!(set.status.code(), Some(0), "{}", text(&set.stderr));
     assert!(

@@ -125,7 +125,7 @@ fn ipv4(octets: Octets<'_>, field: &str) -> Option<u64> {
         "tos" => ip.type_of_service().into(),
         "len" => ip.total_length().into(),
         "id" => ip.identification().into(),
-        "flags" => u64::from(ip.dont_fragment()) << 1 | u64::from(ip.more_fragments()),
+        "flags" => u64::from(ip.header()[6] >> 5),
         "frag" => ip.fragment_offset().into(),
         "ttl" => ip.time_to_live().into(),
         "proto" => ip.protocol().into(),
@@ -156,10 +156,13 @@ fn tcp(octets: Octets<'_>, field: &str) -> Option<u64> {
         _ => {}
     }
     let tcp = Tcp::checked(octets).ok()?;
+    let before = octets.bytes().get(12)?;
     Some(match field {
         "ack" => tcp.acknowledgment_number().into(),
         "dataofs" => tcp.data_offset().into(),
-        "flags" => tcp.flags().0.into(),
+        // NS, the lowest of the four bits before, counts among the flags.
+        "flags" => u64::from(before & 1) << 8 | u64::from(tcp.flags().0),
+        "reserved" => u64::from(before >> 1 & 7),
         "window" => tcp.window().into(),
         "chksum" => tcp.checksum().into(),
         "urgptr" => tcp.urgent_pointer().into(),
@@ -175,7 +178,9 @@ fn icmp(octets: Octets<'_>, field: &str) -> Option<u64> {
         "code" => icmp.code().into(),
         "chksum" => icmp.checksum().into(),
         "id" => u16::from_be_bytes([first, second]).into(),
-        "seq" | "nexthopmtu" => u16::from_be_bytes([third, fourth]).into(),
+        "seq" | "mtu" => u16::from_be_bytes([third, fourth]).into(),
+        "gateway" => u32::from_be_bytes(icmp.rest()).into(),
+        "ptr" => first.into(),
         _ => return None,
     })
 }
@@ -223,6 +228,25 @@ mod tests {
             let fields = Fields::of(&packet[..length], EtherType::IPV4);
             let whole = fields.value("udp", 0, "chksum");
             assert_eq!(whole.is_some(), length >= 48, "{length} octets");
+        }
+    }
+
+    #[test]
+    fn bits_and_the_rest_of_icmp_are_as_scapy_wrote_them() {
+        for (packet, layer, field, expected) in [
+            ("evil-and-type-of-service", "ipv4", "flags", 6),
+            ("every-flag-and-reserved-bit", "tcp", "flags", 0x1ff),
+            ("every-flag-and-reserved-bit", "tcp", "reserved", 5),
+            ("syn-ack", "tcp", "flags", 0x12),
+            ("fragmentation-needed", "icmp", "mtu", 1400),
+            ("redirect", "icmp", "gateway", 0xcb00_7101),
+            ("parameter-problem", "icmp", "ptr", 20),
+        ] {
+            let mut lines = include_str!("../../tests/data/scapy-suite.hex").lines();
+            let hex = lines.find_map(|line| line.strip_prefix(packet)?.strip_prefix(' '));
+            let octets = hex::decode(hex.unwrap()).unwrap();
+            let value = Fields::of(&octets, EtherType::IPV4).value(layer, 0, field);
+            assert_eq!(value, Some(expected), "{packet}: {layer}.{field}");
         }
     }
 }
