@@ -721,7 +721,7 @@ fn what_is_no_case_says_where_and_what_to_do() {
         ),
         (
             replaced("\"vip\":\"192.0.2.10\"", "\"vip\":\"192.0.2\""),
-            &["invalid IPv4 address syntax at line 7 column "],
+            &["invalid IPv4 address syntax at line 8 column "],
         ),
         (
             replaced(
