@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use crate::cli::common::Options;
 use crate::cli::common::Settings;
@@ -109,6 +111,10 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     play(plan, &vias, repeat.unwrap_or(1), &settings)
 }
 
+/// Between two rounds: a Linux host that has spent its burst of six answers one datagram a second by ICMP
+/// (`icmp_ratelimit`).
+const APART: Duration = Duration::from_secs(3);
+
 /// Plays the suites so often, and reports.
 fn play(plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<Ended, Failure> {
     let mut reports = Vec::new();
@@ -117,6 +123,7 @@ fn play(plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<End
     for round in 0..rounds {
         let mut plan = plan.clone();
         if round > 0 {
+            thread::sleep(APART);
             plan.session = SessionKey::new(rand::random());
         }
         let (known, all_there) =
