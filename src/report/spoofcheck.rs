@@ -233,7 +233,7 @@ fn draw(page: &mut Page, path: &SpoofPath) {
     let passed = path.last_passed.as_ref().map_or(0, |router| router.ttl);
     let word = match path.outcome {
         SpoofOutcome::Rewritten => "has another source",
-        SpoofOutcome::PartlyFiltered => "of these flows nothing passes",
+        SpoofOutcome::PartlyFiltered => "none of these flows",
         SpoofOutcome::Inconclusive => "perhaps",
         _ => "nothing passes",
     };
@@ -241,7 +241,7 @@ fn draw(page: &mut Page, path: &SpoofPath) {
     for row in &path.sweep {
         if cut.is_some() && !is_cut && row.ttl > passed {
             is_cut = true;
-            let rule = "─".repeat(column.saturating_sub(word.chars().count() + 4));
+            let rule = "─".repeat(column.saturating_sub(word.chars().count() + 1));
             page.line(&format!("  {BAD}──✂─ {word} {rule}{BAD:#} {DIM}│{DIM:#}"));
         }
         draw_row(page, row, path.cip);

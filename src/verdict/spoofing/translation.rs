@@ -1,6 +1,7 @@
 //! A router that gives the VIP's packets another source.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use crate::evidence::Trial;
 use crate::plan::Host;
@@ -34,7 +35,17 @@ impl Check<'_> {
         let Path { vip, cip, .. } = self.path;
         let client = self.client_ttl();
         let first_seen = hit.iter().map(|trial| trial.probe.ttl.min(client)).min()?;
-        let line = self.line_at(self.last_passed(&[]).min(first_seen - 1), first_seen);
+        // A router that knows connections restores what it translated in the quotes, too: then its address tells.
+        let owns = |by: &Ipv4Addr| sources.contains(by);
+        let rows = self.rows(&[]);
+        let owner = rows.iter().find(|row| {
+            let mut by = row.spoofed.by.iter().chain(&row.control.by);
+            row.control.arrived == 0 && by.any(owns)
+        });
+        let line = match owner {
+            Some(row) => self.line_at(row.ttl, row.ttl + 1),
+            None => self.line_at(self.last_passed(&[]).min(first_seen - 1), first_seen),
+        };
         let protocols: BTreeSet<_> = hit.iter().map(|t| t.probe.flow.protocol.name()).collect();
         let protocols: Vec<_> = protocols.into_iter().map(str::to_uppercase).collect();
         let intact = self
@@ -125,21 +136,17 @@ impl Check<'_> {
         {
             return None;
         }
-        let line = self.line_at(first - 1, first);
         let vip = self.path.vip;
-        Some(Claim {
-            line: Some(line.clone()),
-            ..self.inconclusive(
-                format!(
-                    "answers to datagrams from {vip} come back a longer way than those to SYN-ACKs, from TTL {first} \
-                     on: a router translates their source ({})",
-                    said(&line)
-                ),
-                vec![
-                    "a vantage at `client`, or a capture of it (`--add client.in=FILE`), shows to what".to_owned(),
-                    "router# nft list ruleset | grep -nE 'masquerade|snat'".to_owned(),
-                ],
-            )
-        })
+        Some(self.inconclusive(
+            format!(
+                "answers to datagrams from {vip} come back a longer way than those to SYN-ACKs, from TTL {first} on: a \
+                 router before it translates their source"
+            ),
+            vec![
+                "a vantage at `client`, or a capture of it (`--add client.in=FILE`), shows to what"
+                    .to_owned(),
+                "router# nft list ruleset | grep -nE 'masquerade|snat'".to_owned(),
+            ],
+        ))
     }
 }
