@@ -128,7 +128,7 @@ pub fn build(layers: &[Layer]) -> Result<Crafted, CraftError> {
             addresses: layer
                 .checked_sub(1)
                 .and_then(|before| match &layers[before] {
-                    Layer::Ipv4(ip) => Some((ip.source, ip.destination)),
+                    Layer::Ipv4(ip) => Some((ip.source, ip.final_destination())),
                     _ => None,
                 }),
             payload: std::mem::take(&mut crafted.bytes),

@@ -19,6 +19,7 @@ pub use continuous::junit;
 pub use continuous::run_junit;
 pub use continuous::run_tap;
 pub use continuous::tap;
+pub use dry_run::ForcedField;
 pub use dry_run::Planned;
 pub use dry_run::dry_run;
 pub(crate) use escape::escape;

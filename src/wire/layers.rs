@@ -119,6 +119,29 @@ impl Ipv4 {
             options: Vec::new(),
         }
     }
+
+    /// Where it goes in the end: the last hop of a source route, which is the destination when it gets there
+    /// (RFC 791 §3.1), and so what checksums cover.
+    pub fn final_destination(&self) -> Ipv4Addr {
+        const NOTHING: u8 = 1;
+        let mut rest = &self.options[..];
+        while let [kind, more @ ..] = rest {
+            let length = match (*kind, more.first()) {
+                (NOTHING, _) => 1,
+                (0, _) | (_, None | Some(0 | 1)) => break,
+                (_, Some(length)) => usize::from(*length),
+            };
+            let Some(option) = rest.get(..length) else {
+                break;
+            };
+            let is_route = matches!(kind, 131 | 137) && length >= 7;
+            if let (true, Some(last)) = (is_route, option.last_chunk::<4>()) {
+                return (*last).into();
+            }
+            rest = &rest[length..];
+        }
+        self.destination
+    }
 }
 
 /// A UDP header.
