@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use pcap_file::pcap::PcapReader;
 use tunproof::craft;
 use tunproof::craft::Forced;
+use tunproof::plan::Carrier;
+use tunproof::plan::Packet;
 use tunproof::plan::Path;
 use tunproof::plan::Probe;
 use tunproof::plan::ProbeId;
@@ -232,6 +234,137 @@ fn layers_are_scapys() {
                 built(&[ethernet, marked, Layer::Icmpv4(Icmpv4::echo(0, 0))]),
             ),
         ],
+    );
+}
+
+#[test]
+fn what_is_left_out_carries_the_identity() {
+    let key: SessionKey = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let id = ProbeId {
+        kind: ProbeKind::Script,
+        index: 3,
+    };
+    let script = |layers: Vec<Layer>, carriers: &[(usize, Carrier)]| {
+        let packet = Packet {
+            layers,
+            carriers: carriers.to_vec(),
+        };
+        craft::script(&packet, id, &key)
+    };
+    let ip = || Layer::Ipv4(Ipv4::new(A, B));
+    let identification = (0, Carrier::Identification);
+    let udp = |payload| vec![ip(), ip(), Layer::Udp(Udp::new(0, 9)), Layer::Raw(payload)];
+    let carriers = [
+        identification,
+        (1, Carrier::Identification),
+        (2, Carrier::SourcePort),
+        (3, Carrier::Payload),
+    ];
+    let bytes = |payload| script(udp(payload), &carriers).unwrap().bytes;
+    let packet = bytes(Vec::new());
+    assert_eq!(packet.len(), 20 + 20 + 8 + 16);
+    assert_eq!(packet[4..6], key.outer_identification(id).to_be_bytes());
+    assert_eq!(packet[24..26], key.identification(id).to_be_bytes());
+    assert_eq!(packet[40..42], key.client_port(id).to_be_bytes());
+    assert_eq!(packet[48..56], key.tag(id).to_be_bytes());
+    assert_eq!(packet[56..58], id.number().to_be_bytes());
+    let long = bytes(vec![7; 20]);
+    assert_eq!(
+        (long.len(), &long[48..58], long[58]),
+        (68, &packet[48..58], 7)
+    );
+    let short = bytes(vec![7; 3]);
+    assert_eq!((short.len(), &short[48..]), (51, &packet[48..51]));
+
+    let tcp = Layer::Tcp(Tcp::new(0, 80, TcpFlags::SYN));
+    let carriers = [
+        identification,
+        (1, Carrier::SourcePort),
+        (1, Carrier::SequenceNumber),
+    ];
+    let packet = script(vec![ip(), tcp], &carriers).unwrap().bytes;
+    assert_eq!(packet[20..22], key.client_port(id).to_be_bytes());
+    assert_eq!(packet[24..28], key.cookie(id).to_be_bytes());
+
+    let echo = vec![ip(), Layer::Icmpv4(Icmpv4::echo(0, 0))];
+    let packet = script(echo, &[identification, (1, Carrier::Echo)])
+        .unwrap()
+        .bytes;
+    assert_eq!(packet[24..28], key.cookie(id).to_be_bytes());
+
+    let wrong = script(vec![ip()], &[identification, (1, Carrier::Payload)]);
+    assert_eq!(
+        wrong.unwrap_err().to_string(),
+        "layer 1: it has no payload to carry the identity"
+    );
+}
+
+#[test]
+fn what_a_raw_socket_does_not_send_is_refused() {
+    let key = SessionKey::new([1; 16]);
+    let id = ProbeId {
+        kind: ProbeKind::Script,
+        index: 3,
+    };
+    let ethernet = Layer::Ethernet(Ethernet {
+        destination: Mac::BROADCAST,
+        source: Mac([2, 0, 0, 0, 0, 1]),
+        ethertype: Field::Derived,
+    });
+    let craft = |layers: Vec<Layer>| {
+        let carriers = Vec::new();
+        craft::script(&Packet { layers, carriers }, id, &key)
+    };
+    let sent = |change: &dyn Fn(&mut Ipv4)| {
+        let mut ip = Ipv4 {
+            identification: 1,
+            ..Ipv4::new(A, B)
+        };
+        change(&mut ip);
+        let layers = vec![Layer::Ipv4(ip), Layer::Udp(Udp::new(1, 2))];
+        let framed = [&[ethernet.clone()], &layers[..]].concat();
+        assert!(craft(framed).is_ok(), "out of a device it goes as it is");
+        craft(layers)
+            .map(|crafted| crafted.bytes)
+            .map_err(|e| e.to_string())
+    };
+    let refused = |what: &str| {
+        Err(format!(
+            "{what} in what a raw socket sends; with an `ethernet` layer before `ipv4` it goes out of a device as it is"
+        ))
+    };
+    for total_length in [27, 29, 0] {
+        assert_eq!(
+            sent(&|ip| ip.total_length = Field::Forced(total_length)),
+            refused(&format!(
+                "total length is {total_length}, and the kernel would make it 28"
+            ))
+        );
+    }
+    assert_eq!(
+        sent(&|ip| ip.header_checksum = Field::Forced(7)),
+        refused("header checksum is 7, and the kernel would make it 36505")
+    );
+    assert_eq!(
+        sent(&|ip| ip.header_length = Field::Forced(6)),
+        refused("header length is 6, and the kernel would refuse it or count on it; it has 5")
+    );
+    assert_eq!(
+        sent(&|ip| ip.identification = 0),
+        refused("identification is 0, and the kernel would choose another")
+    );
+    assert_eq!(
+        sent(&|ip| ip.source = Ipv4Addr::UNSPECIFIED),
+        refused("source is 0, and the kernel would choose another")
+    );
+    // What is forced to what it would be anyway is sent as it is.
+    assert!(sent(&|ip| ip.total_length = Field::Forced(28)).is_ok());
+    assert!(sent(&|ip| ip.version = Field::Forced(5)).is_ok());
+    let headless = craft(vec![Layer::Raw(vec![1; 20])]).unwrap_err();
+    assert!(
+        headless
+            .to_string()
+            .starts_with("a packet starts at `ipv4`")
     );
 }
 

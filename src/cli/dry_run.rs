@@ -9,15 +9,19 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::prove;
 use crate::cli::prove::Vias;
+use crate::craft;
+use crate::craft::Forced;
 use crate::evidence::Evidence;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::Mono;
 use crate::exchange::SendOutcome;
 use crate::exchange::TapStatistics;
+use crate::exchange::Transmit;
 use crate::exchange::Wall;
 use crate::live::facts;
 use crate::plan::Host;
 use crate::plan::Plan;
+use crate::report::ForcedField;
 use crate::report::Planned;
 use crate::report::dry_run;
 use crate::report::escape;
@@ -99,12 +103,31 @@ fn note(engine: &Engine, host: Host, command: &Command, packets: &mut Vec<Planne
         Command::Send {
             transmit, cleanup, ..
         } => {
-            packets.push(Planned::packet(&name, transmit.clone()));
+            let forced = forced(engine.evidence(), transmit);
+            packets.push(Planned::packet(&name, transmit.clone()).with_forced(forced));
             packets.extend(cleanup.clone().map(|c| Planned::cleanup(&name, c)));
         }
         Command::Connect { to, .. } => packets.push(Planned::connection(&name, *to)),
         _ => {}
     }
+}
+
+/// What was forced of a packet that a suite wrote out.
+fn forced(evidence: &Evidence, transmit: &Transmit) -> Vec<ForcedField> {
+    let key = evidence.plan().session;
+    let mut crafted = evidence.probes().iter().rev().filter_map(|probe| {
+        let packet = probe.script.as_ref()?;
+        craft::script(packet, probe.id, &key).ok()
+    });
+    let own = crafted.find(|crafted| crafted.bytes == transmit.bytes);
+    let forced = own.map_or(Vec::new(), |crafted| crafted.forced);
+    let field = |field: Forced| ForcedField {
+        layer: field.layer,
+        name: field.field,
+        value: field.value,
+        derived: field.derived,
+    };
+    forced.into_iter().map(field).collect()
 }
 
 /// What a host would say that sends everything and sees nothing.

@@ -16,6 +16,20 @@ use crate::wire::hexdump;
 pub struct Planned {
     host: String,
     what: Sending,
+    forced: Vec<ForcedField>,
+}
+
+/// A field that a suite forced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForcedField {
+    /// In which header, counted from 0.
+    pub layer: usize,
+    /// Which, in the RFC's words.
+    pub name: &'static str,
+    /// What it is.
+    pub value: u32,
+    /// What it would have been.
+    pub derived: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +45,14 @@ impl Planned {
         Planned {
             host: escape(host),
             what: Sending::Packet(transmit),
+            forced: Vec::new(),
         }
+    }
+
+    /// The same with what of it was forced.
+    pub fn with_forced(mut self, forced: Vec<ForcedField>) -> Planned {
+        self.forced = forced;
+        self
     }
 
     /// A packet that `host` would send afterwards, to close what the packet before opened.
@@ -39,6 +60,7 @@ impl Planned {
         Planned {
             host: escape(host),
             what: Sending::Cleanup(transmit),
+            forced: Vec::new(),
         }
     }
 
@@ -47,6 +69,7 @@ impl Planned {
         Planned {
             host: escape(host),
             what: Sending::Connection(to),
+            forced: Vec::new(),
         }
     }
 }
@@ -57,9 +80,10 @@ pub fn dry_run(planned: &[Planned]) -> String {
     for (number, planned) in planned.iter().enumerate() {
         let begin = format!("{}. {}", number + 1, planned.host);
         match &planned.what {
-            Sending::Packet(transmit) => packet(&mut text, &begin, "", transmit),
+            Sending::Packet(transmit) => packet(&mut text, &begin, transmit, &planned.forced),
             Sending::Cleanup(transmit) => {
-                packet(&mut text, &begin, " afterwards, to close it,", transmit);
+                let begin = format!("{begin} afterwards, to close it,");
+                packet(&mut text, &begin, transmit, &planned.forced);
             }
             Sending::Connection((address, port)) => {
                 let _ = writeln!(
@@ -78,9 +102,9 @@ pub fn dry_run(planned: &[Planned]) -> String {
     text
 }
 
-/// A packet: what it is in one line, every field, every octet.
-fn packet(text: &mut String, begin: &str, when: &str, transmit: &Transmit) {
-    let (way, dissection) = match &transmit.way {
+/// A packet: what it is in one line, every field, those that are forced marked, every octet.
+fn packet(text: &mut String, begin: &str, transmit: &Transmit, forced: &[ForcedField]) {
+    let (way, mut dissection) = match &transmit.way {
         Way::Stack => (
             "by a raw socket".to_owned(),
             dissect(&transmit.bytes, EtherType::IPV4),
@@ -90,8 +114,33 @@ fn packet(text: &mut String, begin: &str, when: &str, transmit: &Transmit) {
             dissect_frame(&transmit.bytes),
         ),
     };
-    let _ = writeln!(text, "{begin}{when} sends {way}: {}", dissection.summary);
+    let _ = writeln!(text, "{begin} sends {way}: {}", dissection.summary);
+    let mut unread = Vec::new();
+    for field in forced {
+        let headers = dissection.headers.get_mut(field.layer).into_iter();
+        let mut fields = headers.flat_map(|header| &mut header.fields);
+        let is_hex = field.name.ends_with("checksum") || field.name == "EtherType";
+        let number = |number| match is_hex {
+            true => format!("{number:#06x}"),
+            false => format!("{number}"),
+        };
+        let derived = number(field.derived);
+        match fields.find(|shown| shown.name == field.name) {
+            Some(shown) => {
+                let _ = write!(shown.value, ", forced; derived it is {derived}");
+            }
+            None => unread.push(format!(
+                "forced in layer {}: {} {}; derived it is {derived}",
+                field.layer + 1,
+                field.name,
+                number(field.value)
+            )),
+        }
+    }
     for line in dissection.to_string().lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+    for line in unread {
         let _ = writeln!(text, "    {line}");
     }
     for line in hexdump(&transmit.bytes).lines() {
@@ -130,6 +179,31 @@ mod tests {
             "identification",
             "\n3. client connects to 192.0.2.10:80 and closes at once\n",
             "\n3 packets if nothing is answered; nothing was sent\n",
+        ] {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
+    }
+
+    #[test]
+    fn forced_fields_are_marked() {
+        let evidence = fixture::evidence();
+        let packet = Transmit {
+            way: Way::Stack,
+            bytes: fixture::syn(&evidence.probes()[0]),
+        };
+        let field = |layer, name, value, derived| ForcedField {
+            layer,
+            name,
+            value,
+            derived,
+        };
+        let text = dry_run(&[Planned::packet("director", packet).with_forced(vec![
+            field(0, "header checksum", 0xbeef, 0x1234),
+            field(7, "length", 9, 8),
+        ])]);
+        for words in [
+            ", forced; derived it is 0x1234\n",
+            "    forced in layer 8: length 9; derived it is 8\n",
         ] {
             assert!(text.contains(words), "{words}\n{text}");
         }

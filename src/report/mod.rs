@@ -22,6 +22,7 @@ pub use continuous::run_tap;
 pub use continuous::spoof_junit;
 pub use continuous::spoof_tap;
 pub use continuous::tap;
+pub use dry_run::ForcedField;
 pub use dry_run::Planned;
 pub use dry_run::dry_run;
 pub(crate) use escape::escape;

@@ -136,7 +136,10 @@ pub(super) fn tap(plan: &Plan, host: Host, known: Option<&HostFacts>) -> TapSpec
         },
         rewritten: (host == Host::Client).then(|| plan.paths[0].cip),
         scripted: (!scripts.is_empty()).then(|| {
-            let ports = scripts.iter().map(|probe| probe.flow.source_port);
+            // Which number a packet gets depends on what is played before it.
+            let ports = scripts
+                .iter()
+                .flat_map(|probe| [probe.flow.source_port, plan.session.client_port(probe.id)]);
             ports.filter(|port| *port != 0).collect()
         }),
     }
