@@ -322,7 +322,7 @@ fn what_a_raw_socket_does_not_send_is_refused() {
         };
         change(&mut ip);
         let layers = vec![Layer::Ipv4(ip), Layer::Udp(Udp::new(1, 2))];
-        let framed = [&[ethernet.clone()], &layers[..]].concat();
+        let framed = [std::slice::from_ref(&ethernet), &layers[..]].concat();
         assert!(craft(framed).is_ok(), "out of a device it goes as it is");
         craft(layers)
             .map(|crafted| crafted.bytes)

@@ -225,7 +225,7 @@ mod tests {
     fn tap_numbers_every_hop() {
         let text = tap(&fixture::report());
         assert!(
-            text.starts_with("TAP version 14\n1..24\nok 1 - rs1: client-to-director\n"),
+            text.starts_with("TAP version 14\n1..24\nnot ok 1 - rs1: client-to-director\n"),
             "{text}"
         );
         assert!(

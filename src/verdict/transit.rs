@@ -1,6 +1,7 @@
 //! The hop `director-to-realserver`: does protocol 4 leave, and does it arrive?
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::evidence::EvidenceId;
 use crate::exchange::Neighbour;
@@ -16,6 +17,9 @@ use crate::verdict::case::Case;
 use crate::verdict::director::CRAFTED;
 use crate::verdict::protocol4;
 use crate::verdict::protocol4::Comparison;
+
+/// So long packets must be refused to be more than unlucky.
+const LASTING: Duration = Duration::from_secs(1);
 
 const DIRECTOR: Host = Host::Director;
 
@@ -190,17 +194,15 @@ fn rejections(case: &Case<'_>) -> Vec<EvidenceId> {
     errors
 }
 
-/// Whether more than one was refused, and not only at first, as by a router that lacks a route for a moment.
+/// Whether they go on, and are not those of a router that lacks a route for a moment. Routers limit what they send
+/// of them, so not every packet has its own.
 fn lasts(case: &Case<'_>, rejections: &[EvidenceId]) -> bool {
-    let refused = |probe| {
-        let mut probes = rejections.iter().filter_map(|id| case.sighting(*id));
-        probes.any(|sighting| sighting.probe == probe)
-    };
-    let passages = case.evidence.passages(case.number);
-    let tunnelled = passages.filter(|passage| passage.sent.is_some() && passage.is_tunnelled());
-    let sent: Vec<_> = tunnelled.map(|passage| passage.probe.id).collect();
-    let last = sent.iter().rposition(|probe| refused(*probe));
-    rejections.len() > 1 && last.is_some_and(|last| last >= sent.len() / 2)
+    let items = rejections.iter().filter_map(|id| case.evidence.item(*id));
+    let times: Vec<u64> = items.map(|item| item.time.as_nanos()).collect();
+    let (first, last) = (times.iter().min(), times.iter().max());
+    first
+        .zip(last)
+        .is_some_and(|(first, last)| Duration::from_nanos(last - first) >= LASTING)
 }
 
 /// The director's next hop to the real server, if the kernel could not resolve it.

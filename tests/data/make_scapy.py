@@ -11,12 +11,12 @@ import tomllib
 
 from scapy.all import ARP, ICMP, IP, TCP, UDP, Ether, Raw
 from scapy.layers.inet import (
-    IPOption, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_Router_Alert, IPOption_SSRR,
-    in4_chksum)
+    IPOption, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_Router_Alert, IPOption_SSRR, in4_chksum)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CIP, VIP, DIP, RIP = "198.51.100.7", "192.0.2.10", "192.0.2.2", "203.0.113.5"
-GATEWAY, OWN = "203.0.113.1", "02:00:00:00:00:01"
+GW = "203.0.113.1"
+OWN = "02:00:00:00:00:01"
 
 # The identities of the session with the key 00112233445566778899aabbccddeeff.
 IDENTITY = {
