@@ -106,12 +106,22 @@ impl Comparison {
             .map(|(ttl, (router, _))| (*ttl, *router))
     }
 
+    /// Whether protocol 4 does not get where a router answers UDP; enough where another says that it refuses it.
+    pub(super) fn stops_at_a_router(&self) -> bool {
+        self.udp_arrives() && self.silent_where_udp_is_answered() >= SOME
+    }
+
     /// Whether so many of protocol 4's probes were silent where UDP's are answered that it is no accident.
     fn is_different(&self) -> bool {
+        self.silent_where_udp_is_answered() >= ENOUGH
+    }
+
+    /// How many of protocol 4's probes were silent behind the last router that answers it, where UDP's are answered.
+    fn silent_where_udp_is_answered(&self) -> usize {
         let last = self.last().map_or(0, |(ttl, _)| ttl);
         let silent = |ttl: &u8| self.unanswered.get(ttl).copied().unwrap_or(0);
         let behind = self.control.range(last + 1..).map(|(ttl, _)| silent(ttl));
-        behind.sum::<usize>() >= ENOUGH
+        behind.sum()
     }
 
     /// Where protocol 4 dies and how far UDP gets, in words.

@@ -76,10 +76,10 @@ pub(super) fn judge(case: &mut Case<'_>) {
     let compared = Compared::of(case);
     let rejections = rejections(case);
     let lost = case.silence(Some(Station::DirectorOut), Station::RealserverIn, &[]);
-    // Of a router that says so rarely one word is enough where all packets are lost.
+    // Of a router that says so rarely one word is enough where all packets are lost, or none gets past it later.
     let rejected = rejections
         .first()
-        .filter(|_| lasts(case, &rejections) || lost.is_some());
+        .filter(|_| compared.stops || lasts(case, &rejections) || lost.is_some());
     if let Some(&id) = rejected {
         let Some(sighting) = case.sighting(id).cloned() else {
             return;
@@ -139,6 +139,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
 /// What the sweeps of protocol 4 and of UDP add to a break.
 struct Compared {
     udp_arrives: bool,
+    stops: bool,
     place: Option<String>,
     words: String,
     fix: Vec<String>,
@@ -170,6 +171,7 @@ impl Compared {
                 ),
             },
             udp_arrives: passes,
+            stops: found.as_ref().is_some_and(Comparison::stops_at_a_router),
             place,
             fix,
             evidence: found.map(|found| found.evidence()).unwrap_or_default(),

@@ -44,7 +44,17 @@ impl Check<'_> {
         });
         let line = match owner {
             Some(row) => self.line_at(row.ttl, row.ttl + 1),
-            None => self.line_at(self.last_passed(&[]).min(first_seen - 1), first_seen),
+            None => {
+                // Routers behind it answer to the other source, so they are silent.
+                let passed = self.last_passed(&[]).min(first_seen - 1);
+                let mut silent = rows.iter().filter(|row| {
+                    row.ttl > passed && row.spoofed.by.is_empty() && !row.control.by.is_empty()
+                });
+                let stopped = silent
+                    .next()
+                    .map_or(first_seen, |row| row.ttl.min(first_seen));
+                self.line_at(passed, stopped)
+            }
         };
         let protocols: BTreeSet<_> = hit.iter().map(|t| t.probe.flow.protocol.name()).collect();
         let protocols: Vec<_> = protocols.into_iter().map(str::to_uppercase).collect();
