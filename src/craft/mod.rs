@@ -15,3 +15,4 @@ pub use probe::arp_request;
 pub use probe::cleanup;
 pub use probe::probe;
 pub use script::script;
+pub use script::script_cleanup;

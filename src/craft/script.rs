@@ -7,7 +7,10 @@ use crate::plan::Carrier;
 use crate::plan::Packet;
 use crate::plan::ProbeId;
 use crate::plan::SessionKey;
+use crate::wire::TcpFlags;
+use crate::wire::layers::Field;
 use crate::wire::layers::Layer;
+use crate::wire::layers::Tcp;
 
 /// Octets of a payload that is left out: as a probe's own, without the tuning of the checksum.
 const LEAST_PAYLOAD: usize = 16;
@@ -23,6 +26,47 @@ const LEAST_PAYLOAD: usize = 16;
 /// As [`build`]; a packet that starts neither at IPv4 nor at Ethernet; one that starts at IPv4, and that a raw
 /// socket does not send as it is (raw(7)).
 pub fn script(packet: &Packet, id: ProbeId, key: &SessionKey) -> Result<Crafted, CraftError> {
+    let layers = filled(packet, id, key)?;
+    let crafted = build(&layers)?;
+    match layers.first() {
+        Some(Layer::Ethernet(_)) => Ok(crafted),
+        Some(Layer::Ipv4(_)) => as_a_raw_socket_sends(crafted),
+        _ => Err(CraftError::NoStart),
+    }
+}
+
+/// The RST that closes what a SYN that a suite writes out may have opened: the same headers before it, the same
+/// ports, the sequence number behind the SYN's. `None` if the packet is no SYN.
+///
+/// Its headers have no identification, by which it is told from the packet itself.
+pub fn script_cleanup(packet: &Packet, id: ProbeId, key: &SessionKey) -> Option<Vec<u8>> {
+    let mut layers = filled(packet, id, key).ok()?;
+    let last = layers
+        .iter()
+        .rposition(|layer| matches!(layer, Layer::Tcp(_)))?;
+    let Layer::Tcp(syn) = &layers[last] else {
+        return None;
+    };
+    if syn.flags.kind() != TcpFlags::SYN {
+        return None;
+    }
+    let rst = Tcp {
+        sequence_number: syn.sequence_number.wrapping_add(1),
+        ..Tcp::new(syn.source_port, syn.destination_port, TcpFlags::RST)
+    };
+    layers.truncate(last);
+    for layer in &mut layers {
+        if let Layer::Ipv4(ip) = layer {
+            ip.identification = 0;
+            (ip.total_length, ip.header_checksum) = (Field::Derived, Field::Derived);
+        }
+    }
+    layers.push(Layer::Tcp(rst));
+    Some(build(&layers).ok()?.bytes)
+}
+
+/// The layers, with the identity in what the suite left out.
+fn filled(packet: &Packet, id: ProbeId, key: &SessionKey) -> Result<Vec<Layer>, CraftError> {
     let mut layers = packet.layers.clone();
     let innermost = layers
         .iter()
@@ -51,12 +95,7 @@ pub fn script(packet: &Packet, id: ProbeId, key: &SessionKey) -> Result<Crafted,
             }
         }
     }
-    let crafted = build(&layers)?;
-    match layers.first() {
-        Some(Layer::Ethernet(_)) => Ok(crafted),
-        Some(Layer::Ipv4(_)) => as_a_raw_socket_sends(crafted),
-        _ => Err(CraftError::NoStart),
-    }
+    Ok(layers)
 }
 
 fn fill(payload: &mut Vec<u8>, id: ProbeId, key: &SessionKey) {

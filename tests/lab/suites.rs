@@ -341,3 +341,30 @@ fn packets_written_out_are_sent_seen_and_judged() {
     let said = text(&tap);
     assert!(said.starts_with("TAP version 14\n1..2\nok 1 - "), "{said}");
 }
+
+const SYN: &str = r#"
+[[step]]
+id = "syn"
+from = "director"
+send = [
+  { ipv4 = { src = "$dip", dst = "$rip" } },
+  { ipv4 = { src = "$cip", dst = "$vip" } },
+  { tcp = { dport = "$port" } },
+]
+[[step.expect]]
+at = "realserver.out"
+see = "syn-ack"
+"#;
+
+/// The client, which would reset what it did not ask for, is silent; the real server would wait for a minute.
+#[test]
+fn a_syn_written_out_leaves_no_half_open_connection() {
+    let lab = TestLab::up("half-open");
+    assert!(lab.run(&["break", "client-silent"]).status.success());
+    let suite = Own::new("syn", SYN);
+    let output = run(&lab, suite.path(), &["-v"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let open = lab.run(&["exec", "s", "ss", "-Htan", "state", "syn-recv"]);
+    assert!(open.status.success(), "{}", text(&open));
+    assert_eq!(String::from_utf8_lossy(&open.stdout), "");
+}
