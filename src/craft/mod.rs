@@ -15,4 +15,3 @@ pub use probe::arp_request;
 pub use probe::cleanup;
 pub use probe::probe;
 pub use script::script;
-pub use script::script_cleanup;

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::craft::build;
+use crate::craft::script;
 use crate::plan::Flow;
 use crate::plan::Probe;
 use crate::plan::Protocol;
@@ -77,9 +78,14 @@ pub fn probe(probe: &Probe, key: &SessionKey) -> Vec<u8> {
 /// The RST that closes what `probe` opened on the real server: same flow, same tunnel header, sequence
 /// number cookie + 1. `None` if it opened nothing.
 ///
+/// That of a SYN that a suite writes out has the same headers before it, without identification.
+///
 /// It has the probe's own identification, by which `matching` tells it from the RST of the client's
 /// kernel, which is otherwise the same.
 pub fn cleanup(probe: &Probe, key: &SessionKey) -> Option<Vec<u8>> {
+    if let Some(packet) = &probe.script {
+        return script::cleanup(packet, probe.id, key);
+    }
     if !probe.id.kind.opens(probe.flow.protocol) {
         return None;
     }

@@ -39,7 +39,7 @@ pub fn script(packet: &Packet, id: ProbeId, key: &SessionKey) -> Result<Crafted,
 /// ports, the sequence number behind the SYN's. `None` if the packet is no SYN.
 ///
 /// Its headers have no identification, by which it is told from the packet itself.
-pub fn script_cleanup(packet: &Packet, id: ProbeId, key: &SessionKey) -> Option<Vec<u8>> {
+pub(super) fn cleanup(packet: &Packet, id: ProbeId, key: &SessionKey) -> Option<Vec<u8>> {
     let mut layers = filled(packet, id, key).ok()?;
     let last = layers
         .iter()

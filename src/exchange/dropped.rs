@@ -70,10 +70,15 @@ impl Freed {
             ),
             None => return None,
         };
-        Some(Unread {
+        Some(Freed::untold(error))
+    }
+
+    /// That the kernel's drop reasons are not known, and why.
+    pub fn untold(error: String) -> Unread {
+        Unread {
             what: "the kernel's drop reasons".to_owned(),
             error,
-        })
+        }
     }
 }
 

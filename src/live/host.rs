@@ -30,11 +30,11 @@ use crate::agent::OutOfScope;
 use crate::agent::Scope;
 use crate::agent::ToAgent;
 use crate::exchange::ConnectOutcome;
+use crate::exchange::Freed;
 use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
 use crate::exchange::TapSpec;
 use crate::exchange::Transmit;
-use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::drops::Drops;
 use crate::live::drops::Monitor;
@@ -462,10 +462,8 @@ fn watch_freed(monitor: &io::Error, out: &mpsc::WeakSender<FromAgent>) {
     let mut tracepoint = match Tracepoint::open() {
         Ok(tracepoint) => tracepoint,
         Err(error) => {
-            tell(Event::DropsWatched(Some(Unread {
-                what: "the kernel's drop reasons".to_owned(),
-                error: format!("{monitor}; tracepoint skb:kfree_skb: {error}"),
-            })));
+            let error = format!("{monitor}; tracepoint skb:kfree_skb: {error}");
+            tell(Event::DropsWatched(Some(Freed::untold(error))));
             return;
         }
     };

@@ -224,12 +224,7 @@ impl Pacer {
         evidence: &mut Evidence,
         now: Mono,
     ) -> Command {
-        let key = &evidence.plan().session;
-        let cleanup = match &probe.script {
-            Some(packet) => craft::script_cleanup(packet, probe.id, key),
-            None => craft::cleanup(&probe, key),
-        };
-        let cleanup = cleanup.map(|bytes| Transmit {
+        let cleanup = craft::cleanup(&probe, &evidence.plan().session).map(|bytes| Transmit {
             way: transmit.way.clone(),
             bytes,
         });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::evidence::EvidenceId;
 use crate::exchange::Neighbour;
 use crate::exchange::RouteAnswer;
+use crate::exchange::Wall;
 use crate::plan::Form;
 use crate::plan::Hop;
 use crate::plan::Host;
@@ -200,11 +201,11 @@ fn rejections(case: &Case<'_>) -> Vec<EvidenceId> {
 /// of them, so not every packet has its own.
 fn lasts(case: &Case<'_>, rejections: &[EvidenceId]) -> bool {
     let items = rejections.iter().filter_map(|id| case.evidence.item(*id));
-    let times: Vec<u64> = items.map(|item| item.time.as_nanos()).collect();
+    let times: Vec<Wall> = items.map(|item| item.time).collect();
     let (first, last) = (times.iter().min(), times.iter().max());
     first
         .zip(last)
-        .is_some_and(|(first, last)| Duration::from_nanos(last - first) >= LASTING)
+        .is_some_and(|(first, last)| last.distance(*first) >= LASTING)
 }
 
 /// The director's next hop to the real server, if the kernel could not resolve it.

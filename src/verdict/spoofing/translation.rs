@@ -70,12 +70,9 @@ impl Check<'_> {
             false => "",
         };
         let to = names(&sources);
-        let router = self
-            .rows(&[])
-            .into_iter()
-            .find(|row| {
-                row.control.by.iter().any(|by| sources.contains(by)) && row.control.arrived == 0
-            })
+        let router = rows
+            .iter()
+            .find(|row| row.control.by.iter().any(owns) && row.control.arrived == 0)
             .map_or_else(String::new, |row| {
                 format!(" That is the router at TTL {}.", row.ttl)
             });
