@@ -6,6 +6,7 @@ use crate::evidence::Proof;
 use crate::evidence::What;
 use crate::exchange::Direction;
 use crate::exchange::Link;
+use crate::exchange::Wall;
 use crate::matching::Arp;
 use crate::plan::Form;
 use crate::plan::Hop;
@@ -74,16 +75,26 @@ pub(super) fn judge(case: &mut Case<'_>) {
     let nothing = to_vip.is_empty() && to_own.is_empty();
     // What answers the director, or comes from another address, may take another way.
     let cip = case.path.cip;
-    let emitted = case.evidence.passages(case.number).any(|p| {
-        let flow = p.probe.flow;
-        let ends = [flow.source, flow.destination];
-        let same_way = ends == [vip, cip] || ends == [cip, vip];
-        same_way
-            && p.waypoints
-                .iter()
-                .zip(&p.seen)
-                .any(|(w, s)| w.station == Station::RealserverOut && s.is_some())
-    });
+    let time = |id: EvidenceId| case.evidence.item(id).map(|item| item.time);
+    let left: Vec<Wall> = case
+        .evidence
+        .passages(case.number)
+        .filter(|p| {
+            let ends = [p.probe.flow.source, p.probe.flow.destination];
+            ends == [vip, cip] || ends == [cip, vip]
+        })
+        .flat_map(|p| p.waypoints.iter().zip(p.seen))
+        .filter(|(waypoint, _)| waypoint.station == Station::RealserverOut)
+        .filter_map(|(_, seen)| time(seen?))
+        .collect();
+    // The entry that the kernel had is forgotten for the proof: what left before it first asked, left by that.
+    let all_requests = [&kernel_vip, &kernel_own, &ours_vip, &ours_own];
+    let first_request = all_requests
+        .into_iter()
+        .flatten()
+        .filter_map(|id| time(*id))
+        .min();
+    let emitted = left.iter().any(|time| Some(*time) >= first_request);
     let asked = kernel_uses_vip || !kernel_own.is_empty();
     if asked && nothing && emitted && !case.is_proven(Hop::GatewayArp) {
         let reason = format!(
@@ -109,7 +120,16 @@ pub(super) fn judge(case: &mut Case<'_>) {
             hop: Hop::GatewayArp,
             between: None,
             summary: format!("the gateway {gateway} answers no ARP request"),
-            detail: format!("{} requests on {device} were not answered.", ours_own.len()),
+            detail: format!(
+                "{} requests on {device} were not answered.{}",
+                ours_own.len(),
+                if left.is_empty() {
+                    ""
+                } else {
+                    " What left before the first of them, left by the neighbour entry that the kernel still had: \
+                     it is put back, and works until the kernel asks again."
+                }
+            ),
             fix: vec![
                 case.on(server, format!("arping -c 3 -I {device} {gateway}")),
                 case.on(server, format!("ip link show {device}; ip route")),
@@ -269,7 +289,6 @@ mod tests {
     use crate::exchange::Capture;
     use crate::exchange::HostFacts;
     use crate::exchange::TapStatistics;
-    use crate::exchange::Wall;
     use crate::matching::Certainty;
     use crate::matching::Sighting;
     use crate::plan::Path;

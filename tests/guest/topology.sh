@@ -185,6 +185,16 @@ in_routers() {
 # The real server's neighbours, so that ARP is exercised.
 forget() { ip -n s neigh flush dev $uplink; }
 
+# The gateway knows the real server for good: a request of its own would tell the real server the gateway's address,
+# whatever becomes of the answers.
+known() {
+    local mac
+    mac=$(ip -n s -o link show $uplink)
+    mac=${mac##*link/ether }
+    ip -n gw neigh replace $RIP lladdr "${mac%% *}" dev eth1${uplink#eth0} nud permanent
+}
+unknown() { ip -n gw neigh del $RIP dev eth1${uplink#eth0}; }
+
 # Connections of the oracle's own that wait on the real server for a client.
 drop_half_open() {
     if s busybox grep -q '^ *[0-9]*: [^ ]* [^ ]* 03 ' /proc/net/tcp; then s ss -K state syn-recv >/dev/null; fi

@@ -10,6 +10,7 @@ use tunproof::plan::Path;
 use tunproof::plan::Plan;
 use tunproof::plan::Protocol;
 use tunproof::plan::SessionKey;
+use tunproof::run::Command;
 use tunproof::run::Engine;
 use tunproof::run::Event;
 use tunproof::run::Limits;
@@ -61,7 +62,13 @@ pub(crate) fn play_plan(scenario: &Scenario, plan: Plan, seed: u64) -> Played {
         assert!(steps < STEPS, "seed {seed}: no end after {:?}", world.now);
         while let Some((host, command)) = engine.poll_command(mono(&world)) {
             if !lost.contains(&host) {
-                world.later(agent, Happening::Ordered(host, command));
+                let slow = match (host, &command) {
+                    (Host::Realserver(n), Command::ForgetNeighbour { .. }) => {
+                        Duration::from_millis(scenario.server[n].forgets_after_ms)
+                    }
+                    _ => Duration::ZERO,
+                };
+                world.later(agent + slow, Happening::Ordered(host, command));
             }
         }
         if engine.is_finished() {

@@ -208,6 +208,8 @@ pub(crate) struct Server {
     /// An arptables rule gives the kernel's requests the real server's own address as their sender.
     pub(crate) arptables: bool,
     pub(crate) permanent_neighbour: bool,
+    /// How long it takes to forget the gateway's entry; what it sends until then leaves.
+    pub(crate) forgets_after_ms: u64,
     /// eth0's prefix contains the VIP.
     pub(crate) vip_on_link: bool,
     /// Hosts of its link, by the last octets of their hardware addresses, that claim the VIP.
@@ -253,6 +255,7 @@ impl Default for Server {
             hidden: false,
             arptables: false,
             permanent_neighbour: false,
+            forgets_after_ms: 0,
             vip_on_link: false,
             vip_claimed_by: Vec::new(),
             protected: true,
