@@ -23,7 +23,7 @@ impl Check<'_> {
             SpoofOutcome::Filtered | SpoofOutcome::PartlyFiltered
         );
         if is_filter && self.is_at_the_door(claim.line.as_ref(), &shared) {
-            return self.at_the_door(claim);
+            return self.at_the_door(claim, &shared);
         }
         let scope = match claim.outcome {
             SpoofOutcome::Passed => self.proven_there_only(&shared),
@@ -69,17 +69,30 @@ impl Check<'_> {
         if end == 1 {
             return false;
         }
-        if let Some((router, _)) = self.refusing() {
-            let rows = self.rows(&[]);
-            let own = rows.iter().find(|row| row.control.by.contains(&router));
-            return own.is_none_or(|row| row.ttl + 1 >= end)
-                && !shared.values().any(|known| *known == router);
+        let is_own = |router: &Router| router.ttl + 1 >= end && !is_shared(router, shared);
+        // It may answer the VIP from another address than the control.
+        let refusing = self.refusing().and_then(|(refusing, _)| {
+            let routers = (1..end).filter_map(|ttl| self.router(ttl));
+            let mut known = routers.filter(|router| {
+                router.to_the_vip.contains(&refusing) || router.to_the_control.contains(&refusing)
+            });
+            known.next()
+        });
+        match (refusing, line) {
+            (Some(router), _) => is_own(&router),
+            (None, Some(line)) => is_own(&line.stopped),
+            (None, None) => true,
         }
-        line.is_none_or(|line| line.stopped.ttl + 1 >= end && !is_shared(&line.stopped, shared))
     }
 
-    fn at_the_door(&self, claim: Claim) -> Claim {
-        let Path { vip, .. } = self.path;
+    /// What dies at the door has passed everything before it.
+    fn at_the_door(&self, claim: Claim, shared: &BTreeMap<u8, Ipv4Addr>) -> Claim {
+        let Path { vip, cip, .. } = self.path;
+        let last = self.last_passed(&claim.drawn);
+        let passed = shared.range(..=last).map(|(ttl, router)| (*ttl, *router));
+        let passed = listed(&passed.collect()).map_or_else(String::new, |routers| {
+            format!("What lets it pass is on the way to {cip} as well: {routers}.")
+        });
         let place = match (self.refusing(), &claim.line) {
             (Some((router, _)), _) => format!("{router} refuses it"),
             (None, Some(line)) => said(line),
@@ -95,7 +108,8 @@ impl Check<'_> {
         );
         let inconclusive = self.inconclusive(reason, vec![self.ask_toward_the_client()]);
         Claim {
-            detail: format!("{} {}", claim.detail.trim_end(), inconclusive.detail)
+            detail: [claim.detail.trim_end(), &passed, &inconclusive.detail]
+                .join(" ")
                 .trim_end()
                 .to_owned(),
             line: claim.line,
