@@ -298,7 +298,11 @@ impl StepCase<'_> {
     fn judge_passes(&self, toward: Toward) -> Found {
         let judged = judge_spoofing_toward(self.evidence, self.path.path, toward);
         let outcome = match judged.outcome.verdict() {
-            Outcome::Proven => return (StepOutcome::Passed, None, judged.evidence),
+            Outcome::Proven => {
+                let only = "that is the way to the director, and not the clients'".to_owned();
+                let reason = (toward == Toward::Director).then_some(only);
+                return (StepOutcome::Passed, reason, judged.evidence);
+            }
             Outcome::Broken => StepOutcome::Failed,
             Outcome::Unproven => StepOutcome::Inconclusive,
         };

@@ -213,6 +213,32 @@ fn without_a_client_the_way_to_the_director_is_asked() {
         .collect();
     assert_eq!(ttls, [1, 2, 3], "{shared:?}");
 
+    let mut planned = Command::new(TUNPROOF);
+    planned
+        .args(["spoofcheck", &path, "--dry-run"])
+        .args(TO_DIRECTOR);
+    let planned = text(&planned.output().unwrap());
+    let sent: Vec<_> = planned
+        .lines()
+        .filter(|line| line.contains(". s sends by"))
+        .collect();
+    let goes = |from: &str, to: &str| {
+        let is_it = |line: &&&str| line.contains(from) && line.contains(to);
+        sent.iter().filter(is_it).count()
+    };
+    let to_the_client = goes("IP 203.0.113.5.", "> 198.51.100.7.");
+    let to_the_director =
+        ["IP 203.0.113.5.", "IP 192.0.2.10."].map(|from| goes(from, "> 192.0.2.2."));
+    assert!(
+        to_the_client > 0 && to_the_director[0] == to_the_director[1],
+        "{planned}"
+    );
+    assert_eq!(
+        to_the_client + 2 * to_the_director[0],
+        sent.len(),
+        "{planned}"
+    );
+
     // What its firewall drops, the director's tap sees.
     let rule =
         "nft 'table ip spoofing { chain drops { type filter hook input priority 0; drop; }; }'";

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use crate::evidence::EvidenceId;
 use crate::evidence::Fate;
 use crate::evidence::Trial;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteKind;
 use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
@@ -28,12 +30,27 @@ impl Check<'_> {
         if !self.evidence.sees(Host::Director) {
             return None;
         }
+        // Another host may have the VIP, and get what routers say to it: such as the director's peer.
+        if self.last_passed(&[]) == 0 && !self.director_has_vip() {
+            return None;
+        }
         let last = self.last_passed(flows);
         let rows = self.rows(&[]);
         let beyond = rows
             .iter()
             .find(|row| row.ttl > last && row.control.answered > 0)?;
         Some(self.line_at(last, beyond.ttl))
+    }
+
+    /// Whether the VIP is the director's own, as far as it says.
+    fn director_has_vip(&self) -> bool {
+        let vip = self.path.vip;
+        let Some(facts) = self.evidence.facts(Host::Director) else {
+            return true;
+        };
+        let is_local = |answer: &RouteAnswer| matches!(answer, RouteAnswer::Route(route) if route.kind == RouteKind::Local);
+        let mut routes = facts.routes.iter();
+        facts.is_local(vip) || routes.any(|(query, answer)| query.to == vip && is_local(answer))
     }
 
     pub(super) fn line_at(&self, passed: u8, stopped: u8) -> Line {
