@@ -96,6 +96,7 @@ fn wrong_usage_is_status_2() {
         &["director", "--vip", "192.0.2.10", "--cip", "198.51.100.7"],
         &["listen", "--session", "12", "--vip", "192.0.2.10"],
         &["match", "c.pcap"],
+        &["spoofcheck", "path.toml", "--toward", "realserver"],
         &["judge"],
         &["verify", "path.toml", "--save", "case.json", "--dry-run"],
     ] {

@@ -67,6 +67,7 @@ fn probes_are_scapys() {
     let sent = |kind| craft::probe(&probe(kind, Protocol::Tcp), &key);
     let cleanup = |kind| craft::cleanup(&probe(kind, Protocol::Tcp), &key).unwrap();
     let limited = probe(ProbeKind::SpoofTrace, Protocol::Tcp).with_ttl(1);
+    let near = probe(ProbeKind::SpoofTraceToDirector, Protocol::Tcp).with_ttl(1);
     let service = probe(ProbeKind::Service, Protocol::Udp);
     let traced = probe(ProbeKind::TunnelTrace, Protocol::Tcp).with_ttl(2);
     let sized = probe(ProbeKind::Mtu, Protocol::Tcp).with_size(1001);
@@ -93,6 +94,19 @@ fn probes_are_scapys() {
             ("open-tunnel.3", sent(ProbeKind::OpenTunnel)),
             ("reflect-syn.3", sent(ProbeKind::ReflectSyn)),
             ("cleanup-of-reflect-syn.3", cleanup(ProbeKind::ReflectSyn)),
+            ("spoof-trace-to-director.3-ttl-1", craft::probe(&near, &key)),
+            (
+                "control-trace-to-director.3",
+                sent(ProbeKind::ControlTraceToDirector),
+            ),
+            (
+                "spoof-synack-to-director.3",
+                sent(ProbeKind::SpoofSynackToDirector),
+            ),
+            (
+                "control-synack-to-director.3",
+                sent(ProbeKind::ControlSynackToDirector),
+            ),
         ],
     );
     for kind in ProbeKind::ALL

@@ -27,6 +27,8 @@ const EXAMPLES: &str = "\
 Examples:
   tunproof listen --session 0123456789abcdef0123456789abcdef --vip 192.0.2.10 --cip 198.51.100.7
       typed on the director or on the client; `tunproof realserver` prints it with its key
+  tunproof listen --session KEY --vip 192.0.2.10 --dip 192.0.2.2 --for 1m --pcap director.pcapng
+      on the director, for `tunproof spoofcheck --toward director` on the real server
 
 It sends nothing. It ends on Ctrl-C, or after `--for`, with the report of what the arrivals prove: of the
 HOWTO's Q3 everything, of the rest nothing, so that its exit status is 3 where all is well.";
@@ -43,6 +45,9 @@ pub(super) struct Arguments {
     /// The client's address; else, on the director, any client's, and on the client, its own
     #[arg(long, value_name = "ADDR", value_parser = address)]
     cip: Option<Ipv4Addr>,
+    /// The director's own address, on the director: what real servers send there is reported, too
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    dip: Option<Ipv4Addr>,
     /// The service's port
     #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -54,7 +59,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
-    let Arguments { session, vip, .. } = arguments;
+    let Arguments {
+        session, vip, dip, ..
+    } = arguments;
     let (mut found, facts) = sources(&[vip])?;
     let cip = match arguments.cip {
         Some(cip) => cip,
@@ -62,7 +69,9 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         None if has(&facts, vip) => Ipv4Addr::UNSPECIFIED,
         None => found.remove(0)?,
     };
-    distinct(&[("--vip", vip), ("--cip", cip)])?;
+    let mut named = vec![("--vip", vip), ("--cip", cip)];
+    named.extend(dip.map(|dip| ("--dip", dip)));
+    distinct(&named)?;
     let host = match has(&facts, cip) {
         true => Host::Client,
         false => Host::Director,
@@ -75,7 +84,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
             port: arguments.port,
             protocol: Protocol::Tcp,
             rip: Ipv4Addr::UNSPECIFIED,
-            dip: None,
+            dip,
             cip,
             gateway: None,
             tunnel: None,

@@ -1,7 +1,9 @@
-//! `tunproof spoofcheck`: does a network between real server and client filter the VIP as a source?
+//! `tunproof spoofcheck`: does a network between real server and client (or director) filter the VIP as a source?
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
 
 use crate::cli::common::Options;
 use crate::cli::failure::Failure;
@@ -13,6 +15,7 @@ use crate::cli::verify;
 use crate::plan::Host;
 use crate::plan::ProbeId;
 use crate::plan::SessionKey;
+use crate::plan::Toward;
 use crate::run::Limits;
 use crate::suite::Embedded;
 use crate::suite::Override;
@@ -38,8 +41,15 @@ witness is needed, and two say more:
                 (copy d.pcapng there when `listen` has ended: it is waited for)
 A capture without packets from the VIP counts as silence here if it has the control's of the same passes.
 
+No client at hand? `--toward director` asks the way to the director instead, with the director itself as the witness:
+an agent, a capture (`--add director.in=FILE`), or `listen` there (with `--dip`). It sees packets from the VIP arrive
+that its kernel then drops, as their source is its own address. It proves that way only, and no hop of the clients':
+the report names the routers that both have in common. A filter right before the director is no finding, for networks
+refuse their own addresses from outside.
+
 Examples:
   tunproof spoofcheck path.toml
+  tunproof spoofcheck path.toml --toward director
   tunproof spoofcheck path.toml --passes 10           where much is lost
   tunproof spoofcheck path.toml --format json | jq '.paths[] | {outcome, confidence, last_passed, first_stopped}'
   tunproof spoofcheck path.toml --dry-run
@@ -67,6 +77,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = ProbeId::FLOWS,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(ProbeId::FLOWS)))]
     flows: u16,
+    /// Whose way is asked
+    #[arg(long, value_name = "HOST", default_value = Toward::Client.id(),
+          value_parser = PossibleValuesParser::new(Toward::ALL.map(Toward::id)))]
+    toward: String,
     /// Only this real server of the path file
     #[arg(long, value_name = "NAME")]
     realserver: Option<String>,
@@ -85,6 +99,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         path,
         passes,
         flows,
+        toward,
         realserver,
         session,
         additions,
@@ -104,9 +119,14 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     }
     let session = session.unwrap_or_else(|| SessionKey::new(rand::random()));
     let mut plan = file.plan(session);
-    let overrides = [("passes", passes), ("flows", flows)].map(|(name, value)| Override {
+    let overrides = [
+        ("passes", passes.to_string()),
+        ("flows", flows.to_string()),
+        ("toward", toward),
+    ];
+    let overrides = overrides.map(|(name, text)| Override {
         name: name.to_owned(),
-        text: value.to_string(),
+        text,
     });
     plan.suites = Embedded::SPOOF_FILTER.suites_with(&plan.paths, &overrides);
     if !plan

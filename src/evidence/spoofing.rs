@@ -16,6 +16,7 @@ use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::Station;
+use crate::plan::Toward;
 
 /// What became of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,16 +40,16 @@ pub enum Fate {
     Expired(Reply),
     /// A router that does not pass it.
     Refused(Reply),
-    /// The client, or it was seen there.
+    /// The host that it goes to, or it was seen there.
     Arrived(Reply),
 }
 
 /// An answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Whose; of an arrival the client's.
+    /// Whose; of an arrival that of the host that it goes to.
     pub from: Ipv4Addr,
-    /// The time to live that it came with; `None` of what the client itself saw.
+    /// The time to live that it came with; `None` of what that host itself saw.
     pub ttl: Option<u8>,
     /// The evidence.
     pub evidence: EvidenceId,
@@ -60,7 +61,7 @@ impl Trial<'_> {
         self.probe.id.kind.is_spoofed()
     }
 
-    /// Its arrival at the client.
+    /// Its arrival.
     pub fn arrived(&self) -> Option<Reply> {
         match self.fate {
             Some(Fate::Arrived(reply)) => Some(reply),
@@ -87,11 +88,15 @@ pub fn chance_of_loss(silent: usize, sent: usize, lost: usize) -> f64 {
 }
 
 impl Evidence {
-    /// The trials of `path`, spoofed and control, and the director's own of the way back, in the order of sending.
+    /// The trials of `path` that go to a host, spoofed and control, and of those to the client the director's own of the
+    /// way back, in the order of sending.
     ///
     /// Left out are those that were not seen to leave, and those whose answer may still be on its way.
-    pub fn trials(&self, path: usize) -> Vec<Trial<'_>> {
-        let probes = self.probes().iter().filter(|probe| probe.path == path);
+    pub fn trials(&self, path: usize, toward: Toward) -> Vec<Trial<'_>> {
+        let probes = self
+            .probes()
+            .iter()
+            .filter(|probe| probe.path == path && probe.id.kind.toward() == toward);
         let trials = probes.filter_map(|probe| {
             let flow = probe.id.repeated_flow()?;
             let passage = self.passage(probe);
@@ -113,7 +118,8 @@ impl Evidence {
             fate: None,
             rewritten: None,
         };
-        let cip = self.plan().paths[probe.path].cip;
+        let there = probe.flow.destination;
+        let (arriving, leaving) = probe.id.kind.toward().stations();
         for (item, seen) in self.sightings(probe.id) {
             let reply = |from, ttl| Reply {
                 from,
@@ -121,27 +127,29 @@ impl Evidence {
                 evidence: item.id,
             };
             let own = seen.flow.filter(|_| shows_probe(seen));
-            let to_the_client = seen.flow.is_none_or(|flow| flow.destination == cip);
+            let is_there = seen.flow.is_none_or(|flow| flow.destination == there);
             let answer = match (item.station, seen.form) {
-                (Some(Station::ClientIn), Form::Plain) => Some(Fate::Arrived(reply(cip, None))),
-                (Some(Station::ClientOut), Form::Rst | Form::PORT_UNREACHABLE) => {
-                    Some(Fate::Arrived(reply(cip, None)))
+                (Some(station), Form::Plain) if station == arriving => {
+                    Some(Fate::Arrived(reply(there, None)))
+                }
+                (Some(station), Form::Rst | Form::PORT_UNREACHABLE) if station == leaving => {
+                    Some(Fate::Arrived(reply(there, None)))
                 }
                 (Some(Station::DirectorIn | Station::RealserverIn), Form::Rst)
-                    if seen.source == cip =>
+                    if seen.source == there =>
                 {
-                    Some(Fate::Arrived(reply(cip, Some(seen.ttl))))
+                    Some(Fate::Arrived(reply(there, Some(seen.ttl))))
                 }
                 (Some(Station::DirectorIn | Station::RealserverIn), form) => match form {
-                    Form::PORT_UNREACHABLE if seen.source == cip => {
-                        Some(Fate::Arrived(reply(cip, Some(seen.ttl))))
+                    Form::PORT_UNREACHABLE if seen.source == there => {
+                        Some(Fate::Arrived(reply(there, Some(seen.ttl))))
                     }
                     Form::IcmpError { icmp_type: 11, .. } => {
                         Some(Fate::Expired(reply(seen.source, Some(seen.ttl))))
                     }
                     Form::IcmpError {
                         icmp_type: 3, code, ..
-                    } if code != 4 && to_the_client => {
+                    } if code != 4 && is_there => {
                         Some(Fate::Refused(reply(seen.source, Some(seen.ttl))))
                     }
                     _ => None,
@@ -154,7 +162,7 @@ impl Evidence {
             {
                 trial.rewritten.get_or_insert((source, item.id));
             }
-            // What the client sees says more than what comes back.
+            // What the host itself sees says more than what comes back.
             let seen_there = |fate| matches!(fate, Some(Fate::Arrived(Reply { ttl: None, .. })));
             let known = matches!(trial.fate, Some(Fate::Arrived(_))) && !seen_there(answer);
             if answer.is_some() && !known && !seen_there(trial.fate) {
@@ -178,15 +186,15 @@ impl Evidence {
                 .any(|item| item.host == host && matches!(item.what, What::Seen { .. }))
     }
 
-    /// The least time to live with which the control reached the client.
-    pub fn control_distance(&self, path: usize) -> Option<u8> {
-        least_distance(&self.trials(path))
+    /// The least time to live with which the control reached the host that it goes to.
+    pub fn control_distance(&self, path: usize, toward: Toward) -> Option<u8> {
+        least_distance(&self.trials(path, toward))
     }
 
-    /// The flows whose spoofed probes never reached the client although the control's do, by so few that it may be
+    /// The flows whose spoofed probes never arrived although the control's do, by so few that it may be
     /// chance: more probes would decide.
-    pub fn undecided_flows(&self, path: usize) -> Vec<u16> {
-        let arrivals = self.arrivals(path);
+    pub fn undecided_flows(&self, path: usize, toward: Toward) -> Vec<u16> {
+        let arrivals = self.arrivals(path, toward);
         let silent = arrivals.silent_flows();
         let total = arrivals.spoofed_total();
         if arrivals.control_total().arrived == 0 || total.sent == 0 {
@@ -205,10 +213,10 @@ impl Evidence {
         silent.into_iter().filter(open).collect()
     }
 
-    /// Which flows reached the client: SYN-ACKs, unless only datagrams do.
-    pub fn arrivals(&self, path: usize) -> Arrivals {
-        let trials = self.trials(path);
-        let of = |protocol| Arrivals::of(&trials, protocol, self);
+    /// Which flows arrived: SYN-ACKs, unless only datagrams do.
+    pub fn arrivals(&self, path: usize, toward: Toward) -> Arrivals {
+        let trials = self.trials(path, toward);
+        let of = |protocol| Arrivals::of(&trials, (protocol, toward), self);
         let tcp = of(Protocol::Tcp);
         match tcp.control_total().arrived {
             0 => Some(of(Protocol::Udp))
@@ -243,7 +251,7 @@ impl Count {
     }
 }
 
-/// What of one protocol reached the client with a time to live that suffices, by the number of its flow.
+/// What of one protocol arrived with a time to live that suffices, by the number of its flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrivals {
     /// Of which protocol.
@@ -254,13 +262,18 @@ pub struct Arrivals {
     pub control: BTreeMap<u16, Count>,
     /// From the VIP by the director, and back to it.
     pub back: BTreeMap<u16, Count>,
-    /// Whether arrivals are seen at the client itself; else its answers must do, which may be lost as well.
+    /// Whether arrivals are seen where they go; else answers must do, which may be lost as well.
     pub seen_there: bool,
 }
 
 impl Arrivals {
-    fn of(trials: &[Trial<'_>], protocol: Protocol, evidence: &Evidence) -> Arrivals {
-        let recorded = evidence.is_recorded(Host::Client)
+    fn of(
+        trials: &[Trial<'_>],
+        (protocol, toward): (Protocol, Toward),
+        evidence: &Evidence,
+    ) -> Arrivals {
+        let host = toward.host();
+        let recorded = evidence.is_recorded(host)
             && trials.iter().any(|trial| {
                 let seen = trial.arrived().is_some_and(|reply| reply.ttl.is_none());
                 seen && !trial.is_spoofed()
@@ -270,7 +283,7 @@ impl Arrivals {
             spoofed: BTreeMap::new(),
             control: BTreeMap::new(),
             back: BTreeMap::new(),
-            seen_there: recorded || evidence.hears(Host::Client).is_ok(),
+            seen_there: recorded || evidence.hears(host).is_ok(),
         };
         let distance = least_distance(trials);
         for trial in trials {

@@ -34,7 +34,8 @@ pub struct TapPath {
 ///   of that: of UDP and TCP only what has one of the ports `scripted`, lest an agent sees its own words, or what is
 ///   too odd to tell (options, another version, a later fragment, too short); and ARP about any of them;
 /// - to `rewritten`, from whatever source: UDP to closed ports and SYN-ACKs to ports from
-///   49152 on: a probe whose source somebody on the way has changed.
+///   49152 on: a probe whose source somebody on the way has changed, or, where that is the DIP, one from the RIP; and RSTs
+///   from it and such ports, which answer them.
 ///
 /// The tap is one AF_PACKET `SOCK_DGRAM` socket of all devices, so packets start at their network header
 /// and a packet that takes an unexpected device is seen all the same.
@@ -42,7 +43,8 @@ pub struct TapPath {
 pub struct TapSpec {
     /// The paths.
     pub paths: Vec<TapPath>,
-    /// The CIP, on the client: probes for it are seen whatever became of their source.
+    /// The CIP, on the client: probes for it are seen whatever became of their source. The DIP, on the director and the
+    /// real server, if probes go there.
     #[serde(default)]
     pub rewritten: Option<Ipv4Addr>,
     /// The source ports of the packets that suites write out; `None` if they write none out.

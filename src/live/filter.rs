@@ -206,6 +206,8 @@ fn ipv4(program: &mut Program, sets: &Sets) {
     if let Some(client) = sets.rewritten {
         program.load(LOAD_WORD, 16);
         program.one_of(&[client], rewritten);
+        program.load(LOAD_WORD, 12);
+        program.one_of(&[client], refusing);
     }
     program.load(LOAD_BYTE, 9);
     program.one_of(&[17], |p| {
@@ -308,6 +310,18 @@ fn rewritten(program: &mut Program) {
         p.load(LOAD_BYTE_X, 13);
         p.unless_set(SYN);
         p.unless_set(ACK);
+        p.end(ACCEPT);
+    });
+}
+
+/// What answers a SYN-ACK among them.
+fn refusing(program: &mut Program) {
+    program.load(LOAD_BYTE, 9);
+    program.one_of(&[6], |p| {
+        p.load(LOAD_HALF_X, 0);
+        p.unless_at_least((*SessionKey::CLIENT_PORTS.start()).into());
+        p.load(LOAD_BYTE_X, 13);
+        p.unless_set(RST);
         p.end(ACCEPT);
     });
 }
@@ -734,6 +748,37 @@ mod tests {
         assert!(!sees(&fragment), "no header to look at");
     }
 
+    #[test]
+    fn where_probes_go_to_the_director_they_and_their_answers_are_seen() {
+        let program = assemble(&TapSpec {
+            rewritten: Some(DIP),
+            ..spec()
+        });
+        let sees = |packet: &[u8]| run(&program, IP, packet);
+        let packet = |from, to, protocol, ports: [u16; 2], flags: u8| {
+            let mut header = [0; 20];
+            header[..2].copy_from_slice(&ports[0].to_be_bytes());
+            header[2..4].copy_from_slice(&ports[1].to_be_bytes());
+            header[13] = flags;
+            ipv4(from, to, protocol, &header)
+        };
+        for (from, is_known) in [(VIP, true), (RIP, false), (STRANGER, false)] {
+            assert!(sees(&packet(from, DIP, 17, [50_000, 33434], 0)));
+            assert!(sees(&packet(from, DIP, 6, [80, 50_000], 0x12)));
+            // No conversation of the director's own.
+            assert_eq!(sees(&packet(from, DIP, 17, [53, 50_000], 0)), is_known);
+            assert_eq!(sees(&packet(from, DIP, 6, [80, 50_000], 0x10)), is_known);
+            assert_eq!(sees(&packet(from, DIP, 6, [50_000, 22], 2)), is_known);
+        }
+        assert!(sees(&packet(DIP, RIP, 6, [50_000, 80], 4)));
+        assert!(!sees(&packet(DIP, RIP, 6, [22, 50_000], 4)));
+        assert!(!sees(&packet(DIP, RIP, 6, [50_000, 80], 2)));
+        assert!(sees(&ipv4(DIP, RIP, 1, &[3, 3])));
+        let tunnelled = ipv4(DIP, RIP, 4, &ipv4(CIP, VIP, 6, &[]));
+        assert!(sees(&tunnelled));
+        assert!(sees(&ipv4(VIP, DIP, 1, &[11, 0])));
+    }
+
     /// UDP or TCP: ports, and a flag that no rule asks for.
     fn ports(source: u16, destination: u16) -> Vec<u8> {
         let mut header = [source.to_be_bytes(), destination.to_be_bytes()].concat();
@@ -910,13 +955,14 @@ mod tests {
         }
         let port =
             Some(start + 2).and_then(|at| Some(u16::from_be_bytes([byte(at)?, byte(at + 1)?])));
+        let answers = rewritten && source == CIP && destination != CIP;
         let rewritten = rewritten && destination == CIP;
         match packet[9] {
             6 if between(CIP, RIP) => byte(start + 13).is_some_and(|flags| flags & 6 != 0),
             6 => {
-                rewritten
-                    && port >= Some(49152)
-                    && byte(start + 13).is_some_and(|flags| flags & 0x12 == 0x12)
+                let flag = |bits: u8| byte(start + 13).is_some_and(|flags| flags & bits == bits);
+                rewritten && port >= Some(49152) && flag(0x12)
+                    || answers && half(start) >= Some(49152) && flag(4)
             }
             17 => {
                 let crafted = (source, destination) == (DIP, RIP) || rewritten;

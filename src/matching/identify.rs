@@ -237,6 +237,8 @@ fn sends_udp(kind: ProbeKind) -> bool {
             | ProbeKind::SpoofTunnel
             | ProbeKind::SpoofTrace
             | ProbeKind::ControlTrace
+            | ProbeKind::SpoofTraceToDirector
+            | ProbeKind::ControlTraceToDirector
             | ProbeKind::IpvsLoop
             | ProbeKind::Service
     )

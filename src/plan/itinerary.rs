@@ -234,6 +234,25 @@ const CONTROL_SYNACK: &[Waypoint] = &[
     at(Station::RealserverIn, Form::Rst, &[]),
 ];
 
+/// No packet that clients get goes to the director: whatever arrives there proves no hop. Its kernel takes none from its
+/// own address, so nothing answers.
+const SPOOF_TO_DIRECTOR: &[Waypoint] = &[
+    at(Station::RealserverOut, Form::Plain, &[]),
+    at(Station::DirectorIn, Form::Plain, &[]),
+];
+const CONTROL_TRACE_TO_DIRECTOR: &[Waypoint] = &[
+    at(Station::RealserverOut, Form::Plain, &[]),
+    at(Station::DirectorIn, Form::Plain, &[]),
+    at(Station::DirectorOut, Form::PORT_UNREACHABLE, &[]),
+    at(Station::RealserverIn, Form::PORT_UNREACHABLE, &[]),
+];
+const CONTROL_SYNACK_TO_DIRECTOR: &[Waypoint] = &[
+    at(Station::RealserverOut, Form::Plain, &[]),
+    at(Station::DirectorIn, Form::Plain, &[]),
+    at(Station::DirectorOut, Form::Rst, &[]),
+    at(Station::RealserverIn, Form::Rst, &[]),
+];
+
 /// What protocol 4 is compared with.
 const TUNNEL_CONTROL: &[Waypoint] = &[
     at(Station::DirectorOut, Form::Plain, &[]),
@@ -293,6 +312,11 @@ pub fn itinerary(kind: ProbeKind, service: Protocol) -> &'static [Waypoint] {
         (ProbeKind::SpoofSynack, _) => SPOOF_SYNACK,
         (ProbeKind::ControlTrace, _) => CONTROL_TRACE,
         (ProbeKind::ControlSynack, _) => CONTROL_SYNACK,
+        (ProbeKind::SpoofTraceToDirector | ProbeKind::SpoofSynackToDirector, _) => {
+            SPOOF_TO_DIRECTOR
+        }
+        (ProbeKind::ControlTraceToDirector, _) => CONTROL_TRACE_TO_DIRECTOR,
+        (ProbeKind::ControlSynackToDirector, _) => CONTROL_SYNACK_TO_DIRECTOR,
         // What must become of it, the suite says.
         (ProbeKind::Script, _) => &[],
     }

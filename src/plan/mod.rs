@@ -11,6 +11,7 @@ mod path;
 mod probe;
 mod station;
 mod step;
+mod toward;
 
 pub use hop::Hop;
 pub use host::Host;
@@ -46,3 +47,4 @@ pub use step::Subject;
 pub use step::Suite;
 pub use step::Task;
 pub use step::Test;
+pub use toward::Toward;

@@ -12,6 +12,8 @@ use crate::plan::ProbeId;
 use crate::plan::SessionKey;
 use crate::plan::Step;
 use crate::plan::Suite;
+use crate::plan::Task;
+use crate::plan::Toward;
 
 /// The service's transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,6 +101,30 @@ impl Plan {
     /// Step number `step` of what is played on `path`.
     pub fn step(&self, path: usize, step: usize) -> Option<&Step> {
         self.suites.get(path)?.steps.get(step)
+    }
+
+    /// To whom the spoof check's passes on `path` go.
+    pub fn toward(&self, path: usize) -> Toward {
+        let steps = self.suites.get(path).into_iter().flat_map(|s| &s.steps);
+        let mut passes = steps.filter_map(|step| match &step.action {
+            Action::Builtin(builtin) if builtin.task == Task::SpoofPasses => Some(builtin.toward),
+            _ => None,
+        });
+        passes.next().unwrap_or_default()
+    }
+
+    /// Whether real servers send probes to the director itself; where nothing is sent, another terminal may.
+    pub fn sends_to_director(&self) -> bool {
+        let mut steps = self.suites.iter().flat_map(|suite| &suite.steps);
+        let to_director = |step: &Step| match &step.action {
+            Action::Builtin(builtin) => match builtin.task {
+                Task::SpoofPasses => builtin.toward == Toward::Director,
+                Task::Probe(kind) => kind.toward() == Toward::Director,
+                _ => false,
+            },
+            _ => false,
+        };
+        self.suites.is_empty() || steps.any(to_director)
     }
 
     /// The packets that the suites write out, path by path and step by step: as many as there are numbers for.

@@ -13,6 +13,7 @@ use crate::plan::Packet;
 use crate::plan::Path;
 use crate::plan::Protocol;
 use crate::plan::SessionKey;
+use crate::plan::Toward;
 
 /// A kind of probe; the number is its place in a probe's number, and so in every identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,11 +54,20 @@ pub enum ProbeKind {
     SpoofTunnel = 16,
     /// Any host: a packet that a suite writes out.
     Script = 17,
+    /// Real server: UDP VIP→DIP closed port, limited or full time to live. The director's kernel takes none from its own
+    /// address, but its tap sees them arrive.
+    SpoofTraceToDirector = 18,
+    /// Real server: the same from its own address.
+    ControlTraceToDirector = 19,
+    /// Real server: SYN-ACK VIP→DIP with a chosen acknowledgment number.
+    SpoofSynackToDirector = 20,
+    /// Real server: SYN-ACK RIP→DIP.
+    ControlSynackToDirector = 21,
 }
 
 impl ProbeKind {
     /// Every kind.
-    pub const ALL: [ProbeKind; 17] = [
+    pub const ALL: [ProbeKind; 21] = [
         ProbeKind::TunnelUdp,
         ProbeKind::TunnelSyn,
         ProbeKind::IpvsLoop,
@@ -75,6 +85,10 @@ impl ProbeKind {
         ProbeKind::ReflectSyn,
         ProbeKind::SpoofTunnel,
         ProbeKind::Script,
+        ProbeKind::SpoofTraceToDirector,
+        ProbeKind::ControlTraceToDirector,
+        ProbeKind::SpoofSynackToDirector,
+        ProbeKind::ControlSynackToDirector,
     ];
 
     /// The kind's name.
@@ -97,6 +111,10 @@ impl ProbeKind {
             ProbeKind::ReflectSyn => "reflect-syn",
             ProbeKind::SpoofTunnel => "spoof-tunnel",
             ProbeKind::Script => "script",
+            ProbeKind::SpoofTraceToDirector => "spoof-trace-to-director",
+            ProbeKind::ControlTraceToDirector => "control-trace-to-director",
+            ProbeKind::SpoofSynackToDirector => "spoof-synack-to-director",
+            ProbeKind::ControlSynackToDirector => "control-synack-to-director",
         }
     }
 
@@ -108,39 +126,70 @@ impl ProbeKind {
                 | ProbeKind::ControlTrace
                 | ProbeKind::TunnelTrace
                 | ProbeKind::TunnelControl
+                | ProbeKind::SpoofTraceToDirector
+                | ProbeKind::ControlTraceToDirector
         )
     }
 
     /// Whether it asks something beside the path: its silence says nothing of the packets that clients
     /// send.
     pub fn is_aside(self) -> bool {
-        matches!(
-            self,
-            ProbeKind::TunnelTrace
-                | ProbeKind::TunnelControl
-                | ProbeKind::Mtu
-                | ProbeKind::OpenTunnel
-                | ProbeKind::SpoofTunnel
-                | ProbeKind::Script
-        )
+        self.toward() == Toward::Director
+            || matches!(
+                self,
+                ProbeKind::TunnelTrace
+                    | ProbeKind::TunnelControl
+                    | ProbeKind::Mtu
+                    | ProbeKind::OpenTunnel
+                    | ProbeKind::SpoofTunnel
+                    | ProbeKind::Script
+            )
     }
 
     /// Whether its probes are SYN-ACKs, which a host that sent no SYN answers with an RST.
     pub fn sends_syn_ack(self) -> bool {
         matches!(
             self,
-            ProbeKind::ReturnControl | ProbeKind::SpoofSynack | ProbeKind::ControlSynack
+            ProbeKind::ReturnControl
+                | ProbeKind::SpoofSynack
+                | ProbeKind::ControlSynack
+                | ProbeKind::SpoofSynackToDirector
+                | ProbeKind::ControlSynackToDirector
         )
     }
 
     /// Whether the same flows can be asked again and again.
     pub fn repeats_flows(self) -> bool {
-        self.sends_syn_ack() || matches!(self, ProbeKind::SpoofTrace | ProbeKind::ControlTrace)
+        self.sends_syn_ack()
+            || matches!(
+                self,
+                ProbeKind::SpoofTrace
+                    | ProbeKind::ControlTrace
+                    | ProbeKind::SpoofTraceToDirector
+                    | ProbeKind::ControlTraceToDirector
+            )
     }
 
     /// Whether its packets leave the real server with the VIP as their source.
     pub fn is_spoofed(self) -> bool {
-        matches!(self, ProbeKind::SpoofTrace | ProbeKind::SpoofSynack)
+        matches!(
+            self,
+            ProbeKind::SpoofTrace
+                | ProbeKind::SpoofSynack
+                | ProbeKind::SpoofTraceToDirector
+                | ProbeKind::SpoofSynackToDirector
+        )
+    }
+
+    /// Whether the real server sends its probes to the director instead of the client.
+    pub fn toward(self) -> Toward {
+        match self {
+            ProbeKind::SpoofTraceToDirector
+            | ProbeKind::ControlTraceToDirector
+            | ProbeKind::SpoofSynackToDirector
+            | ProbeKind::ControlSynackToDirector => Toward::Director,
+            _ => Toward::Client,
+        }
     }
 
     /// Whether its probes open half a connection on the real server, which must be closed again.
@@ -351,21 +400,33 @@ impl Probe {
                 flow(udp, path.dip?, client_port, vip, closed),
             ),
             ProbeKind::ReturnControl => (Host::Director, flow(tcp, vip, port, cip, client_port)),
-            ProbeKind::SpoofTrace => (
+            ProbeKind::SpoofTrace | ProbeKind::SpoofTraceToDirector => (
                 Host::Realserver(index),
-                flow(udp, vip, client_port, cip, closed),
+                flow(
+                    udp,
+                    vip,
+                    client_port,
+                    id.kind.toward().address(path)?,
+                    closed,
+                ),
             ),
-            ProbeKind::ControlTrace => (
+            ProbeKind::ControlTrace | ProbeKind::ControlTraceToDirector => (
                 Host::Realserver(index),
-                flow(udp, rip, client_port, cip, closed),
+                flow(
+                    udp,
+                    rip,
+                    client_port,
+                    id.kind.toward().address(path)?,
+                    closed,
+                ),
             ),
-            ProbeKind::SpoofSynack => (
+            ProbeKind::SpoofSynack | ProbeKind::SpoofSynackToDirector => (
                 Host::Realserver(index),
-                flow(tcp, vip, port, cip, client_port),
+                flow(tcp, vip, port, id.kind.toward().address(path)?, client_port),
             ),
-            ProbeKind::ControlSynack => (
+            ProbeKind::ControlSynack | ProbeKind::ControlSynackToDirector => (
                 Host::Realserver(index),
-                flow(tcp, rip, port, cip, client_port),
+                flow(tcp, rip, port, id.kind.toward().address(path)?, client_port),
             ),
             ProbeKind::Service => (
                 Host::Client,

@@ -11,6 +11,7 @@ use crate::plan::Host;
 use crate::plan::Packet;
 use crate::plan::ProbeKind;
 use crate::plan::Station;
+use crate::plan::Toward;
 
 /// A suite, as it is played on one path: variables replaced, loops unrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +122,9 @@ pub struct Builtin {
     pub sizes: Vec<u16>,
     /// How many flows are asked, by what asks several.
     pub flows: u16,
+    /// To whom they go, of what can go to either.
+    #[serde(default)]
+    pub toward: Toward,
 }
 
 impl Builtin {

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::plan::Toward;
 use crate::report::PathHop;
 use crate::report::Report;
 use crate::report::RunReport;
@@ -56,7 +57,10 @@ pub fn spoof_tap(report: &SpoofReport) -> String {
 fn of_check(path: &SpoofPath) -> Case<'_> {
     Case {
         realserver: &path.realserver,
-        name: "spoofed source".to_owned(),
+        name: match path.toward {
+            Toward::Client => "spoofed source".to_owned(),
+            Toward::Director => "spoofed source, toward the director".to_owned(),
+        },
         outcome: match path.outcome.verdict() {
             Outcome::Proven => StepOutcome::Passed,
             Outcome::Broken => StepOutcome::Failed,

@@ -3,13 +3,14 @@
 //! | field | content |
 //! | --- | --- |
 //! | `outcome` | the worst over all paths |
-//! | `paths[]` | one for each real server: `realserver`, `vip`, `rip`, `cip`, `outcome`, `confidence`, `summary`, `detail`, `advice[]`, `last_passed`, `first_stopped`, `rewritten_to[]`, `sweep[]`, `flows[]`, `return`, `evidence[]` |
+//! | `paths[]` | one for each real server: `realserver`, `vip`, `rip`, `cip`, `dip`, `toward` (`client` or `director`), `outcome`, `confidence`, `summary`, `detail`, `advice[]`, `last_passed`, `first_stopped`, `rewritten_to[]`, `sweep[]`, `flows[]`, `return`, `shared[]`, `evidence[]` |
 //! | `outcome` of a path | `passed`, `filtered`, `partly-filtered`, `rewritten`, `control-dies-too` or `inconclusive` |
 //! | `confidence` | from 0 to 0.999, or null where nothing is claimed |
-//! | `last_passed`, `first_stopped` | null, or `ttl`, `spoofed` and `control` (the addresses that answered), `client` (whether it is the client) |
+//! | `last_passed`, `first_stopped` | null, or `ttl`, `spoofed` and `control` (the addresses that answered), `client` and `director` (whether it is the client, or the director) |
 //! | `sweep[]` | `ttl`, and of `spoofed` and `control` `sent`, `answered`, `arrived`, `refused`, `by[]` |
 //! | `flows[]` | `port`, and of `spoofed` and `control` `sent` and `arrived` |
 //! | `return` | `sent` and `arrived`: the director's own probes of the way back |
+//! | `shared[]` | `ttl`, `address`: toward the director, the routers that the control meets on its way to the client as well |
 //! | `evidence[]` at top level, `timing` | as in `tunproof.report/1` |
 
 use std::net::Ipv4Addr;
@@ -23,6 +24,7 @@ use crate::evidence::Count;
 use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
 use crate::exchange::Timing;
+use crate::plan::Toward;
 use crate::report::EvidenceReport;
 use crate::report::TimingReport;
 use crate::report::escape::escape;
@@ -59,6 +61,8 @@ pub(super) struct SpoofPath {
     vip: Ipv4Addr,
     rip: Ipv4Addr,
     cip: Ipv4Addr,
+    dip: Option<Ipv4Addr>,
+    pub(super) toward: Toward,
     pub(super) outcome: SpoofOutcome,
     confidence: Option<f64>,
     pub(super) summary: String,
@@ -71,6 +75,7 @@ pub(super) struct SpoofPath {
     flows: Vec<Flow>,
     #[serde(rename = "return")]
     back: Tally,
+    shared: Vec<Shared>,
     evidence: Vec<EvidenceId>,
 }
 
@@ -80,6 +85,13 @@ struct Place {
     spoofed: Vec<Ipv4Addr>,
     control: Vec<Ipv4Addr>,
     client: bool,
+    director: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Shared {
+    ttl: u8,
+    address: Ipv4Addr,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -156,6 +168,8 @@ fn path(evidence: &Evidence, judged: &SpoofJudgement) -> SpoofPath {
         vip: path.vip,
         rip: path.rip,
         cip: path.cip,
+        dip: path.dip,
+        toward: judged.toward,
         outcome: judged.outcome,
         // Four digits say all there is to say.
         confidence: judged.confidence.map(|sure| (sure * 1e4).floor() / 1e4),
@@ -176,6 +190,14 @@ fn path(evidence: &Evidence, judged: &SpoofJudgement) -> SpoofPath {
             })
             .collect(),
         back: tally(judged.back),
+        shared: judged
+            .shared
+            .iter()
+            .map(|(ttl, address)| Shared {
+                ttl: *ttl,
+                address: *address,
+            })
+            .collect(),
         evidence: judged.evidence.clone(),
     }
 }
@@ -185,7 +207,8 @@ fn place(router: &Router) -> Place {
         ttl: router.ttl,
         spoofed: router.to_the_vip.clone(),
         control: router.to_the_control.clone(),
-        client: router.is_client,
+        client: router.end == Some(Toward::Client),
+        director: router.end == Some(Toward::Director),
     }
 }
 
@@ -216,9 +239,14 @@ const ADDRESS: usize = 16;
 const COUNT: usize = 7;
 
 fn draw(page: &mut Page, path: &SpoofPath) {
+    let there = match path.toward {
+        Toward::Client => path.cip,
+        Toward::Director => path.dip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+    };
+    let whom = path.toward.id();
     page.line(&format!(
-        "{BOLD}{}{BOLD:#}: what is sent to the client {}, and who answers",
-        path.realserver, path.cip
+        "{BOLD}{}{BOLD:#}: what is sent to the {whom} {there}, and who answers",
+        path.realserver
     ));
     page.blank();
     let column = ADDRESS + 1 + COUNT;
@@ -244,7 +272,7 @@ fn draw(page: &mut Page, path: &SpoofPath) {
             let rule = "─".repeat(column.saturating_sub(word.chars().count() + 1));
             page.line(&format!("  {BAD}──✂─ {word} {rule}{BAD:#} {DIM}│{DIM:#}"));
         }
-        draw_row(page, row, path.cip);
+        draw_row(page, row, (whom, there));
     }
     page.blank();
     let style = style(path.outcome);
@@ -288,7 +316,7 @@ fn draw(page: &mut Page, path: &SpoofPath) {
     }
 }
 
-fn draw_row(page: &mut Page, row: &Row, client: Ipv4Addr) {
+fn draw_row(page: &mut Page, row: &Row, (whom, end): (&str, Ipv4Addr)) {
     let lines = row.spoofed.by.len().max(row.control.by.len()).max(1);
     for line in 0..lines {
         let ttl = match line {
@@ -307,11 +335,10 @@ fn draw_row(page: &mut Page, row: &Row, client: Ipv4Addr) {
             };
             format!("{by:<ADDRESS$} {count:>COUNT$}")
         };
-        let is_client =
-            line == 0 && (row.spoofed.by.contains(&client) || row.control.by.contains(&client));
-        let who = match (is_client, row.spoofed.refused) {
-            (true, 0) => "  client".to_owned(),
-            (true, refused) => format!("  client; {refused} refused"),
+        let is_end = line == 0 && (row.spoofed.by.contains(&end) || row.control.by.contains(&end));
+        let who = match (is_end, row.spoofed.refused) {
+            (true, 0) => format!("  {whom}"),
+            (true, refused) => format!("  {whom}; {refused} refused"),
             (false, refused @ 1..) if line == 0 => format!("  {refused} refused"),
             _ => String::new(),
         };
@@ -358,7 +385,7 @@ mod tests {
             ttl,
             to_the_vip: passed.then_some(address.into()).into_iter().collect(),
             to_the_control: vec![address.into()],
-            is_client: false,
+            end: None,
         };
         let count = Count {
             sent: 6,
@@ -366,6 +393,7 @@ mod tests {
         };
         let judged = SpoofJudgement {
             path: 0,
+            toward: Toward::Client,
             outcome: SpoofOutcome::Filtered,
             confidence: Some(0.999),
             summary: "a network filters it".to_owned(),
@@ -395,6 +423,7 @@ mod tests {
                 },
             }],
             back: Count::default(),
+            shared: Vec::new(),
             evidence: vec![EvidenceId(1)],
         };
         let timing = Timing {
@@ -446,6 +475,7 @@ mod tests {
                 "cip",
                 "confidence",
                 "detail",
+                "dip",
                 "evidence",
                 "first_stopped",
                 "flows",
@@ -455,8 +485,10 @@ mod tests {
                 "return",
                 "rewritten_to",
                 "rip",
+                "shared",
                 "summary",
                 "sweep",
+                "toward",
                 "vip"
             ]
         );
@@ -464,7 +496,7 @@ mod tests {
         assert_eq!(path["confidence"], 0.999);
         assert_eq!(
             keys(&path["first_stopped"]),
-            ["client", "control", "spoofed", "ttl"]
+            ["client", "control", "director", "spoofed", "ttl"]
         );
         assert_eq!(path["first_stopped"]["control"][0], "10.0.0.1");
         assert_eq!(keys(&path["sweep"][0]), ["control", "spoofed", "ttl"]);

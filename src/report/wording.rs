@@ -16,7 +16,6 @@ use crate::matching::Sighting;
 use crate::plan::Flow;
 use crate::plan::Form;
 use crate::plan::Probe;
-use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::Station;
@@ -303,10 +302,7 @@ pub(crate) fn payload(probe: &Probe) -> &'static str {
     }
     match (probe.flow.protocol, probe.id.kind) {
         (Protocol::Udp, _) => "UDP",
-        (
-            Protocol::Tcp,
-            ProbeKind::ReturnControl | ProbeKind::SpoofSynack | ProbeKind::ControlSynack,
-        ) => "SYN-ACK",
+        (Protocol::Tcp, kind) if kind.sends_syn_ack() => "SYN-ACK",
         (Protocol::Tcp, _) => "SYN",
     }
 }

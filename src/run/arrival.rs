@@ -21,6 +21,7 @@ use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Station;
+use crate::plan::Toward;
 
 /// What a captured packet was.
 pub(super) enum Noted {
@@ -250,10 +251,10 @@ fn is_at_named_device(plan: &Plan, place: Station, sighting: &Sighting, capture:
         (Station::DirectorOut, Form::Tunnelled) => &plan.egress,
         _ => &None,
     };
-    // What a suite writes out may be anything, and go anywhere.
-    let named = named
-        .as_ref()
-        .filter(|_| sighting.probe.kind != ProbeKind::Script);
+    // What a suite writes out may be anything, and go anywhere; what goes to the director itself is no client's.
+    let kind = sighting.probe.kind;
+    let is_clients = kind != ProbeKind::Script && kind.toward() == Toward::Client;
+    let named = named.as_ref().filter(|_| is_clients);
     named.is_none_or(|named| *named == capture.device)
 }
 

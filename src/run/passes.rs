@@ -1,8 +1,10 @@
 //! The spoof check's passes: flows from the VIP, each with its control, by every time to live and with the full one.
 //!
+//! Toward the director the control's sweep goes to the client as well: it tells which routers both ways have in common.
+//!
 //! All ICMP errors to spoofed probes go to the VIP, and a Linux router sends one address six at once and then one a
-//! second (`icmp_ratelimit`): a pass asks a router four times at most, two of them from the VIP, and the next pass
-//! begins seconds later. Which of the two goes first changes from time to live to time to live and from pass to pass,
+//! second (`icmp_ratelimit`): a pass asks a router four times at most, two of them from the VIP (and in the first
+//! passes toward the director a fifth time), and the next pass begins seconds later. Which of the two goes first changes from time to live to time to live and from pass to pass,
 //! so that a limit hits neither more than the other.
 
 use std::time::Duration;
@@ -10,10 +12,15 @@ use std::time::Duration;
 use crate::evidence::Evidence;
 use crate::evidence::Trial;
 use crate::exchange::Mono;
+use crate::plan::Builtin;
 use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
+use crate::plan::Protocol;
+use crate::plan::Toward;
 
+/// How many passes there are, unless it is said.
+const PASSES: u16 = 3;
 /// How many times to live are tried at once.
 const BATCH: u8 = 8;
 /// The greatest time to live tried, traceroute's default.
@@ -24,11 +31,11 @@ const BATCH_WAIT: Duration = Duration::from_millis(400);
 const FULL: u16 = 2;
 /// How many more passes there are where chance still explains what is silent.
 const EXTRA: u16 = 4;
+/// How many passes look for the routers that both ways have in common.
+const SHARED: u16 = 3;
 
 /// A pair of kinds: from the VIP, and its control.
 type Pair = (ProbeKind, ProbeKind);
-const UDP: Pair = (ProbeKind::SpoofTrace, ProbeKind::ControlTrace);
-const SYN_ACK: Pair = (ProbeKind::SpoofSynack, ProbeKind::ControlSynack);
 
 /// A probe to send: kind, number of its flow, time to live.
 pub(super) type Wanted = (ProbeKind, u16, u8);
@@ -37,6 +44,8 @@ pub(super) type Wanted = (ProbeKind, u16, u8);
 #[derive(Clone, Debug)]
 pub(super) struct Passes {
     path: usize,
+    step: usize,
+    toward: Toward,
     flows: u16,
     passes: u16,
     apart: Duration,
@@ -50,18 +59,15 @@ pub(super) struct Passes {
 }
 
 impl Passes {
-    /// So many `passes` over so many `flows`, `apart` from one another.
-    pub(super) fn new(
-        path: usize,
-        (flows, passes): (u16, u16),
-        apart: Duration,
-        begin: Mono,
-    ) -> Passes {
+    /// The passes of a step of a path, that begin at `begin`.
+    pub(super) fn new((path, step): (usize, usize), builtin: &Builtin, begin: Mono) -> Passes {
         Passes {
             path,
-            flows,
-            passes,
-            apart,
+            step,
+            toward: builtin.toward,
+            flows: builtin.flows,
+            passes: builtin.count.unwrap_or(PASSES),
+            apart: builtin.interval,
             begin,
             begun: 0,
             reached: 0,
@@ -75,6 +81,11 @@ impl Passes {
         self.path
     }
 
+    /// The step that they are of.
+    pub(super) fn step(&self) -> usize {
+        self.step
+    }
+
     /// When they want to be asked again.
     pub(super) fn due(&self) -> Option<Mono> {
         (!self.done).then_some(self.begin)
@@ -85,12 +96,16 @@ impl Passes {
         if self.done || now < self.begin {
             return Vec::new();
         }
-        let trials = evidence.trials(self.path);
-        let distance = evidence.control_distance(self.path);
+        let (udp, syn_ack) = (
+            self.toward.pair(Protocol::Udp),
+            self.toward.pair(Protocol::Tcp),
+        );
+        let trials = evidence.trials(self.path, self.toward);
+        let distance = evidence.control_distance(self.path, self.toward);
         if self.begun == 1 && self.is_short(&trials, distance) {
             let batch = self.reached + 1..=(self.reached + BATCH).min(FARTHEST);
             self.reached = *batch.end();
-            let probes = self.sweep(batch, 0, &[UDP, SYN_ACK]);
+            let probes = self.sweep(batch, 0, &[udp, syn_ack]);
             self.begin = now + gap * probes.len() as u32 + BATCH_WAIT;
             return probes;
         }
@@ -98,7 +113,7 @@ impl Passes {
             self.begin = self.next;
             return Vec::new();
         }
-        let undecided = evidence.undecided_flows(self.path);
+        let undecided = evidence.undecided_flows(self.path, self.toward);
         if self.begun >= self.passes {
             if self.begun >= self.passes + EXTRA || undecided.is_empty() {
                 self.done = true;
@@ -114,16 +129,16 @@ impl Passes {
             _ => distance.unwrap_or(self.reached),
         };
         self.reached = self.reached.max(end);
-        probes.extend(self.sweep(1..=end, 0, &[UDP, SYN_ACK]));
-        let silent = evidence.arrivals(self.path).silent_flows();
+        probes.extend(self.sweep(1..=end, 0, &[udp, syn_ack]));
+        let silent = evidence.arrivals(self.path, self.toward).silent_flows();
         let others = self.begun > 0 && silent.len() < usize::from(self.flows);
         // Of equal paths one may filter: where, the sweep of a flow that takes it shows.
         if let Some(flow) = silent.iter().find(|flow| **flow != 0 && others) {
-            probes.extend(self.sweep(1..=end, *flow, &[SYN_ACK]));
+            probes.extend(self.sweep(1..=end, *flow, &[syn_ack]));
         }
         let all: Vec<_> = (0..self.flows).collect();
         probes.extend(self.whole(&all, FULL, evidence));
-        probes.extend([UDP.0, UDP.1].map(|kind| (kind, 0, Probe::FULL_TTL)));
+        probes.extend([udp.0, udp.1].map(|kind| (kind, 0, Probe::FULL_TTL)));
         self.begun += 1;
         self.send(probes, gap, now)
     }
@@ -156,6 +171,10 @@ impl Passes {
                 };
                 probes.extend([(first, flow, ttl), (second, flow, ttl)]);
             }
+            if self.toward == Toward::Director && flow == 0 && self.begun < SHARED {
+                let (_, control) = Toward::Client.pair(Protocol::Udp);
+                probes.push((control, flow, ttl));
+            }
         }
         probes
     }
@@ -168,13 +187,15 @@ impl Passes {
                 .host(host)
                 .is_some_and(|record| record.lost.is_none() && record.tap_open)
         };
-        let back = !there(Host::Client) && there(Host::Director);
+        let needs_answers = self.toward == Toward::Client && !there(Host::Client);
+        let back = needs_answers && there(Host::Director);
+        let syn_ack = self.toward.pair(Protocol::Tcp);
         let mut probes = Vec::new();
         for try_ in 0..tries {
             for flow in flows {
                 let kinds = [
-                    Some(SYN_ACK.0),
-                    Some(SYN_ACK.1),
+                    Some(syn_ack.0),
+                    Some(syn_ack.1),
                     back.then_some(ProbeKind::ReturnControl)
                         .filter(|_| try_ % 2 == 0),
                 ];

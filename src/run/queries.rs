@@ -134,7 +134,12 @@ pub(super) fn tap(plan: &Plan, host: Host, known: Option<&HostFacts>) -> TapSpec
             Host::Realserver(number) => vec![one(&plan.paths[number])],
             Host::Director | Host::Client => plan.paths.iter().map(one).collect(),
         },
-        rewritten: (host == Host::Client).then(|| plan.paths[0].cip),
+        rewritten: match host {
+            Host::Client => Some(plan.paths[0].cip),
+            Host::Director | Host::Realserver(_) => plan.paths[path_of(host)]
+                .dip
+                .filter(|_| plan.sends_to_director()),
+        },
         scripted: (!scripts.is_empty()).then(|| {
             // Which number a packet gets depends on what is played before it.
             let ports = scripts

@@ -4,6 +4,7 @@ use crate::plan::Builtin;
 use crate::plan::ProbeId;
 use crate::plan::Protocol;
 use crate::plan::Task;
+use crate::plan::Toward;
 use crate::suite::reader::Table;
 use crate::suite::source::At;
 use crate::suite::step::INTERVAL;
@@ -19,6 +20,7 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Builtin> {
     let ttls = table.numbers("ttl").unwrap_or_default();
     let sizes = table.numbers("size").unwrap_or_default();
     let flows = table.number("flows");
+    let toward = table.word("toward", &Toward::ALL, Toward::id);
     if count.is_some() && at_least.is_some() {
         let problem = At::new((), table.key("at-least")).wrong(
             "`at-least` beside `count`",
@@ -42,6 +44,7 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Builtin> {
         ttls: ttls.into_iter().map(|at| at.value as u8).collect(),
         sizes: sizes.into_iter().map(|at| at.value as u16).collect(),
         flows: flows.map_or(ProbeId::FLOWS, |at| at.value as u16),
+        toward: toward.map_or(Toward::Client, |at| at.value),
     })
 }
 
@@ -57,13 +60,14 @@ fn check_meaning(table: &Table<'_>, task: &At<Task>) {
         ("ttl", is_kind),
         ("size", is_filled),
         ("flows", is_passes),
+        ("toward", is_passes),
     ];
     for (key, has_meaning) in keys {
         if !has_meaning && table.has(key) {
             let id = task.value.id();
             let message = format!("`{key}` has no meaning for `{id}`");
             let label = match (key, task.value.is_counted()) {
-                ("flows", _) => "it is for `spoof-passes`",
+                ("flows" | "toward", _) => "it is for `spoof-passes`",
                 ("size", true) => "only datagrams can be filled up",
                 (_, true) => "it is for kinds of probes",
                 (_, false) => "it knows itself what to send, and when to end",

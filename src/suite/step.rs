@@ -11,6 +11,7 @@ use crate::plan::ProbeKind;
 use crate::plan::Role;
 use crate::plan::Step;
 use crate::plan::Task;
+use crate::plan::Toward;
 use crate::suite::Diagnostic;
 use crate::suite::ask;
 use crate::suite::builtin;
@@ -100,6 +101,12 @@ pub(crate) const STEP: Shape = Shape {
             "How many flows `spoof-passes` asks; 8, unless it is said.",
             Need::With("probe"),
             Kind::Number(1, ProbeId::FLOWS as u64),
+        ),
+        key(
+            "toward",
+            "To whom `spoof-passes` sends: the client, unless it is said, or the director.",
+            Need::With("probe"),
+            Kind::Word(|| Toward::ALL.map(Toward::id).to_vec()),
         ),
         key(
             "send",

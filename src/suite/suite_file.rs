@@ -240,6 +240,7 @@ mod tests {
     use crate::plan::ProbeKind;
     use crate::plan::Role;
     use crate::plan::Task;
+    use crate::plan::Toward;
 
     fn parse(text: &str) -> Suite {
         let suite = SuiteFile::parse("probes/own.toml", text, &Environment::example());
@@ -292,6 +293,7 @@ mod tests {
         assert_eq!(second.without, [Role::Client]);
         let builtin = Builtin {
             flows: 8,
+            toward: Toward::Client,
             task: Task::Probe(ProbeKind::SpoofTrace),
             count: Some(3),
             at_least: 1,

@@ -26,13 +26,14 @@ use crate::plan::See;
 use crate::plan::Step;
 use crate::plan::Task;
 use crate::plan::Test;
+use crate::plan::Toward;
 use crate::plan::itinerary;
 use crate::verdict::Code;
 use crate::verdict::HopVerdict;
 use crate::verdict::Judgement;
 use crate::verdict::Outcome;
 use crate::verdict::PathJudgement;
-use crate::verdict::judge_spoofing;
+use crate::verdict::spoofing::judge_spoofing_toward;
 
 /// What became of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,11 +295,14 @@ impl StepCase<'_> {
     }
 
     /// What the spoof check says of the path.
-    fn judge_passes(&self) -> Found {
-        let mut judged = judge_spoofing(self.evidence);
-        let judged = judged.swap_remove(self.path.path);
+    fn judge_passes(&self, toward: Toward) -> Found {
+        let judged = judge_spoofing_toward(self.evidence, self.path.path, toward);
         let outcome = match judged.outcome.verdict() {
-            Outcome::Proven => return (StepOutcome::Passed, None, judged.evidence),
+            Outcome::Proven => {
+                let only = "that is the way to the director, and not the clients'".to_owned();
+                let reason = (toward == Toward::Director).then_some(only);
+                return (StepOutcome::Passed, reason, judged.evidence);
+            }
             Outcome::Broken => StepOutcome::Failed,
             Outcome::Unproven => StepOutcome::Inconclusive,
         };
@@ -313,7 +317,7 @@ impl StepCase<'_> {
             return self.judge_probes(kind);
         }
         if builtin.task == Task::SpoofPasses {
-            return self.judge_passes();
+            return self.judge_passes(builtin.toward);
         }
         let (hops, codes): (&[Hop], &[Code]) = match builtin.task {
             Task::ResolveGateway | Task::WhoHasGateway | Task::WhoHasGatewayTellVip => {

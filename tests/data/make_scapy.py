@@ -35,6 +35,10 @@ IDENTITY = {
     "mtu.3": dict(number=0x6803, tag=0x74c499f92de21ed0, id=0xcac1, outer=0xc49a, checksum=0x9179, cookie=0x7300682c, client_port=61562, closed_port=33517),
     "open-tunnel.3": dict(number=0x7003, tag=0xc5551db527caf435, id=0x39c5, outer=0x9d7f, checksum=0xe4a8, cookie=0x07560167, client_port=51561, closed_port=33496),
     "reflect-syn.3": dict(number=0x7803, tag=0xbbda68272f55ce30, id=0x7ead, outer=0xd9bb, checksum=0x5b0e, cookie=0x49caf658, client_port=64289, closed_port=33511),
+    "spoof-trace-to-director.3": dict(number=0x9003, tag=0x16699c283f0cf299, id=0xf278, outer=0xd015, checksum=0xab75, cookie=0x1fd9bcf3, client_port=53658, closed_port=33483),
+    "control-trace-to-director.3": dict(number=0x9803, tag=0xa6e752fb09453864, id=0xaab5, outer=0xeb83, checksum=0xccc5, cookie=0x80aa5f89, client_port=53658, closed_port=33483),
+    "spoof-synack-to-director.3": dict(number=0xa003, tag=0x964af56ec2570ef6, id=0x2dcb, outer=0xcd53, checksum=0xa9db, cookie=0x9dac67da, client_port=63869, closed_port=33504),
+    "control-synack-to-director.3": dict(number=0xa803, tag=0x9a6f7eb1d0315785, id=0xa982, outer=0x142d, checksum=0xfd88, cookie=0x9d57f88e, client_port=56348, closed_port=33520),
 }
 
 
@@ -106,6 +110,14 @@ def probes():
     i = IDENTITY["reflect-syn.3"]
     yield "reflect-syn.3", outer(i) / syn(i, DIP, VIP)
     yield "cleanup-of-reflect-syn.3", outer(i) / cleanup(i, DIP)
+    i = IDENTITY["spoof-trace-to-director.3"]
+    yield "spoof-trace-to-director.3-ttl-1", udp(i, VIP, DIP, i["closed_port"], ttl=1)
+    i = IDENTITY["control-trace-to-director.3"]
+    yield "control-trace-to-director.3", udp(i, RIP, DIP, i["closed_port"])
+    i = IDENTITY["spoof-synack-to-director.3"]
+    yield "spoof-synack-to-director.3", syn_ack(i, VIP, DIP)
+    i = IDENTITY["control-synack-to-director.3"]
+    yield "control-synack-to-director.3", syn_ack(i, RIP, DIP)
 
 
 def layers():

@@ -290,8 +290,10 @@ spoofing() {
             $set_up >>/results/topologies.$LANE 2>&1 </dev/null
             set_up=:
             eval "$break" >/results/$name.break 2>&1 </dev/null
+            witnesses=/run/ asked=client
+            case $name in toward-director-*) witnesses=/run/director- asked=director ;; esac
             for vantage in with without; do
-                run "$name.$vantage" "$TUNPROOF" spoofcheck "/run/$vantage.toml" --passes 2 --format json
+                run "$name.$vantage" "$TUNPROOF" spoofcheck "$witnesses$vantage.toml" --toward $asked --passes 2 --format json
             done
             eval "$mend" >>/results/$name.break 2>&1 </dev/null
         done
@@ -417,6 +419,8 @@ gw_mac=$(ip -n gw -br link show eth1 | awk '{ print $3 }')
 path_file >/run/without.toml
 { path_file && echo 'via = "ip netns exec c"'; } >/run/with.toml
 grep -v 'via = "ip netns exec s"' /run/without.toml >/run/alone.toml
+cp /run/without.toml /run/director-with.toml
+grep -v 'via = "ip netns exec d"' /run/without.toml >/run/director-without.toml
 state >/run/state.before
 echo "GUEST: lane $LANE built in $((($(centiseconds) - begin) * 10)) ms"
 cases

@@ -1,10 +1,13 @@
 //! The spoof check in the lab, with each of its witnesses.
 
 use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -98,6 +101,39 @@ fn a_filter_is_told_from_a_dead_client_with_and_without_a_vantage_there() {
     }
 }
 
+/// `listen` on the director, whose packets are copied to the file when it has ended.
+fn listening(lab: &TestLab, name: &str, more: &[&str]) -> (PathBuf, JoinHandle<()>) {
+    let heard = lab.directory().join(format!("{name}.pcapng"));
+    let part = lab.directory().join(format!("{name}-listen.pcapng"));
+    let mut listen = lab.command(&["exec", "d", TUNPROOF, "listen", "--session", KEY]);
+    listen.args(["--vip", "192.0.2.10", "--cip", "198.51.100.7"]);
+    listen.args(more).args(["--for", "20s", "--pcap"]);
+    let listen = listen
+        .arg(&part)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut listen = Running(listen.spawn().unwrap());
+    wait_until("listen has begun", || part.exists());
+    thread::sleep(Duration::from_secs(1));
+    let copied = heard.clone();
+    let copier = thread::spawn(move || {
+        listen.0.wait().unwrap();
+        fs::copy(&part, &copied).unwrap();
+    });
+    (heard, copier)
+}
+
+/// tcpdump on a host, which captures.
+fn capturing(lab: &TestLab, host: &str, file: &Path, filter: &[&str]) -> Running {
+    let mut tcpdump = lab.command(&["exec", host, "tcpdump", "-U", "-i", "eth0", "-w"]);
+    let tcpdump = tcpdump.arg(file).args(filter).stderr(Stdio::null());
+    let tcpdump = Running(tcpdump.spawn().unwrap());
+    wait_until("tcpdump captures", || {
+        fs::metadata(file).is_ok_and(|file| file.len() >= 24)
+    });
+    tcpdump
+}
+
 struct Running(Child);
 
 impl Drop for Running {
@@ -120,40 +156,13 @@ fn a_capture_of_the_client_or_a_listener_on_the_director_is_witness_enough() {
             broken(&lab, "spoofed-source-filtered");
         }
         let file = lab.directory().join(format!("client-{outcome}.pcap"));
-        let mut tcpdump = lab.command(&["exec", "c", "tcpdump", "-U", "-i", "eth0", "-w"]);
-        let tcpdump = Running(tcpdump.arg(&file).stderr(Stdio::null()).spawn().unwrap());
-        wait_until("tcpdump captures", || {
-            fs::metadata(&file).is_ok_and(|file| file.len() >= 24)
-        });
+        let tcpdump = capturing(&lab, "c", &file, &[]);
         let added = format!("client.in={}", file.display());
         let got = spoofcheck(&alone, &[&session[..], &["--add", &added]].concat());
         assert_says(&got, exit, outcome, [None, None]);
         drop(tcpdump);
 
-        let heard = lab.directory().join(format!("director-{outcome}.pcapng"));
-        let part = lab.directory().join(format!("listen-{outcome}.pcapng"));
-        let mut listen = lab.command(&["exec", "d", TUNPROOF, "listen", "--session", KEY]);
-        listen.args([
-            "--vip",
-            "192.0.2.10",
-            "--cip",
-            "198.51.100.7",
-            "--for",
-            "20s",
-            "--pcap",
-        ]);
-        let listen = listen
-            .arg(&part)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut listen = Running(listen.spawn().unwrap());
-        wait_until("listen has begun", || part.exists());
-        thread::sleep(Duration::from_secs(1));
-        let copied = heard.clone();
-        let copier = thread::spawn(move || {
-            listen.0.wait().unwrap();
-            fs::copy(&part, &copied).unwrap();
-        });
+        let (heard, copier) = listening(&lab, &format!("director-{outcome}"), &[]);
         let added = format!("director.in={}", heard.display());
         let got = spoofcheck(&alone, &[&session[..], &["--add", &added]].concat());
         copier.join().unwrap();
@@ -165,5 +174,157 @@ fn a_capture_of_the_client_or_a_listener_on_the_director_is_witness_enough() {
                 assert!(got.1["confidence"].as_f64().is_some_and(|sure| sure <= 0.9));
             }
         }
+    }
+}
+
+const TO_DIRECTOR: [&str; 2] = ["--toward", "director"];
+
+/// A rule on a router that drops what comes from the VIP.
+fn drops(lab: &TestLab, router: &str) {
+    let said = lab.on(
+        router,
+        "nft 'table ip spoofing { chain drops { type filter hook forward priority 0; ip saddr 192.0.2.10 drop; }; }'",
+    );
+    assert_eq!(said, "");
+}
+
+fn mended(lab: &TestLab, router: &str) {
+    assert_eq!(lab.on(router, "nft delete table ip spoofing"), "");
+}
+
+#[test]
+fn without_a_client_the_way_to_the_director_is_asked() {
+    let lab = TestLab::up("director-way");
+    let path = without(&lab, &["c"]);
+    let case = lab.directory().join("case.json");
+    let got = spoofcheck(&path, &TO_DIRECTOR);
+    assert_says(&got, 0, "passed", [None, None]);
+    let (_, report) = &got;
+    assert_eq!(
+        (&report["toward"], &report["dip"]),
+        (&"director".into(), &"192.0.2.2".into())
+    );
+    let said = report["detail"].as_str().unwrap();
+    assert!(said.contains("proven toward the director only"), "{said}");
+    let shared = report["shared"].as_array().unwrap();
+    let ttls: Vec<_> = shared
+        .iter()
+        .map(|router| router["ttl"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ttls, [1, 2, 3], "{shared:?}");
+
+    let mut planned = Command::new(TUNPROOF);
+    planned
+        .args(["spoofcheck", &path, "--dry-run"])
+        .args(TO_DIRECTOR);
+    let planned = text(&planned.output().unwrap());
+    let sent: Vec<_> = planned
+        .lines()
+        .filter(|line| line.contains(". s sends by"))
+        .collect();
+    let goes = |from: &str, to: &str| {
+        let is_it = |line: &&&str| line.contains(from) && line.contains(to);
+        sent.iter().filter(is_it).count()
+    };
+    let to_the_client = goes("IP 203.0.113.5.", "> 198.51.100.7.");
+    let to_the_director =
+        ["IP 203.0.113.5.", "IP 192.0.2.10."].map(|from| goes(from, "> 192.0.2.2."));
+    assert!(
+        to_the_client > 0 && to_the_director[0] == to_the_director[1],
+        "{planned}"
+    );
+    assert_eq!(
+        to_the_client + 2 * to_the_director[0],
+        sent.len(),
+        "{planned}"
+    );
+
+    // What its firewall drops, the director's tap sees.
+    let rule =
+        "nft 'table ip spoofing { chain drops { type filter hook input priority 0; drop; }; }'";
+    assert_eq!(lab.on("d", rule), "");
+    assert_says(&spoofcheck(&path, &TO_DIRECTOR), 0, "passed", [None, None]);
+    mended(&lab, "d");
+
+    for (router, place) in [("gw", 1), ("isp", 2)] {
+        drops(&lab, router);
+        let more = [&TO_DIRECTOR[..], &["--save", case.to_str().unwrap()]].concat();
+        let got = spoofcheck(&path, &more);
+        assert_says(&got, 1, "filtered", [Some(place), Some(place + 1)]);
+        assert_eq!(got.1["first_stopped"]["director"], false);
+        mended(&lab, router);
+    }
+    let judged = |format: &str| {
+        let mut judge = Command::new(TUNPROOF);
+        let output = judge
+            .arg("judge")
+            .arg(&case)
+            .args(["--format", format])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        text(&output)
+    };
+    let drawn = judged("text");
+    let heading = "what is sent to the director 192.0.2.2, and who answers";
+    assert!(
+        drawn.contains(heading) && drawn.contains("──✂─ nothing passes"),
+        "{drawn}"
+    );
+    for format in ["junit", "tap"] {
+        let said = judged(format);
+        assert!(
+            said.contains("spoofed source, toward the director"),
+            "{said}"
+        );
+    }
+
+    // The director's own network refuses its addresses from outside, and harms nobody.
+    let refuse = |value| {
+        lab.on(
+            "rd",
+            &format!("sysctl -qw net.ipv4.conf.eth0.rp_filter={value}"),
+        )
+    };
+    assert_eq!(refuse(1), "");
+    let got = spoofcheck(&path, &TO_DIRECTOR);
+    assert_says(&got, 3, "inconclusive", [Some(3), Some(4)]);
+    assert_eq!(refuse(0), "");
+}
+
+#[test]
+fn what_the_director_hears_is_witness_enough_toward_it() {
+    let lab = TestLab::up("director-hears");
+    let alone = without(&lab, &["c", "d"]);
+    let session = ["--session", KEY, "--toward", "director"];
+    let got = spoofcheck(&alone, &session);
+    assert_says(&got, 3, "inconclusive", [None, None]);
+    let control = &got.1["flows"][0]["control"];
+    assert!(control["arrived"].as_u64() > Some(0), "{control}");
+
+    for (filtered, exit, outcome, place) in [
+        (false, 0, "passed", [None, None]),
+        (true, 1, "filtered", [Some(2), Some(3)]),
+    ] {
+        if filtered {
+            drops(&lab, "isp");
+        }
+        let told = |file: &Path| {
+            let added = format!("director.in={}", file.display());
+            let got = spoofcheck(&alone, &[&session[..], &["--add", &added]].concat());
+            assert_says(&got, exit, outcome, place);
+            if filtered {
+                let sure = got.1["confidence"].as_f64();
+                assert!(sure.is_some_and(|sure| sure <= 0.9), "{sure:?}");
+            }
+        };
+        let file = lab.directory().join(format!("{outcome}.pcap"));
+        let addresses = "host 192.0.2.10 or host 203.0.113.5";
+        let tcpdump = capturing(&lab, "d", &file, &[addresses]);
+        told(&file);
+        drop(tcpdump);
+        let (heard, copier) = listening(&lab, outcome, &["--dip", "192.0.2.2"]);
+        told(&heard);
+        copier.join().unwrap();
     }
 }

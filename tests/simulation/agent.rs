@@ -207,6 +207,13 @@ fn passes(spec: &TapSpec, bytes: &[u8]) -> bool {
             return true;
         }
     }
+    if spec.rewritten == Some(packet.source)
+        && let Body::Tcp { from, flags, .. } = packet.body
+        && SessionKey::CLIENT_PORTS.contains(&from)
+        && flags == TcpFlags::RST
+    {
+        return true;
+    }
     spec.paths.iter().any(|path| {
         let between = |a, b| ends == (a, b) || ends == (b, a);
         match &packet.body {

@@ -93,6 +93,8 @@ impl World {
                         return;
                     }
                     self.stack(host, &bytes);
+                } else if packet.destination == crate::DIP {
+                    self.stack(host, &bytes);
                 }
             }
             Host::Realserver(n) => match packet.body {

@@ -15,6 +15,7 @@ mod saved;
 mod scenario;
 mod spoofing;
 mod suites;
+mod toward_director;
 mod world;
 
 use std::fmt::Write as _;

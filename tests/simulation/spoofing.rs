@@ -2,13 +2,16 @@
 
 use std::net::Ipv4Addr;
 
+use tunproof::plan::Toward;
 use tunproof::suite::Embedded;
+use tunproof::suite::Override;
 use tunproof::verdict::SpoofJudgement;
 use tunproof::verdict::SpoofOutcome;
 use tunproof::verdict::judge_spoofing;
 
 use crate::CIP;
 use crate::VIP;
+use crate::play::Played;
 use crate::play::plan;
 use crate::play::play_plan;
 use crate::scenario::Detour;
@@ -24,7 +27,7 @@ const NO_CLIENT: &[&str] = &["director", "realserver"];
 /// The routers from the real server to the client: gw, isp, core, r1; then the client.
 const CLIENT: u8 = 5;
 
-fn network() -> Scenario {
+pub(crate) fn network() -> Scenario {
     Scenario {
         server: vec![Server::default()],
         ..Scenario::default()
@@ -44,7 +47,7 @@ fn drop_at(at: &str, source: Option<Ipv4Addr>, reject: Option<(u8, u8)>) -> Filt
     }
 }
 
-fn loses(loss: f64) -> Impair {
+pub(crate) fn loses(loss: f64) -> Impair {
     Impair {
         at: "core".to_owned(),
         loss,
@@ -53,9 +56,23 @@ fn loses(loss: f64) -> Impair {
 }
 
 fn check(scenario: &Scenario, vantages: &[&str], seed: u64) -> SpoofJudgement {
+    check_toward(Toward::Client, scenario, vantages, seed).0
+}
+
+/// What is said, and what that rests on.
+pub(crate) fn check_toward(
+    toward: Toward,
+    scenario: &Scenario,
+    vantages: &[&str],
+    seed: u64,
+) -> (SpoofJudgement, Played) {
     let vantages: Vec<_> = vantages.iter().map(ToString::to_string).collect();
     let mut plan = plan(scenario, &vantages, seed);
-    plan.suites = Embedded::SPOOF_FILTER.suites(&plan.paths);
+    let set = Override {
+        name: "toward".to_owned(),
+        text: toward.id().to_owned(),
+    };
+    plan.suites = Embedded::SPOOF_FILTER.suites_with(&plan.paths, &[set]);
     let played = play_plan(scenario, plan, seed);
     let judged = judge_spoofing(&played.known).remove(0);
     if std::env::var("SHOW").is_ok() {
@@ -65,11 +82,11 @@ fn check(scenario: &Scenario, vantages: &[&str], seed: u64) -> SpoofJudgement {
             played.elapsed
         );
     }
-    judged
+    (judged, played)
 }
 
 /// What is wrong with a check that should name a filter between these times to live.
-fn misnamed(
+pub(crate) fn misnamed(
     judged: &SpoofJudgement,
     outcome: SpoofOutcome,
     passed: u8,

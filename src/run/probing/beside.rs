@@ -116,7 +116,7 @@ impl Probing {
         let mut all = std::mem::take(&mut self.passes);
         for passes in &mut all {
             let path = passes.path();
-            let step = self.step_of(path, Task::SpoofPasses);
+            let step = Some(passes.step());
             for (kind, flow, ttl) in passes.poll(evidence, gap, now) {
                 if let Some(mut probe) = self.next_try(kind, flow, path, evidence) {
                     probe.step = step;

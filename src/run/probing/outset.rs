@@ -163,9 +163,8 @@ impl Probing {
                 return Ok(());
             }
             plan::Task::SpoofPasses => {
-                let asked = (builtin.flows, builtin.count.unwrap_or(PASSES));
-                let passes = Passes::new(path, asked, builtin.interval, begin);
-                self.passes.push(passes);
+                builtin.toward.address(declared).ok_or(NO_DIP)?;
+                self.passes.push(Passes::new((path, step), builtin, begin));
                 return Ok(());
             }
             plan::Task::TunnelSweep => {
@@ -235,9 +234,6 @@ impl Probing {
         });
     }
 }
-
-/// How many passes there are, unless it is said.
-const PASSES: u16 = 3;
 
 const NO_DIP: &str = "the director's address is not known";
 

@@ -195,10 +195,9 @@ impl Probing {
                 let mut sweeps = self.sweeps.iter();
                 sweeps.any(|sweep| sweep.path() == play.path && sweep.due().is_some())
             }
-            Some(plan::Task::SpoofPasses) => self
-                .passes
-                .iter()
-                .any(|passes| passes.path() == play.path && passes.due().is_some()),
+            Some(plan::Task::SpoofPasses) => self.passes.iter().any(|passes| {
+                (passes.path(), passes.step()) == (play.path, play.step) && passes.due().is_some()
+            }),
             Some(plan::Task::MtuSearch) => self.searches.iter().any(|search| {
                 search.path() == play.path
                     && (search.due(evidence, self.trip).is_some() || search.is_pending(evidence))

@@ -1,4 +1,4 @@
-//! What the client gets of the VIP's packets: all flows, some, or none.
+//! What arrives of the VIP's packets: all flows, some, or none.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use crate::evidence::chance_of_loss;
 use crate::plan::Host;
 use crate::plan::Path;
 use crate::plan::ProbeId;
+use crate::plan::Toward;
 use crate::verdict::spoofing::SpoofOutcome;
 use crate::verdict::spoofing::check::Check;
 use crate::verdict::spoofing::check::Claim;
@@ -23,7 +24,7 @@ use crate::verdict::spoofing::sweep::said;
 
 impl Check<'_> {
     pub(super) fn some_arrive(&self) -> Claim {
-        let Path { vip, cip, .. } = self.path;
+        let (vip, there) = (self.path.vip, self.there);
         let silent = self.arrivals.silent_flows();
         let passing: Vec<_> = self
             .arrivals
@@ -42,7 +43,11 @@ impl Check<'_> {
                 outcome: SpoofOutcome::Passed,
                 confidence: Some(1.0 - 0.5f64.powi(flows as i32)),
                 summary: format!(
-                    "{cip} gets what comes from {vip}: no network on the way filters it"
+                    "{there} gets what comes from {vip}: no network on the way{} filters it",
+                    match self.toward {
+                        Toward::Client => "",
+                        Toward::Director => " to the director",
+                    }
                 ),
                 detail: format!(
                     "{} of {} probes in {flows} {} arrived; of the control {} of {}.",
@@ -68,7 +73,7 @@ impl Check<'_> {
         passing: usize,
         mut evidence: Vec<EvidenceId>,
     ) -> Claim {
-        let Path { vip, cip, rip, .. } = self.path;
+        let (Path { vip, rip, .. }, there, whom) = (self.path, self.there, self.whom());
         let arrivals = &self.arrivals;
         let all = silent.len() + passing;
         let which = self.ports(silent);
@@ -114,7 +119,7 @@ impl Check<'_> {
                  director's own packets in them: one of several equal ways back may be dead",
                 silent.len()
             );
-            return self.inconclusive(reason, self.see_client());
+            return self.inconclusive(reason, self.see_there());
         }
         let mut sure = (1.0 - chance).min(1.0 - 0.5f64.powi(arrivals.control.len() as i32));
         if !arrivals.seen_there && arrivals.back.is_empty() {
@@ -135,14 +140,18 @@ impl Check<'_> {
             outcome: SpoofOutcome::PartlyFiltered,
             confidence: Some(sure),
             summary: format!(
-                "{} of {all} flows from {vip} never reach the client, the others do: one of several equal paths \
+                "{} of {all} flows from {vip} never reach {whom}, the others do: one of several equal paths \
                  filters it{place}",
                 silent.len()
             ),
             detail: format!(
-                "Silent are the flows to {cip} ports {which}; the control from {rip} passes in all {}. Real clients \
-                 see that some connections hang and others work.",
-                arrivals.control.len()
+                "Silent are the flows to {there} ports {which}; the control from {rip} passes in all {}. {}",
+                arrivals.control.len(),
+                match self.toward {
+                    Toward::Client =>
+                        "Real clients see that some connections hang and others work.",
+                    Toward::Director => "",
+                }
             ),
             advice: self.ask_operator(line.as_ref(), server),
             line,
@@ -155,7 +164,7 @@ impl Check<'_> {
     pub(super) fn none_arrives(&self) -> Claim {
         let arrivals = &self.arrivals;
         let (spoofed, control) = (arrivals.spoofed_total(), arrivals.control_total());
-        let Path { vip, cip, rip, .. } = self.path;
+        let (Path { vip, rip, .. }, there, whom) = (self.path, self.there, self.whom());
         let line = self.line(&[]);
         let chance = arrivals.chance(spoofed.sent);
         if chance > SURE {
@@ -166,11 +175,13 @@ impl Check<'_> {
             return self.inconclusive(reason, vec!["run it again with more `--passes`".to_owned()]);
         }
         let mut sure = 1.0 - chance;
-        let mut condition = "";
-        if arrivals.seen_there && self.evidence.is_recorded(Host::Client) {
+        let mut condition = String::new();
+        if arrivals.seen_there && self.evidence.is_recorded(self.toward.host()) {
             sure = sure.min(WITHOUT_RETURN);
-            condition = " This rests on the capture of the client, which has the control's packets: one that leaves the \
-                         VIP's out would look the same.";
+            condition = format!(
+                " This rests on the capture of {whom}, which has the control's packets: one that leaves the VIP's out \
+                 would look the same."
+            );
         }
         if !arrivals.seen_there && arrivals.back_total().arrived == 0 {
             let place = line
@@ -178,7 +189,7 @@ impl Check<'_> {
                 .map_or_else(|| "no router answers the VIP".to_owned(), said);
             let routers = line
                 .as_ref()
-                .is_some_and(|line| line.passed.is_some() && !line.stopped.is_client);
+                .is_some_and(|line| line.passed.is_some() && line.stopped.end.is_none());
             if arrivals.back_total().sent > 0 || !routers {
                 let reason = format!(
                     "nothing from {vip} is answered by the client, and the way back from it to {vip} is not proven \
@@ -186,17 +197,18 @@ impl Check<'_> {
                 );
                 return Claim {
                     line,
-                    ..self.inconclusive(reason, self.see_client())
+                    ..self.inconclusive(reason, self.see_there())
                 };
             }
             if self.silence_at_routers() > SURE.sqrt() {
                 let reason =
                     format!("too few routers answer to tell a filter from lost answers ({place})");
-                return self.inconclusive(reason, self.see_client());
+                return self.inconclusive(reason, self.see_there());
             }
             sure = sure.min(WITHOUT_RETURN);
             condition = " This rests on the answers to the VIP coming back from beyond as they do from before it: where \
-                         clients reach the VIP otherwise, they do.";
+                         clients reach the VIP otherwise, they do."
+                .to_owned();
         }
         let mut evidence: Vec<_> = self
             .trials
@@ -236,11 +248,9 @@ impl Check<'_> {
         Claim {
             outcome: SpoofOutcome::Filtered,
             confidence: Some(sure),
-            summary: format!(
-                "a network on the way to the client filters the source {vip}: {place}"
-            ),
+            summary: format!("a network on the way to {whom} filters the source {vip}: {place}"),
             detail: format!(
-                "None of {} probes from {vip} that could reach {cip} arrived; of the controls from {rip} {} of {}.{drawn}{seen}{condition}",
+                "None of {} probes from {vip} that could reach {there} arrived; of the controls from {rip} {} of {}.{drawn}{seen}{condition}",
                 spoofed.sent, control.arrived, control.sent
             ),
             advice,
@@ -268,7 +278,7 @@ impl Check<'_> {
     }
 
     /// The router that says that it does not pass the VIP's packets, and passes the control.
-    fn refusing(&self) -> Option<(Ipv4Addr, EvidenceId)> {
+    pub(super) fn refusing(&self) -> Option<(Ipv4Addr, EvidenceId)> {
         let by = |spoofed: bool| {
             self.trials
                 .iter()

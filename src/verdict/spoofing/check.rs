@@ -12,6 +12,7 @@ use crate::plan::Form;
 use crate::plan::Host;
 use crate::plan::Path;
 use crate::plan::Station;
+use crate::plan::Toward;
 use crate::verdict::spoofing::SpoofJudgement;
 use crate::verdict::spoofing::SpoofOutcome;
 use crate::verdict::spoofing::sweep::Line;
@@ -22,7 +23,7 @@ pub(super) const MOST: f64 = 0.999;
 pub(super) const WITHOUT_RETURN: f64 = 0.9;
 /// How many probes must be rewritten before that is said.
 pub(super) const ENOUGH: usize = 3;
-/// How many controls must have been sent before the client is called unreachable.
+/// How many controls must have been sent before a host is called unreachable.
 const CONTROLS: usize = 6;
 
 /// One path under judgement.
@@ -30,6 +31,9 @@ pub(super) struct Check<'a> {
     pub(super) evidence: &'a Evidence,
     pub(super) number: usize,
     pub(super) path: &'a Path,
+    pub(super) toward: Toward,
+    /// The address that everything goes to; unspecified where it is not known and so nothing does.
+    pub(super) there: Ipv4Addr,
     pub(super) trials: Vec<Trial<'a>>,
     pub(super) arrivals: Arrivals,
     pub(super) distance: Option<u8>,
@@ -50,25 +54,32 @@ pub(super) struct Claim {
 }
 
 impl<'a> Check<'a> {
-    pub(super) fn new(evidence: &'a Evidence, number: usize) -> Check<'a> {
+    pub(super) fn new(evidence: &'a Evidence, number: usize, toward: Toward) -> Check<'a> {
+        let path = &evidence.plan().paths[number];
         Check {
             evidence,
             number,
-            path: &evidence.plan().paths[number],
-            trials: evidence.trials(number),
-            arrivals: evidence.arrivals(number),
-            distance: evidence.control_distance(number),
+            path,
+            toward,
+            there: toward.address(path).unwrap_or(Ipv4Addr::UNSPECIFIED),
+            trials: evidence.trials(number, toward),
+            arrivals: evidence.arrivals(number, toward),
+            distance: evidence.control_distance(number, toward),
         }
     }
 
     pub(super) fn judge(&self) -> SpoofJudgement {
-        let claim = self.claim();
+        let claim = match self.toward {
+            Toward::Client => self.claim(),
+            Toward::Director => self.only_toward_the_director(self.claim()),
+        };
         let (passed, stopped) = match claim.line {
             Some(line) => (line.passed, Some(line.stopped)),
             None => (None, None),
         };
         SpoofJudgement {
             path: self.number,
+            toward: self.toward,
             outcome: claim.outcome,
             confidence: claim.confidence.map(|sure| sure.clamp(0.0, MOST)),
             summary: claim.summary,
@@ -80,6 +91,7 @@ impl<'a> Check<'a> {
             rows: self.rows(&claim.drawn),
             flows: self.flows(),
             back: self.arrivals.back_total(),
+            shared: self.shared().into_iter().collect(),
             evidence: claim.evidence,
         }
     }
@@ -94,7 +106,9 @@ impl<'a> Check<'a> {
         }
         let arrived = self.arrivals.spoofed_total().arrived > 0;
         let control = self.arrivals.control_total();
-        let sees = self.arrivals.seen_there || self.evidence.sees(Host::Director);
+        // What comes to the director from its own address, it answers to nobody.
+        let answers = self.toward == Toward::Client && self.evidence.sees(Host::Director);
+        let sees = self.arrivals.seen_there || answers;
         match (arrived, control.arrived) {
             (true, _) => self.some_arrive(),
             (false, 0) if control.sent >= CONTROLS => self.control_dies(),
@@ -109,7 +123,7 @@ impl<'a> Check<'a> {
 
     /// Nothing was seen to leave the real server from the VIP.
     fn nothing_left(&self) -> Claim {
-        let Path { vip, cip, .. } = self.path;
+        let (vip, there) = (self.path.vip, self.there);
         let server = Host::Realserver(self.number);
         let own = self.evidence.probes().iter().filter(|probe| {
             probe.path == self.number
@@ -121,7 +135,7 @@ impl<'a> Check<'a> {
         for probe in own {
             for (item, seen) in self.evidence.sightings(probe.id) {
                 let left = item.station == Some(Station::RealserverOut) && seen.form == Form::Plain;
-                if left && seen.source != *vip {
+                if left && seen.source != vip {
                     changed.insert(seen.source);
                     shown.push(item.id);
                 }
@@ -148,13 +162,13 @@ impl<'a> Check<'a> {
             Some(record) => match (&record.lost, self.no_route()) {
                 (Some(lost), _) => format!("{} was lost: {lost}", self.name(server)),
                 (None, Some(error)) => {
-                    format!("{} has no route to {cip}: {error}", self.name(server))
+                    format!("{} has no route to {there}: {error}", self.name(server))
                 }
                 (None, None) => format!("nothing left {} from {vip}", self.name(server)),
             },
         };
         let advice = vec![
-            self.on(server, format!("ip route get {cip} from {vip}")),
+            self.on(server, format!("ip route get {there} from {vip}")),
             "tunproof verify PATH.toml: what stops packets on a host, it names".to_owned(),
         ];
         self.inconclusive(why, advice)
@@ -164,13 +178,13 @@ impl<'a> Check<'a> {
         let facts = self.evidence.facts(Host::Realserver(self.number))?;
         let mut routes = facts.routes.iter();
         routes.find_map(|(query, answer)| match answer {
-            RouteAnswer::Error { error, .. } if query.to == self.path.cip => Some(error.clone()),
+            RouteAnswer::Error { error, .. } if query.to == self.there => Some(error.clone()),
             _ => None,
         })
     }
 
     fn control_dies(&self) -> Claim {
-        let Path { vip, cip, rip, .. } = self.path;
+        let (Path { vip, rip, .. }, there) = (self.path, self.there);
         let control = self.arrivals.control_total();
         let (last, last_control) = (self.last_passed(&[]), self.last_control());
         let far = |ttl: u8| match self.router(ttl) {
@@ -184,27 +198,41 @@ impl<'a> Check<'a> {
             far(last_control),
             far(last)
         );
-        detail += match last >= last_control {
-            true => " The VIP's packets get as far as the control's.",
-            false => {
-                " Whether the VIP's packets are filtered besides shows only where the client can be reached."
-            }
+        detail += &match last >= last_control {
+            true => " The VIP's packets get as far as the control's.".to_owned(),
+            false => format!(
+                " Whether the VIP's packets are filtered besides shows only where {} can be reached.",
+                self.whom()
+            ),
         };
         Claim {
             outcome: SpoofOutcome::ControlDiesToo,
             confidence: None,
-            summary: format!("{cip} is dead to {rip} as well: unreachable, or it answers nothing"),
+            summary: match self.arrivals.seen_there {
+                true => format!("{there} is dead to {rip} as well: nothing comes there"),
+                false => {
+                    format!("{there} is dead to {rip} as well: unreachable, or it answers nothing")
+                }
+            },
             detail,
             advice: vec![
                 self.on(
                     Host::Realserver(self.number),
-                    format!("traceroute -n {cip}"),
+                    format!("traceroute -n {there}"),
                 ),
-                match self.evidence.sees(Host::Client) {
-                    true => "take a client that can be reached".to_owned(),
-                    false => {
+                match (self.toward, self.evidence.sees(self.toward.host())) {
+                    (Toward::Client, true) => "take a client that can be reached".to_owned(),
+                    (Toward::Director, true) => {
+                        "ask toward the client: the way to the director takes nothing at all".to_owned()
+                    }
+                    (Toward::Client, false) => {
                         "a client that answers, a vantage at `client`, or a capture of it (`--add \
                               client.in=FILE`) would decide"
+                            .to_owned()
+                    }
+                    (Toward::Director, false) => {
+                        "a vantage at `director`, or a capture of it (`--add director.in=FILE`), would decide: what \
+                         its firewall drops is seen there"
                             .to_owned()
                     }
                 },
@@ -224,6 +252,15 @@ impl<'a> Check<'a> {
 
     fn nobody_sees(&self) -> Claim {
         let vip = self.path.vip;
+        if self.toward == Toward::Director {
+            let control = self.arrivals.control_total();
+            let reason = format!(
+                "nobody sees whether the director gets what comes from {vip}: it answers nothing from its own address. \
+                 Of the controls from {}, which it answers, {} of {} arrived",
+                self.path.rip, control.arrived, control.sent
+            );
+            return self.inconclusive(reason, self.see_there());
+        }
         let reason = format!(
             "nobody sees what becomes of the packets from {vip}: their answers go to the director"
         );
@@ -234,7 +271,7 @@ impl<'a> Check<'a> {
         advice.push(
             "and here, with the same `--session KEY`: --add director.in=director.pcapng".to_owned(),
         );
-        advice.extend(self.see_client());
+        advice.extend(self.see_there());
         self.inconclusive(reason, advice)
     }
 
@@ -256,7 +293,7 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn ask_operator(&self, line: Option<&Line>, server: Host) -> Vec<String> {
-        let Path { vip, cip, rip, .. } = self.path;
+        let (Path { vip, rip, .. }, there) = (self.path, self.there);
         let whose = match line {
             Some(Line {
                 passed: Some(router),
@@ -274,17 +311,43 @@ impl<'a> Check<'a> {
             format!(
                 "ask the operator of {whose} to allow the source {vip} from {rip} (an exception from BCP 38)"
             ),
-            self.on(server, format!("traceroute -n -s {vip} {cip}")),
+            self.on(server, format!("traceroute -n -s {vip} {there}")),
         ]
     }
 
-    pub(super) fn see_client(&self) -> Vec<String> {
-        let Path { vip, rip, .. } = self.path;
-        vec![
-            "a vantage at `client`, or a capture of it, would decide:".to_owned(),
-            format!("client# tcpdump -i any -U -w client.pcap 'host {vip} or host {rip}'"),
-            "and then: tunproof spoofcheck PATH.toml --add client.in=client.pcap".to_owned(),
-        ]
+    /// What would show what arrives.
+    pub(super) fn see_there(&self) -> Vec<String> {
+        let Path { vip, rip, cip, .. } = self.path;
+        match self.toward {
+            Toward::Client => vec![
+                "a vantage at `client`, or a capture of it, would decide:".to_owned(),
+                format!("client# tcpdump -i any -U -w client.pcap 'host {vip} or host {rip}'"),
+                "and then: tunproof spoofcheck PATH.toml --add client.in=client.pcap".to_owned(),
+            ],
+            Toward::Director => vec![
+                "a vantage at `director`, or `tunproof listen` there, or a capture, would decide:"
+                    .to_owned(),
+                format!(
+                    "director# tunproof listen --session KEY --vip {vip} --cip {cip} --dip {} --for 1m --pcap \
+                     director.pcapng",
+                    self.there
+                ),
+                format!(
+                    "or director# tcpdump -i any -U -w director.pcapng 'host {vip} or host {rip}'"
+                ),
+                "and then: tunproof spoofcheck PATH.toml --toward director --session KEY --add \
+                 director.in=director.pcapng"
+                    .to_owned(),
+            ],
+        }
+    }
+
+    /// The host that everything goes to.
+    pub(super) fn whom(&self) -> &'static str {
+        match self.toward {
+            Toward::Client => "the client",
+            Toward::Director => "the director",
+        }
     }
 
     fn name(&self, host: Host) -> String {

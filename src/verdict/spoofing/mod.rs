@@ -1,9 +1,14 @@
-//! The spoof check: does a network between the real server and the client filter the VIP as a source?
+//! The spoof check: does a network between the real server and the client (or the director) filter the VIP as a source?
 //!
 //! Everything rests on differences between what is sent from the VIP and the same from the real server's own
 //! address: the client must have got the control before a silence of the VIP's packets means anything. What is
 //! answered to the VIP comes back to the director; where the client itself is not seen, the director's own packets
 //! from the VIP show whether the way back works.
+//!
+//! Toward the director the same is judged of another way: it shows what that way does, and no hop of the path. A packet
+//! from the VIP that comes there is proof by its arrival alone, for the director's kernel takes none from its own
+//! address. A network refuses its own addresses from outside as a rule (RFC 2827, RFC 3704), so that what dies right
+//! before the director is no finding.
 //!
 //! # Confidence
 //!
@@ -21,6 +26,7 @@
 
 mod arrival;
 mod check;
+mod director;
 mod sweep;
 mod translation;
 
@@ -31,6 +37,7 @@ use serde::Serialize;
 use crate::evidence::Count;
 use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
+use crate::plan::Toward;
 use crate::verdict::Outcome;
 use crate::verdict::spoofing::check::Check;
 
@@ -39,6 +46,8 @@ use crate::verdict::spoofing::check::Check;
 pub struct SpoofJudgement {
     /// Its number in the plan.
     pub path: usize,
+    /// Whose way was asked.
+    pub toward: Toward,
     /// What it comes to.
     pub outcome: SpoofOutcome,
     /// How sure that is, from 0 to 1; `None` where nothing is claimed.
@@ -61,6 +70,8 @@ pub struct SpoofJudgement {
     pub flows: Vec<SpoofFlow>,
     /// Of the director's own packets from the VIP, how many the client's answers came back for.
     pub back: Count,
+    /// Toward the director, the routers that are on the client's way as well, by their time to live.
+    pub shared: Vec<(u8, Ipv4Addr)>,
     /// The evidence, most telling first.
     pub evidence: Vec<EvidenceId>,
 }
@@ -69,7 +80,7 @@ pub struct SpoofJudgement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpoofOutcome {
-    /// The client gets what comes from the VIP.
+    /// The client, or the director where that was asked, gets what comes from the VIP.
     Passed,
     /// It gets nothing from the VIP, and the control.
     Filtered,
@@ -122,7 +133,7 @@ impl SpoofOutcome {
     }
 }
 
-/// A router, or the client, by its distance from the real server.
+/// A router, or the host that everything goes to, by its distance from the real server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Router {
     /// The time to live that ends there.
@@ -131,8 +142,8 @@ pub struct Router {
     pub to_the_vip: Vec<Ipv4Addr>,
     /// The addresses that answered the control.
     pub to_the_control: Vec<Ipv4Addr>,
-    /// Whether it is the client.
-    pub is_client: bool,
+    /// Whether it is the host that everything goes to, and then which.
+    pub end: Option<Toward>,
 }
 
 /// What became of a time to live.
@@ -153,7 +164,7 @@ pub struct SpoofCell {
     pub sent: usize,
     /// How many were answered by a router, or arrived.
     pub answered: usize,
-    /// How many of those arrived at the client.
+    /// How many of those arrived.
     pub arrived: usize,
     /// How many of those a router refused.
     pub refused: usize,
@@ -164,7 +175,7 @@ pub struct SpoofCell {
 /// What became of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpoofFlow {
-    /// The client's port.
+    /// The far port.
     pub port: u16,
     /// From the VIP.
     pub spoofed: Count,
@@ -176,6 +187,15 @@ pub struct SpoofFlow {
 pub fn judge_spoofing(evidence: &Evidence) -> Vec<SpoofJudgement> {
     let paths = 0..evidence.plan().paths.len();
     paths
-        .map(|number| Check::new(evidence, number).judge())
+        .map(|number| judge_spoofing_toward(evidence, number, evidence.plan().toward(number)))
         .collect()
+}
+
+/// Judges what the passes of the spoof check toward a host have shown of path number `path`.
+pub(super) fn judge_spoofing_toward(
+    evidence: &Evidence,
+    path: usize,
+    toward: Toward,
+) -> SpoofJudgement {
+    Check::new(evidence, path, toward).judge()
 }

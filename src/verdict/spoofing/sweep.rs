@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use crate::evidence::EvidenceId;
 use crate::evidence::Fate;
 use crate::evidence::Trial;
+use crate::exchange::RouteAnswer;
+use crate::exchange::RouteKind;
 use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
@@ -28,12 +30,27 @@ impl Check<'_> {
         if !self.evidence.sees(Host::Director) {
             return None;
         }
+        // Another host may have the VIP, and get what routers say to it: such as the director's peer.
+        if self.last_passed(&[]) == 0 && !self.director_has_vip() {
+            return None;
+        }
         let last = self.last_passed(flows);
         let rows = self.rows(&[]);
         let beyond = rows
             .iter()
             .find(|row| row.ttl > last && row.control.answered > 0)?;
         Some(self.line_at(last, beyond.ttl))
+    }
+
+    /// Whether the VIP is the director's own, as far as it says.
+    fn director_has_vip(&self) -> bool {
+        let vip = self.path.vip;
+        let Some(facts) = self.evidence.facts(Host::Director) else {
+            return true;
+        };
+        let is_local = |answer: &RouteAnswer| matches!(answer, RouteAnswer::Route(route) if route.kind == RouteKind::Local);
+        let mut routes = facts.routes.iter();
+        facts.is_local(vip) || routes.any(|(query, answer)| query.to == vip && is_local(answer))
     }
 
     pub(super) fn line_at(&self, passed: u8, stopped: u8) -> Line {
@@ -43,7 +60,7 @@ impl Check<'_> {
                 ttl: stopped,
                 to_the_vip: Vec::new(),
                 to_the_control: Vec::new(),
-                is_client: false,
+                end: None,
             }),
         }
     }
@@ -71,8 +88,8 @@ impl Check<'_> {
         control.map(|trial| trial.probe.ttl).max().unwrap_or(0)
     }
 
-    /// How far away the client is, or may be.
-    pub(super) fn client_ttl(&self) -> u8 {
+    /// How far away the host that everything goes to is, or may be.
+    pub(super) fn end_ttl(&self) -> u8 {
         let beyond = self.last_control().max(self.last_passed(&[])) + 1;
         self.distance.unwrap_or(beyond)
     }
@@ -84,15 +101,15 @@ impl Check<'_> {
             ttl,
             to_the_vip: row.spoofed.by,
             to_the_control: row.control.by,
-            is_client: self.distance == Some(ttl),
+            end: (self.distance == Some(ttl)).then_some(self.toward),
         };
         let known = !router.to_the_vip.is_empty() || !router.to_the_control.is_empty();
         known.then_some(router)
     }
 
-    /// The rows up to the client, the last with all that could arrive there; spoofed ones of these flows only.
+    /// The rows up to the host that everything goes to, the last with all that could arrive there; spoofed ones of these flows only.
     pub(super) fn rows(&self, flows: &[u16]) -> Vec<SpoofRow> {
-        let client = self.client_ttl();
+        let end = self.end_ttl();
         let mut rows: Vec<SpoofRow> = Vec::new();
         for trial in &self.trials {
             let spoofed = trial.is_spoofed();
@@ -102,8 +119,8 @@ impl Check<'_> {
             }
             let full = !trial.probe.is_limited();
             let is_end = full || self.distance.is_some_and(|d| trial.probe.ttl >= d);
-            let ttl = if is_end { client } else { trial.probe.ttl };
-            if ttl > client {
+            let ttl = if is_end { end } else { trial.probe.ttl };
+            if ttl > end {
                 continue;
             }
             let place = match rows.binary_search_by_key(&ttl, |row| row.ttl) {
@@ -191,9 +208,9 @@ impl Router {
             let others: Vec<_> = others.iter().map(ToString::to_string).collect();
             names += &format!(", to the VIP as {}", others.join(", "));
         }
-        match self.is_client {
-            true => format!("the client {names} (TTL {})", self.ttl),
-            false => format!("{names} (TTL {})", self.ttl),
+        match self.end {
+            Some(toward) => format!("the {} {names} (TTL {})", toward.id(), self.ttl),
+            None => format!("{names} (TTL {})", self.ttl),
         }
     }
 }
@@ -211,10 +228,7 @@ pub(super) fn said(line: &Line) -> String {
 }
 
 fn is_control(trial: &Trial<'_>) -> bool {
-    matches!(
-        trial.probe.id.kind,
-        ProbeKind::ControlTrace | ProbeKind::ControlSynack
-    )
+    !trial.is_spoofed() && trial.probe.id.kind != ProbeKind::ReturnControl
 }
 
 pub(super) fn fate_evidence(trial: &Trial<'_>) -> Option<EvidenceId> {
@@ -223,7 +237,7 @@ pub(super) fn fate_evidence(trial: &Trial<'_>) -> Option<EvidenceId> {
     }
 }
 
-/// The client's port of a probe, by which flows are told apart; of a datagram it is the real server's.
+/// The far port of a probe, by which flows are told apart; of a datagram it is the real server's.
 fn port(probe: &Probe) -> u16 {
     match probe.flow.protocol {
         Protocol::Tcp => probe.flow.destination_port,

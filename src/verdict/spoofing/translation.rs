@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 
 use crate::evidence::Trial;
 use crate::plan::Host;
-use crate::plan::Path;
 use crate::plan::Protocol;
 use crate::verdict::spoofing::SpoofOutcome;
 use crate::verdict::spoofing::check::Check;
@@ -17,7 +16,7 @@ use crate::verdict::spoofing::check::names;
 use crate::verdict::spoofing::sweep::said;
 
 impl Check<'_> {
-    /// The client, or a router that quotes what came to it, shows another source.
+    /// The host that everything goes to, or a router that quotes what came to it, shows another source.
     pub(super) fn rewritten(&self) -> Option<Claim> {
         let hit: Vec<_> = self
             .trials
@@ -32,9 +31,9 @@ impl Check<'_> {
         if hit.len() < ENOUGH {
             return self.detour();
         }
-        let Path { vip, cip, .. } = self.path;
-        let client = self.client_ttl();
-        let first_seen = hit.iter().map(|trial| trial.probe.ttl.min(client)).min()?;
+        let (vip, there) = (self.path.vip, self.there);
+        let end = self.end_ttl();
+        let first_seen = hit.iter().map(|trial| trial.probe.ttl.min(end)).min()?;
         // A router that knows connections restores what it translated in the quotes, too: then its address tells.
         let owns = |by: &Ipv4Addr| sources.contains(by);
         let rows = self.rows(&[]);
@@ -63,11 +62,11 @@ impl Check<'_> {
             .iter()
             .any(|t| t.is_spoofed() && t.arrived().is_some() && t.rewritten.is_none());
         let rest = match intact {
-            true => {
-                " Other packets come to the client as they were sent: a router translates what it takes for new \
-                     flows."
-            }
-            false => "",
+            true => format!(
+                " Other packets come to {} as they were sent: a router translates what it takes for new flows.",
+                self.whom()
+            ),
+            false => String::new(),
         };
         let to = names(&sources);
         let router = rows
@@ -92,7 +91,7 @@ impl Check<'_> {
             advice: vec![
                 self.on(
                     Host::Realserver(self.number),
-                    format!("traceroute -n -s {vip} {cip}"),
+                    format!("traceroute -n -s {vip} {there}"),
                 ),
                 "router# nft list ruleset | grep -nE 'masquerade|snat'".to_owned(),
             ],
@@ -109,7 +108,7 @@ impl Check<'_> {
         })
     }
 
-    /// Without the client nobody shows the new source; but what answers a translated packet comes back by way of the
+    /// Without a vantage there nobody shows the new source; but what answers a translated packet comes back by way of the
     /// translator, which is farther than the way of the same router's answers to what it lets be.
     fn detour(&self) -> Option<Claim> {
         let ttls = |ttl: u8, protocol: Protocol| {
@@ -134,8 +133,8 @@ impl Check<'_> {
             let same = udp.len() == 1 && tcp.len() == 1 && udp.first()?.0 == tcp.first()?.0;
             same.then_some(least > most)
         };
-        let client = self.client_ttl();
-        let compared: Vec<_> = (1..client)
+        let end = self.end_ttl();
+        let compared: Vec<_> = (1..end)
             .filter_map(|ttl| Some((ttl, is_longer(ttl)?)))
             .collect();
         let first = compared.iter().find(|(_, longer)| *longer)?.0;
@@ -150,8 +149,10 @@ impl Check<'_> {
                  router before it translates their source"
             ),
             vec![
-                "a vantage at `client`, or a capture of it (`--add client.in=FILE`), shows to what"
-                    .to_owned(),
+                format!(
+                    "a vantage at `{whom}`, or a capture of it (`--add {whom}.in=FILE`), shows to what",
+                    whom = self.toward.id()
+                ),
                 "router# nft list ruleset | grep -nE 'masquerade|snat'".to_owned(),
             ],
         ))
