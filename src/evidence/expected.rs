@@ -348,16 +348,21 @@ fn is_form(probe: &Probe, item: &Item, sighting: &Sighting, expected: &Expectati
         (true, true) => Form::Tunnelled,
         _ => Form::Plain,
     };
+    let itself = matches!(
+        sighting.form,
+        Form::Plain | Form::Tunnelled | Form::Decapsulated
+    );
     match expected.see {
         See::Probe => sighting.form == own,
-        See::Tunnelled => sighting.form == Form::Tunnelled,
-        See::Decapsulated => match built_in {
-            true => {
-                let tunnel = Station::RealserverTunnel;
-                let apart = own == Form::Tunnelled || item.station == Some(tunnel);
-                apart && sighting.form == Form::Plain
+        See::Tunnelled => itself && sighting.outer.is_some(),
+        // What a director tunnels that was sent plain comes out of the tunnel as it was.
+        See::Decapsulated => match sighting.form {
+            Form::Decapsulated => true,
+            Form::Plain => {
+                let comes_out = item.station == Some(Station::RealserverTunnel);
+                sighting.outer.is_none() && (own == Form::Tunnelled || comes_out)
             }
-            false => sighting.form == Form::Decapsulated,
+            _ => false,
         },
         See::SynAck => sighting.form == Form::SynAck,
         See::Rst => sighting.form == Form::Rst,

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::plan::Flow;
 use crate::plan::Protocol;
+use crate::wire::IpProtocol;
+use crate::wire::layers::Field;
 use crate::wire::layers::Ipv4;
 use crate::wire::layers::Layer;
 
@@ -50,6 +52,13 @@ impl Packet {
             _ => None,
         });
         headers.collect()
+    }
+
+    /// Whether it is sent without a tunnel header, be it one in raw octets.
+    pub fn is_plain(&self) -> bool {
+        let headers = self.headers();
+        let holds_another = |ip: &Ipv4| ip.protocol == Field::Forced(IpProtocol::IPIP);
+        headers.len() < 2 && !headers.iter().any(|ip| holds_another(ip))
     }
 
     /// Whether it starts at an Ethernet header.

@@ -16,6 +16,7 @@ mod scenario;
 mod spoofing;
 mod suites;
 mod world;
+mod written;
 
 use std::fmt::Write as _;
 use std::fs;
