@@ -14,6 +14,7 @@ mod saved;
 mod silence;
 mod size;
 mod spoofing;
+mod withheld;
 
 pub use course::Course;
 pub use expected::Answer;
@@ -46,3 +47,4 @@ pub use spoofing::Reply;
 pub use spoofing::SURE;
 pub use spoofing::Trial;
 pub use spoofing::chance_of_loss;
+pub use withheld::Withheld;

@@ -162,7 +162,7 @@ fn draw_step(
         let mut words = match &expected.reason {
             Some(reason) => format!("{}: {reason}", expected.expected),
             None => format!(
-                "{}: seen of {} of {}",
+                "{}: seen for {} of {}",
                 expected.expected, expected.seen, expected.sent
             ),
         };

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::plan::Carrier;
 use crate::suite::environment::Scope;
+use crate::suite::layer;
 use crate::suite::layer::WITH_FIELDS;
 use crate::suite::layer::allowed;
 use crate::suite::options;
@@ -232,7 +233,8 @@ impl Fields<'_> {
             "gateway" => {
                 let at = self.table.given("gateway")?;
                 let number = self.table.number_of("gateway", &Kind::AnyAddress, &at)?;
-                (number as u32).to_be_bytes()
+                let address = Ipv4Addr::from(number as u32);
+                layer::declared(self.table, &at, self.scope, self.quoted, address)?.octets()
             }
             "ptr" => [self.number("ptr")?, 0, 0, 0],
             _ => {

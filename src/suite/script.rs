@@ -177,6 +177,14 @@ fn read_packet(table: &Table<'_>, scope: &Scope<'_>) -> Option<Packet> {
         packet.layers.push(Layer::Raw(Vec::new()));
     }
     check_length(table, &packet)?;
+    if !table.source.is_clean() {
+        return None;
+    }
+    if let Err(why) = scope.environment.judge(&packet) {
+        let problem = At::new((), table.key("send")).wrong("this packet cannot be sent", why);
+        table.source.problem(problem);
+        return None;
+    }
     Some(packet)
 }
 

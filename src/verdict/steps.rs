@@ -12,6 +12,7 @@ use crate::evidence::EvidenceId;
 use crate::evidence::Passage;
 use crate::evidence::Tally;
 use crate::evidence::What;
+use crate::evidence::Withheld;
 use crate::exchange::SendOutcome;
 use crate::plan::Action;
 use crate::plan::Builtin;
@@ -218,7 +219,7 @@ impl StepCase<'_> {
         let tally = self.evidence.tally(at, expected);
         let least = self.evidence.least(at, expected);
         let seen = tally.seen.len();
-        let counted = format!("seen of {seen} of {}", packets(tally.sent));
+        let counted = format!("seen for {seen} of {}", packets(tally.sent));
         let most = expected.at_most.map(usize::from);
         let (outcome, reason) = if most.is_some_and(|most| seen > most) {
             (StepOutcome::Failed, Some(counted))
@@ -265,6 +266,17 @@ impl StepCase<'_> {
         let course = self.evidence.course(self.path.path, self.number);
         if !course.is_some_and(|course| course.over) {
             return Err("the suite ended before it was over".to_owned());
+        }
+        if let Some(withheld) = self.evidence.withheld(expected, &tally.unseen) {
+            let could = tally.seen.len() + withheld.packets;
+            let least = self.evidence.least((self.path.path, self.number), expected);
+            let decides = match expected.at_most {
+                Some(most) if tally.seen.len() >= least => could > usize::from(most),
+                _ => could >= least,
+            };
+            if decides {
+                return Err(withholds(&withheld));
+            }
         }
         if tally.sent < Evidence::SILENCE {
             let least = Evidence::SILENCE;
@@ -495,6 +507,19 @@ fn worst(expectations: &[ExpectationJudgement]) -> Found {
     let reason = worst.reason.as_ref();
     let reason = reason.map(|reason| format!("{}: {reason}", worst.expected));
     (worst.outcome, reason, worst.evidence.clone())
+}
+
+/// That ICMP errors may have been withheld, and what would decide.
+fn withholds(withheld: &Withheld) -> String {
+    let by = withheld.by;
+    let known = match withheld.counted {
+        Some(counted) => format!("{by} withheld {counted} ICMP errors: its limits are reached"),
+        None => format!(
+            "{by} answered others shortly before, and may have withheld the rest: hosts limit their ICMP errors, \
+             Linux to six at once and then one a second"
+        ),
+    };
+    format!("{known}; send fewer, or further apart (`interval = \"1200ms\"`)")
 }
 
 fn packets(number: usize) -> String {

@@ -76,3 +76,101 @@ fn a_tunnel_is_seen_whoever_wrote_its_header() {
         assert_eq!(step.outcome, StepOutcome::Passed, "{step:#?}");
     }
 }
+
+/// Closed ports of the client, from the real server: `count` datagrams, one in every `interval`.
+fn closed_ports(count: usize, interval: &str) -> String {
+    format!(
+        r#"
+        [[step]]
+        id = "closed"
+        from = "realserver"
+        send = [{{ ipv4 = {{ src = "$rip", dst = "$cip" }} }}, {{ udp = {{ dport = 33434 }} }}]
+        count = {count}
+        interval = "{interval}"
+        [[step.expect]]
+        at = "realserver.in"
+        see = "port-unreachable"
+        "#
+    )
+}
+
+#[test]
+fn a_limit_of_icmp_errors_fails_no_step() {
+    let healthy = network("healthy");
+    let strict = network("trap-client-limits-icmp");
+    for (scenario, count, interval, outcome) in [
+        (&healthy, 6, "100ms", StepOutcome::Passed),
+        (&healthy, 12, "100ms", StepOutcome::Inconclusive),
+        (&healthy, 12, "1200ms", StepOutcome::Passed),
+        (&strict, 3, "100ms", StepOutcome::Inconclusive),
+        (&strict, 3, "1200ms", StepOutcome::Passed),
+    ] {
+        for vantages in [EVERYWHERE, &["realserver"]] {
+            let suite = closed_ports(count, interval);
+            let [step] = &judged(scenario, vantages, &suite)[..] else {
+                panic!("not one step");
+            };
+            assert_eq!(step.outcome, outcome, "{count}, {interval}: {step:#?}");
+            let reason = step.reason.as_deref().unwrap_or_default();
+            let says = reason.contains("198.51.100.7 answered others shortly before");
+            assert_eq!(says, outcome != StepOutcome::Passed, "{reason}");
+        }
+    }
+}
+
+/// Where nothing is answered at all, or a tap shows that nothing came, no limit is why.
+#[test]
+fn a_limit_of_icmp_errors_excuses_nothing_else() {
+    let suite = closed_ports(12, "100ms");
+    for name in ["client-unreachable", "client-silent"] {
+        for vantages in [EVERYWHERE, &["realserver"]] {
+            let [step] = &judged(&network(name), vantages, &suite)[..] else {
+                panic!("not one step");
+            };
+            assert_eq!(step.outcome, StepOutcome::Failed, "{name}: {step:#?}");
+        }
+    }
+    // The first are answered, the others go elsewhere: they are no concern of the client's limit.
+    let elsewhere = r#"
+        [[step]]
+        id = "answered"
+        from = "realserver"
+        send = [{ ipv4 = { src = "$rip", dst = "$cip" } }, { udp = { dport = 33434 } }]
+        count = 3
+        [[step]]
+        id = "short-lived"
+        from = "realserver"
+        send = [{ ipv4 = { src = "$rip", dst = "$cip", ttl = 2 } }, { udp = { dport = 33434 } }]
+        count = 3
+        [[step.expect]]
+        at = "client.out"
+        see = "port-unreachable"
+        "#;
+    let steps = judged(&network("healthy"), EVERYWHERE, elsewhere);
+    assert_eq!(steps[1].outcome, StepOutcome::Failed, "{:#?}", steps[1]);
+}
+
+/// It counts what it withholds.
+#[test]
+fn a_host_that_counts_what_it_withholds_is_believed() {
+    let suite = r#"
+        [[step]]
+        id = "closed"
+        from = "director"
+        send = [
+          { ipv4 = { src = "$dip", dst = "$rip" } },
+          { ipv4 = { src = "$cip", dst = "$vip" } },
+          { udp = { dport = 33434 } },
+        ]
+        count = 3
+        [[step.expect]]
+        at = "realserver.out"
+        see = "port-unreachable"
+        "#;
+    let [step] = &judged(&network("udp-icmp-limited"), EVERYWHERE, suite)[..] else {
+        panic!("not one step");
+    };
+    assert_eq!(step.outcome, StepOutcome::Inconclusive, "{step:#?}");
+    let reason = step.reason.as_deref().unwrap();
+    assert!(reason.contains("withheld 3 ICMP errors"), "{reason}");
+}
