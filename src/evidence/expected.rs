@@ -57,6 +57,8 @@ pub struct Tally {
     pub seen: Vec<EvidenceId>,
     /// That the packets were sent of which it was not seen.
     pub unseen: Vec<EvidenceId>,
+    /// Of those, what was seen at that station otherwise than expected, and how.
+    pub unlike: Vec<(EvidenceId, String)>,
     /// How many were handed over to be sent, and nothing is known of that yet.
     pub pending: usize,
 }
@@ -145,18 +147,22 @@ impl Evidence {
                 continue;
             };
             tally.sent += 1;
-            let mut sightings = self.sightings(probe.id);
-            let seen = sightings.find(|(item, sighting)| {
-                let there = is_at(item, expected, path) && is_form(probe, item, sighting, expected);
-                there
-                    && expected.from.is_none_or(|from| sighting.source == from)
-                    && in_time(item, sent, expected.within)
-                    && self.holds(item, Some(transmit), expected)
+            let there = self.sightings(probe.id).filter(|(item, sighting)| {
+                is_at(item, expected, path) && is_form(probe, item, sighting, expected)
+            });
+            let mut unlike = None;
+            let seen = there.into_iter().find(|(item, sighting)| {
+                let how = unlikeness((sent, transmit), (item, sighting), expected);
+                let is_like = how.is_none();
+                unlike = unlike.take().or(how.map(|how| (item.id, how)));
+                is_like
             });
             match seen {
                 Some((item, _)) => tally.seen.push(item.id),
                 None => {
                     tally.unseen.push(sent.id);
+                    let is_station = matches!(expected.at, Place::Station(_));
+                    tally.unlike.extend(unlike.filter(|_| is_station));
                 }
             }
         }
@@ -269,9 +275,11 @@ impl Evidence {
 
     /// The first answer to an ARP request, seen on the host that asked, that meets the expectation.
     fn reply(&self, request: &Item, path: usize, expected: &Expectation) -> Option<EvidenceId> {
-        let question = match &request.what {
-            What::Sent { transmit, .. } => Arp::read(transmit.bytes.get(FRAME..)?)?,
-            What::Arp { arp, .. } => *arp,
+        let (question, sent) = match &request.what {
+            What::Sent { transmit, .. } => {
+                (Arp::read(transmit.bytes.get(FRAME..)?)?, Some(transmit))
+            }
+            What::Arp { arp, .. } => (*arp, None),
             _ => return None,
         };
         let replies = self.items().iter().filter(|item| {
@@ -288,7 +296,7 @@ impl Evidence {
                 && expected.from.is_none_or(|from| from == question.target)
                 && is_at(item, expected, path)
                 && in_time(item, request, expected.within)
-                && self.holds(item, None, expected)
+                && self.holds(item, sent, expected)
         });
         met.next().map(|item| item.id)
     }
@@ -301,6 +309,32 @@ impl Evidence {
         let is_met = |condition: &Condition| meets(capture, sent, condition);
         expected.fields.iter().all(is_met)
     }
+}
+
+/// In what a packet that was seen there is not as expected.
+fn unlikeness(
+    (sent, transmit): (&Item, &Transmit),
+    (item, sighting): (&Item, &Sighting),
+    expected: &Expectation,
+) -> Option<String> {
+    if expected.from.is_some_and(|from| sighting.source != from) {
+        return Some(format!("from {}", sighting.source));
+    }
+    let What::Seen { capture, .. } = &item.what else {
+        return Some("unread".to_owned());
+    };
+    let mut fields = expected.fields.iter();
+    if let Some(condition) = fields.find(|condition| !meets(capture, Some(transmit), condition)) {
+        let (layer, number) = counted(&condition.layer);
+        let fields = Fields::of(&capture.bytes, capture.protocol);
+        let name = format!("{}.{}", condition.layer, condition.field);
+        return Some(match fields.value(layer, number, &condition.field) {
+            Some(value) => format!("with {name} {}", condition.shown(value)),
+            None => format!("without {name}"),
+        });
+    }
+    let after = item.time.distance(sent.time).as_millis();
+    (!in_time(item, sent, expected.within)).then(|| format!("after {after} ms"))
 }
 
 /// A neighbour on the same machine answers before the kernel says that it has sent, in nanoseconds.
@@ -385,30 +419,40 @@ fn is_form(probe: &Probe, item: &Item, sighting: &Sighting, expected: &Expectati
 /// Whether a field of a packet is as it must be.
 fn meets(capture: &Capture, sent: Option<&Transmit>, condition: &Condition) -> bool {
     let fields = Fields::of(&capture.bytes, capture.protocol);
-    let (layer, number) = match condition.layer.split_once('.') {
-        Some((layer, number)) => (layer, number.parse().unwrap_or(usize::MAX)),
-        None => (condition.layer.as_str(), 0),
-    };
+    let (layer, number) = counted(&condition.layer);
     let Some(value) = fields.value(layer, number, &condition.field) else {
         return false;
     };
+    let then = sent.map(|sent| match sent.way {
+        Way::Stack => Fields::of(&sent.bytes, Capture::IPV4),
+        Way::Frame { .. } => Fields::of_frame(&sent.bytes),
+    });
     let before = || {
-        let sent = sent?;
-        let then = match sent.way {
-            Way::Stack => Fields::of(&sent.bytes, Capture::IPV4),
-            Way::Frame { .. } => Fields::of_frame(&sent.bytes),
-        };
+        let then = then.as_ref()?;
         // Headers come and go on the outside.
         let number = (number + then.count(layer)).checked_sub(fields.count(layer))?;
         then.value(layer, number, &condition.field)
     };
-    match condition.test {
-        Test::Equals(expected) => value == expected,
-        Test::Between(least, most) => (least..=most).contains(&value),
+    match &condition.test {
+        Test::Equals(expected) => value == *expected,
+        Test::Between(least, most) => (least..=most).contains(&&value),
         Test::Unchanged => before() == Some(value),
         Test::DecrementedBy(by) => {
-            before().and_then(|before| before.checked_sub(value)) == Some(by)
+            before().and_then(|before| before.checked_sub(value)) == Some(*by)
         }
+        Test::Sent { layer, field } => {
+            let (layer, number) = counted(layer);
+            let other = then.and_then(|then| then.value(layer, number, field));
+            other == Some(value)
+        }
+    }
+}
+
+/// A layer's name, and which of them it is, from outside.
+fn counted(layer: &str) -> (&str, usize) {
+    match layer.split_once('.') {
+        Some((layer, number)) => (layer, number.parse().unwrap_or(usize::MAX)),
+        None => (layer, 0),
     }
 }
 
@@ -461,8 +505,10 @@ fn answer(facts: &HostFacts, subject: &Subject) -> Option<Answer> {
             (command, says)
         }
         Subject::Sysctl { name, value } => {
-            let is = facts.sysctls.get(name)?.to_string();
-            differ(name, &is, Some(value.clone()));
+            let known = facts.sysctls.get(name).map(i64::to_string);
+            let is = facts.settings.get(name).cloned().or(known)?;
+            let expected: Vec<_> = value.split_whitespace().collect();
+            differ(name, &is, Some(expected.join(" ")));
             (format!("sysctl {name}"), is)
         }
         Subject::Address { address, present } => {

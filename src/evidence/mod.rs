@@ -7,6 +7,7 @@ mod expected;
 mod flows;
 mod item;
 mod ledger;
+mod neighbour;
 mod passage;
 mod reply;
 mod rewriting;

@@ -71,15 +71,22 @@ const BYTE: Kind = Kind::Number(0, 0xff);
 const SHORT: Kind = Kind::Number(0, 0xffff);
 const LONG: Kind = Kind::Number(0, 0xffff_ffff);
 const NIBBLE: Kind = Kind::Number(0, 0xf);
-const A_MAC: Need = Need::Required("\"02:00:00:00:00:01\"");
 const A_PORT: Need = Need::Required("33434");
 
 const ETHERNET: Shape = Shape {
     name: "`ethernet`",
     about: "An Ethernet header.",
     keys: &[
-        key("src", "Source.", A_MAC, Kind::Mac),
-        key("dst", "Destination.", A_MAC, Kind::Mac),
+        field(
+            "src",
+            "Source; left out, that of the device by which the frame leaves.",
+            Kind::Mac,
+        ),
+        field(
+            "dst",
+            "Destination; left out, that of the next hop, or of everybody where ARP asks or announces.",
+            Kind::Mac,
+        ),
         field("type", "EtherType; derived from the next layer.", SHORT),
     ],
     one_of: &[],
@@ -94,7 +101,11 @@ const ARP: Shape = Shape {
             "Operation; `who-has`, unless it is said.",
             Kind::Named(0xffff, &[("who-has", 1), ("is-at", 2)]),
         ),
-        key("hwsrc", "Sender hardware address.", A_MAC, Kind::Mac),
+        field(
+            "hwsrc",
+            "Sender hardware address; left out, that of the device by which it leaves.",
+            Kind::Mac,
+        ),
         key(
             "psrc",
             "Sender protocol address; the path's, or 0.0.0.0.",

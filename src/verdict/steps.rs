@@ -3,8 +3,6 @@
 //! What was not seen fails a step only where silence counts: a tap that was open over the whole run and lost
 //! nothing, and three packets that were sent. Else it is inconclusive, and the reason says what would decide.
 
-use std::net::Ipv4Addr;
-
 use serde::Serialize;
 
 use crate::evidence::Evidence;
@@ -25,6 +23,7 @@ use crate::plan::ProbeKind;
 use crate::plan::Question;
 use crate::plan::See;
 use crate::plan::Step;
+use crate::plan::Subject;
 use crate::plan::Task;
 use crate::plan::Test;
 use crate::plan::itinerary;
@@ -161,6 +160,9 @@ impl StepCase<'_> {
         let mut expectations = Vec::new();
         let skipped = course.and_then(|course| course.skipped.clone());
         let (outcome, reason, evidence) = match (skipped, course) {
+            (Some(reason), Some(course)) if course.barred => {
+                (StepOutcome::Inconclusive, Some(reason), Vec::new())
+            }
             (Some(reason), _) => (StepOutcome::Skipped, Some(reason), Vec::new()),
             (None, Some(course)) if !course.begun => {
                 let reason = match self.evidence.is_cut_short() {
@@ -207,11 +209,25 @@ impl StepCase<'_> {
                 let name = self.evidence.plan().host_name(host);
                 let reason = match self.evidence.host(host) {
                     None => format!("tunproof does not run on {name}"),
-                    Some(_) => format!("{name} did not say"),
+                    Some(_) => match self.unread(host, question) {
+                        Some(why) => format!("{name} did not say: {why}"),
+                        None => format!("{name} did not say"),
+                    },
                 };
                 (StepOutcome::Inconclusive, Some(reason), Vec::new())
             }
         }
+    }
+
+    /// Why a host could not read what was asked.
+    fn unread(&self, host: Host, question: &Question) -> Option<String> {
+        let Subject::Sysctl { name, .. } = &question.about else {
+            return None;
+        };
+        let what = format!("sysctl {name}");
+        let mut unread = self.evidence.facts(host)?.unread.iter();
+        let unread = unread.find(|unread| unread.what == what)?;
+        Some(format!("{what}: {}", unread.error))
     }
 
     fn judge_expectation(&self, expected: &Expectation) -> ExpectationJudgement {
@@ -224,9 +240,21 @@ impl StepCase<'_> {
         let (outcome, reason) = if most.is_some_and(|most| seen > most) {
             (StepOutcome::Failed, Some(counted))
         } else if seen < least || most.is_some() && tally.sent == 0 {
+            // What was seen otherwise is no silence.
+            let could = (tally.sent + tally.refused.len()).saturating_sub(tally.unlike.len());
+            let unlike = unlike(&tally);
             match self.silence(expected, &tally) {
-                Ok(()) => (StepOutcome::Failed, Some(self.failure(&tally, counted))),
-                Err(why) => (StepOutcome::Inconclusive, Some(format!("{counted}: {why}"))),
+                Ok(()) => {
+                    let reason = self.failure(&tally, counted) + &unlike;
+                    (StepOutcome::Failed, Some(reason))
+                }
+                Err(_) if tally.sent > 0 && could < least => {
+                    (StepOutcome::Failed, Some(counted + &unlike))
+                }
+                Err(why) => {
+                    let reason = format!("{counted}{unlike}: {why}");
+                    (StepOutcome::Inconclusive, Some(reason))
+                }
             }
         } else if most.is_some() {
             match self.silence(expected, &tally) {
@@ -238,7 +266,10 @@ impl StepCase<'_> {
         };
         let evidence = match seen >= least {
             true => [tally.seen, tally.unseen].concat(),
-            false => [tally.refused.clone(), tally.unseen, tally.seen].concat(),
+            false => {
+                let unlike: Vec<_> = tally.unlike.iter().map(|(id, _)| *id).collect();
+                [tally.refused.clone(), unlike, tally.unseen, tally.seen].concat()
+            }
         };
         ExpectationJudgement {
             expected: words(expected),
@@ -279,10 +310,18 @@ impl StepCase<'_> {
             }
         }
         if tally.sent < Evidence::SILENCE {
-            let least = Evidence::SILENCE;
-            return Err(format!(
-                "the silence of fewer than {least} packets may be chance; send more (`count`)"
-            ));
+            let (least, sent) = (Evidence::SILENCE, packets(tally.sent));
+            let planned = match &self.step.action {
+                Action::Script(script) => script.packets.len(),
+                Action::Builtin(builtin) => builtin.count.map_or(0, usize::from),
+                Action::Ask(_) => 0,
+            };
+            return Err(match planned >= least {
+                true => format!("the step was over after {sent}, whose silence may be chance"),
+                false => format!(
+                    "the silence of fewer than {least} packets may be chance; send more (`count`)"
+                ),
+            });
         }
         Ok(())
     }
@@ -300,6 +339,10 @@ impl StepCase<'_> {
                 _ => None,
             });
         match refusal {
+            Some(error) if tally.sent == 0 => {
+                let refused = packets(tally.refused.len());
+                format!("the kernel refused to send {refused}: {error}")
+            }
             Some(error) => format!("{counted}; the kernel refused to send: {error}"),
             None => counted,
         }
@@ -522,6 +565,14 @@ fn withholds(withheld: &Withheld) -> String {
     format!("{known}; send fewer, or further apart (`interval = \"1200ms\"`)")
 }
 
+/// What was seen otherwise than expected, as an example.
+fn unlike(tally: &Tally) -> String {
+    match tally.unlike.first() {
+        Some((_, how)) => format!(", but seen {how}"),
+        None => String::new(),
+    }
+}
+
 fn packets(number: usize) -> String {
     match number {
         1 => "1 packet".to_owned(),
@@ -561,6 +612,9 @@ fn words(expected: &Expectation) -> String {
     match (expected.at_least, expected.at_most) {
         (_, Some(0)) => words.insert_str(0, "never "),
         (None | Some(0), Some(most)) => words.push_str(&format!(", of {most} at most")),
+        (Some(least), Some(most)) if least == most => {
+            words.push_str(&format!(", of exactly {least}"));
+        }
         (Some(least), Some(most)) => words.push_str(&format!(", of {least} to {most}")),
         (Some(least), None) => words.push_str(&format!(", of {least} at least")),
         (None, None) => {}
@@ -574,17 +628,17 @@ fn words(expected: &Expectation) -> String {
 /// A condition in words.
 fn condition_in_words(condition: &Condition) -> String {
     let Condition { layer, field, test } = condition;
-    let is_address = matches!(&**field, "src" | "dst" | "psrc" | "pdst") && layer != "ethernet";
-    let value = |value: u64| match u32::try_from(value) {
-        Ok(address) if is_address => Ipv4Addr::from(address).to_string(),
-        _ => value.to_string(),
-    };
+    let value = |value: &u64| condition.shown(*value);
     match test {
-        Test::Equals(expected) => format!("{layer}.{field} {}", value(*expected)),
+        Test::Equals(expected) => format!("{layer}.{field} {}", value(expected)),
         Test::Between(least, most) => {
-            format!("{layer}.{field} {} to {}", value(*least), value(*most))
+            format!("{layer}.{field} {} to {}", value(least), value(most))
         }
         Test::Unchanged => format!("{layer}.{field} unchanged"),
         Test::DecrementedBy(by) => format!("{layer}.{field} less by {by}"),
+        Test::Sent {
+            layer: other,
+            field: sent,
+        } => format!("{layer}.{field} the {other}.{sent} that was sent"),
     }
 }

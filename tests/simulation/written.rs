@@ -6,19 +6,25 @@ use tunproof::verdict::StepJudgement;
 use tunproof::verdict::StepOutcome;
 use tunproof::verdict::judge_steps;
 
+use crate::play::Played;
 use crate::play::plan;
 use crate::play::play_plan;
 use crate::scenario::Scenario;
 use crate::suites::network;
 
-/// What becomes of a suite's steps where tunproof runs on these hosts.
-fn judged(scenario: &Scenario, vantages: &[&str], text: &str) -> Vec<StepJudgement> {
+/// What becomes of a suite where tunproof runs on these hosts.
+fn played(scenario: &Scenario, vantages: &[&str], text: &str) -> Played {
     let vantages: Vec<_> = vantages.iter().map(|host| (*host).to_owned()).collect();
     let mut plan = plan(scenario, &vantages, 7);
     let parse = |path| SuiteFile::parse("own.toml", text, &Environment::of(path));
     let suites: Result<_, _> = plan.paths.iter().map(parse).collect();
     plan.suites = suites.unwrap_or_else(|problems| panic!("{problems}"));
-    let played = play_plan(scenario, plan, 7);
+    play_plan(scenario, plan, 7)
+}
+
+/// And of its steps.
+fn judged(scenario: &Scenario, vantages: &[&str], text: &str) -> Vec<StepJudgement> {
+    let played = played(scenario, vantages, text);
     judge_steps(&played.evidence, &played.judgement)
 }
 
@@ -173,4 +179,36 @@ fn a_host_that_counts_what_it_withholds_is_believed() {
     assert_eq!(step.outcome, StepOutcome::Inconclusive, "{step:#?}");
     let reason = step.reason.as_deref().unwrap();
     assert!(reason.contains("withheld 3 ICMP errors"), "{reason}");
+}
+
+/// What a suite writes out may be odd, and so what answers it: nobody is to blame for that.
+#[test]
+fn what_a_suite_writes_out_finds_no_fault() {
+    let suite = r#"
+        [[step]]
+        id = "refused-by-the-real-server-itself"
+        from = "client"
+        send = [{ ipv4 = { src = "$cip", dst = "$rip" } }, { tcp = { dport = 9 } }]
+        count = 3
+        [[step.expect]]
+        at = "client.in"
+        see = "refused"
+        from = "$rip"
+        [[step]]
+        id = "a-closed-port-of-the-real-server"
+        from = "client"
+        send = [{ ipv4 = { src = "$cip", dst = "$rip" } }, { udp = { dport = 33434 } }]
+        count = 3
+        [[step.expect]]
+        at = "client.in"
+        see = "port-unreachable"
+        from = "$rip"
+        "#;
+    let played = played(&network("healthy"), EVERYWHERE, suite);
+    for step in judge_steps(&played.evidence, &played.judgement) {
+        assert_eq!(step.outcome, StepOutcome::Passed, "{step:#?}");
+    }
+    for path in &played.judgement.paths {
+        assert_eq!(path.findings, [], "{:#?}", path.findings);
+    }
 }
