@@ -8,9 +8,6 @@ use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Capture;
 use crate::exchange::ConnectOutcome;
-use crate::exchange::HostFacts;
-use crate::exchange::RouteAnswer;
-use crate::exchange::RouteQuery;
 use crate::exchange::SendOutcome;
 use crate::exchange::Transmit;
 use crate::exchange::Way;
@@ -25,11 +22,9 @@ use crate::plan::Place;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
-use crate::plan::Question;
 use crate::plan::See;
 use crate::plan::Station;
 use crate::plan::Step;
-use crate::plan::Subject;
 use crate::plan::Task;
 use crate::plan::Test;
 use crate::plan::itinerary;
@@ -61,24 +56,6 @@ pub struct Tally {
     pub unlike: Vec<(EvidenceId, String)>,
     /// How many were handed over to be sent, and nothing is known of that yet.
     pub pending: usize,
-}
-
-/// A host's answer to a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The command by which a person asks it.
-    pub command: String,
-    /// What the host says.
-    pub says: String,
-    /// What it says otherwise than expected.
-    pub differs: Vec<String>,
-}
-
-impl Answer {
-    /// Whether it is what was expected.
-    pub fn is_expected(&self) -> bool {
-        self.differs.is_empty()
-    }
 }
 
 impl Evidence {
@@ -231,12 +208,6 @@ impl Evidence {
                 self.host(Host::of(waypoint.station, path))
                     .is_some_and(|record| record.lost.is_none() && record.tap_open)
             })
-    }
-
-    /// What a host says to a question; `None` if it did not say.
-    pub fn answer(&self, path: usize, question: &Question) -> Option<Answer> {
-        let facts = self.facts(question.host.host(path))?;
-        answer(facts, &question.about)
     }
 
     /// That a probe was sent, and what; what was refused is noted.
@@ -454,77 +425,4 @@ fn counted(layer: &str) -> (&str, usize) {
         Some((layer, number)) => (layer, number.parse().unwrap_or(usize::MAX)),
         None => (layer, 0),
     }
-}
-
-fn answer(facts: &HostFacts, subject: &Subject) -> Option<Answer> {
-    let mut differs = Vec::new();
-    let mut differ = |what: &str, is: &str, expected: Option<String>| {
-        if let Some(expected) = expected.filter(|expected| expected != is) {
-            differs.push(format!("{what} is {is}, expected {expected}"));
-        }
-    };
-    let (command, says) = match subject {
-        Subject::Route {
-            to,
-            from,
-            iif,
-            source,
-            device,
-            gateway,
-        } => {
-            let query = RouteQuery {
-                to: *to,
-                from: *from,
-                iif: iif.clone(),
-            };
-            let mut command = format!("ip route get {to}");
-            command.extend(from.map(|from| format!(" from {from}")));
-            command.extend(iif.iter().map(|iif| format!(" iif {iif}")));
-            let says = match facts.route(&query)? {
-                RouteAnswer::Error { error, .. } => {
-                    differs.push(format!("there is no route: {error}"));
-                    error.clone()
-                }
-                RouteAnswer::Route(route) => {
-                    let none = || "none".to_owned();
-                    let via = route
-                        .gateway
-                        .map_or_else(none, |gateway| gateway.to_string());
-                    let dev = route.device.clone().unwrap_or_else(none);
-                    let src = route.source.map_or_else(none, |source| source.to_string());
-                    differ("the source", &src, source.map(|source| source.to_string()));
-                    differ("the device", &dev, device.clone());
-                    differ(
-                        "the gateway",
-                        &via,
-                        gateway.map(|gateway| gateway.to_string()),
-                    );
-                    format!("via {via} dev {dev} src {src}")
-                }
-            };
-            (command, says)
-        }
-        Subject::Sysctl { name, value } => {
-            let known = facts.sysctls.get(name).map(i64::to_string);
-            let is = facts.settings.get(name).cloned().or(known)?;
-            let expected: Vec<_> = value.split_whitespace().collect();
-            differ(name, &is, Some(expected.join(" ")));
-            (format!("sysctl {name}"), is)
-        }
-        Subject::Address { address, present } => {
-            let holder = facts.holds(*address).map(|link| link.name.clone());
-            match (&holder, present) {
-                (None, true) => differs.push(format!("no device has {address}")),
-                (Some(device), false) => differs.push(format!("{device} has {address}")),
-                _ => {}
-            }
-            let says = holder.unwrap_or_else(|| "no device has it".to_owned());
-            (format!("ip address show to {address}"), says)
-        }
-    };
-    Some(Answer {
-        command,
-        says,
-        differs,
-    })
 }

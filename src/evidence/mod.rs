@@ -2,6 +2,7 @@
 //!
 //! It may not know what is good or bad; `verdict` does.
 
+mod answer;
 mod course;
 mod expected;
 mod flows;
@@ -17,8 +18,8 @@ mod size;
 mod spoofing;
 mod withheld;
 
+pub use answer::Answer;
 pub use course::Course;
-pub use expected::Answer;
 pub use expected::Standing;
 pub use expected::Tally;
 pub use flows::FlowTally;

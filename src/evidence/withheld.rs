@@ -185,12 +185,12 @@ impl Evidence {
             } => Some((item, transmit)),
             _ => None,
         })?;
-        let answers = self.sightings(probe).map(|(_, seen)| seen);
+        let mut answers = self.sightings(probe).map(|(_, seen)| seen);
         Some(Asked {
             probe,
             item,
             headers: headers(transmit),
-            answer: answers.filter(|seen| is_error(seen)).next(),
+            answer: answers.find(|seen| is_error(seen)),
         })
     }
 }
