@@ -262,6 +262,7 @@ fn what_is_left_out_carries_the_identity() {
         let packet = Packet {
             layers,
             carriers: carriers.to_vec(),
+            hardware: Vec::new(),
         };
         craft::script(&packet, id, &key)
     };
@@ -327,7 +328,13 @@ fn what_a_raw_socket_does_not_send_is_refused() {
     });
     let craft = |layers: Vec<Layer>| {
         let carriers = Vec::new();
-        craft::script(&Packet { layers, carriers }, id, &key)
+        let hardware = Vec::new();
+        let packet = Packet {
+            layers,
+            carriers,
+            hardware,
+        };
+        craft::script(&packet, id, &key)
     };
     let sent = |change: &dyn Fn(&mut Ipv4)| {
         let mut ip = Ipv4 {

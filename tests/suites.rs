@@ -393,6 +393,8 @@ fn a_packet_bears_only_the_addresses_of_its_path() {
         "{ ipv4 = { src = \"$vip\", dst = \"8.8.8.8\" } }",
         "{ ipv4 = { src = \"$cip\", dst = \"$rip\" } }, { ipv4 = { src = \"8.8.8.8\", dst = \"$vip\" } }",
         "{ ipv4 = { src = \"$cip\", dst = \"$rip\", options = [[\"lsrr\", \"8.8.8.8\"]] } }",
+        "{ ipv4 = { src = \"$cip\", dst = \"$vip\" } }, { icmp = { type = 11 } }, { ipv4 = { src = \"$vip\", dst = \"8.8.8.8\" } }",
+        "{ ipv4 = { src = \"$cip\", dst = \"$vip\" } }, { icmp = { type = \"redirect\", gateway = \"8.8.8.8\" } }, { ipv4 = { src = \"$vip\", dst = \"$cip\" } }",
         "{ ethernet = { src = \"02:00:00:00:00:01\", dst = \"ff:ff:ff:ff:ff:ff\" } }, { arp = { hwsrc = \"02:00:00:00:00:01\", psrc = \"8.8.8.8\", pdst = \"$vip\" } }",
     ];
     for packet in refused {
@@ -402,7 +404,7 @@ fn a_packet_bears_only_the_addresses_of_its_path() {
             "{shown}"
         );
     }
-    let quoted = "{ ipv4 = { src = \"$cip\", dst = \"$vip\" } }, { icmp = { type = 11 } }, { ipv4 = { src = \"$vip\", dst = \"8.8.8.8\" } }";
+    let quoted = "{ ipv4 = { src = \"$cip\", dst = \"$vip\" } }, { icmp = { type = 11 } }, { ipv4 = { src = \"$vip\", dst = \"$cip\" } }";
     let literal = format!("{{ ipv4 = {{ src = \"$cip\", dst = \"{vip}\" }} }}");
     for packet in [quoted, literal.as_str()] {
         let taken = parse(packet);
@@ -555,7 +557,9 @@ fn check_says_what_a_suite_holds_on_stdout_and_what_is_wrong_on_stderr() {
         "tests/data/scapy-suite.toml",
     ]);
     assert_eq!(right.status.code(), Some(0), "{}", text(&right.stderr));
-    assert_eq!(text(&right.stderr), "");
+    let noted = text(&right.stderr);
+    assert_eq!(noted.matches("note: ").count(), 1, "{noted}");
+    assert!(noted.contains("literal address 10.1.2.3"), "{noted}");
     let said = text(&right.stdout);
     assert!(
         said.starts_with("probes/lvs-tun.toml: suite `lvs-tun`, "),
@@ -605,6 +609,12 @@ fn check_takes_a_path_and_variables() {
     );
     assert!(text(&set.stdout).contains("path.toml: path file, 1 path"));
     assert_eq!(without.status.code(), Some(0));
+    let noted = text(&without.stderr);
+    assert!(
+        noted.starts_with("note: literal address 8.8.8.8: judged only with `--path`"),
+        "{noted}"
+    );
+    assert!(noted.contains("stranger.toml:4:26"), "{noted}");
     assert_eq!(with.status.code(), Some(2));
     assert!(
         text(&with.stderr).contains("stranger.toml:4:26"),
@@ -613,6 +623,105 @@ fn check_takes_a_path_and_variables() {
     );
     assert_eq!(misset.status.code(), Some(2));
     assert!(text(&misset.stderr).contains("did you mean `burst`?"));
+}
+
+/// What an agent would refuse, or a raw socket changes, is said at its place by `check` and by `run`, before anything
+/// is sent.
+#[test]
+fn what_no_agent_sends_is_said_at_its_place() {
+    let folder = Folder::new("unsendable");
+    let path = folder.file("path.toml", &lab::path_file(|_| "local".to_owned()));
+    for (packet, place, says) in [
+        (
+            r#"{ ipv4 = { src = "$cip", dst = "$vip" } }, { icmp = { type = 3 } }, { ipv4 = { src = "$vip", dst = "8.8.8.8" } }"#,
+            ":4:108",
+            "8.8.8.8 is no address of this path",
+        ),
+        (
+            r#"{ ipv4 = { src = "$cip", dst = "$vip", proto = 4 } }, { raw = "45000014000000004000000008080808 08080808" }"#,
+            ":4:1",
+            "8.8.8.8, the inner source, is not an address of the path file",
+        ),
+        (
+            r#"{ ipv4 = { src = "$cip", dst = "$vip", proto = 47 } }, { zeros = 24 }"#,
+            ":4:1",
+            "of a protocol that can hold another packet",
+        ),
+    ] {
+        let written = format!("[[step]]\nid = \"a\"\nfrom = \"client\"\nsend = [{packet}]\n");
+        let own = folder.file("own.toml", &written);
+        for arguments in [&["suite", "check"][..], &["run"]] {
+            let mut arguments = arguments.to_vec();
+            arguments.extend([&*own, "--path", &*path]);
+            let said = tunproof(&arguments);
+            let shown = text(&said.stderr);
+            assert_eq!(said.status.code(), Some(2), "{shown}");
+            assert!(shown.contains(says), "{shown}");
+            assert!(shown.contains(&format!("own.toml{place}")), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn values_of_the_command_line_are_as_in_toml() {
+    let own = r#"
+        [vars]
+        hops = "1..3"
+        octets = "00 01"
+        whom = "$cip"
+        more = "$hops"
+        [[step]]
+        id = "a"
+        from = "director"
+        loop = { ttl = "$hops", again = "$more" }
+        send = [
+          { ipv4 = { src = "$dip", dst = "$whom", ttl = "$ttl" } },
+          { udp = { dport = 9 } },
+          { raw = "$octets" },
+        ]
+        "#;
+    let with = |given: &[&str]| {
+        let overrides = given.iter().map(|given| given.parse().unwrap());
+        let environment = Environment::example().with(overrides);
+        SuiteFile::parse("own.toml", own, &environment)
+    };
+    let packets = |given: &[&str]| {
+        let suite = with(given).unwrap_or_else(|problems| panic!("{problems}"));
+        match &suite.steps[0].action {
+            Action::Script(script) => script.packets.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (given, expected) in [
+        (&[][..], 9),
+        (&["hops=1"], 1),
+        (&["hops=1..5"], 25),
+        (&["hops=[1,2]"], 4),
+        (&["hops=\"1..2\""], 4),
+        (&["hops=[1, 2]", "more=7"], 2),
+        (&["octets=10"], 9),
+        (&["whom=$rip", "hops=2"], 1),
+    ] {
+        assert_eq!(packets(given), expected, "{given:?}");
+    }
+    for (given, place, says) in [
+        ("hops=[1,2", "--set:1:6", "`[1,2` is no list"),
+        ("hops=1..", "own.toml:10:24", "`1..` is no range"),
+        ("hops=0x1000", "own.toml:12:57", "`ttl` cannot be 4096"),
+        ("whom=$rpi", "--set:1:6", "unknown variable `$rpi`"),
+        (
+            "octets=1",
+            "own.toml:14:19",
+            "`raw` has an odd number of hex digits, 1",
+        ),
+        ("whom=7", "own.toml:12:42", "`7` is no IPv4 address"),
+    ] {
+        let shown = with(&[given]).unwrap_err().to_string();
+        assert!(
+            shown.contains(place) && shown.contains(says),
+            "{given}: {shown}"
+        );
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn play(mut plan: Plan, vias: &Vias, limits: Limits) -> Result<(String, Evidence
         .collect();
     if !unasked.is_empty() {
         text.push_str(&format!(
-            "not asked: {}; what depends on their routes (ARP requests) is not shown\n",
+            "not asked: {}; what depends on their routes (ARP requests, frames) is not shown\n",
             unasked.join(", ")
         ));
     }

@@ -6,7 +6,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::craft::CraftError;
 use crate::evidence::LoadError;
 use crate::plan::Station;
 use crate::report::escape;
@@ -78,8 +77,6 @@ pub(super) enum Failure {
         name: String,
         nearest: Option<String>,
     },
-    #[error("a packet of the step `{step}` cannot be sent")]
-    Craft { step: String, source: CraftError },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]

@@ -22,6 +22,7 @@ mod prove;
 mod realserver;
 mod recording;
 mod run;
+mod sendable;
 mod spoofcheck;
 mod suite;
 mod verify;

@@ -15,13 +15,10 @@ use crate::cli::prove;
 use crate::cli::prove::Ended;
 use crate::cli::prove::Known;
 use crate::cli::prove::Vias;
+use crate::cli::sendable;
 use crate::cli::verify;
-use crate::craft;
 use crate::evidence::Purpose;
-use crate::plan::Action;
 use crate::plan::Plan;
-use crate::plan::ProbeId;
-use crate::plan::ProbeKind;
 use crate::plan::SessionKey;
 use crate::plan::Suite;
 use crate::report::Report;
@@ -92,7 +89,9 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         .paths
         .iter()
         .map(|path| {
-            let environment = Environment::of(path).with(overrides.iter().cloned());
+            let environment = Environment::of(path)
+                .with(overrides.iter().cloned())
+                .judged_by(sendable::judge);
             SuiteFile::parse(&name, &text, &environment).map_err(Failure::PathFile)
         })
         .collect::<Result<_, _>>()?;
@@ -101,7 +100,6 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
             restrict(suite, &only)?;
         }
     }
-    check(&plan)?;
     let vias = verify::vias(file);
     if settings.dry_run {
         dry_run::say(plan, &vias, &settings)?;
@@ -236,24 +234,4 @@ fn need(suite: &Suite, step: usize, kept: &mut [bool]) {
     for after in &suite.steps[step].after {
         need(suite, after.step, kept);
     }
-}
-
-/// Whether every packet that is written out can be sent as it is.
-fn check(plan: &Plan) -> Result<(), Failure> {
-    let id = ProbeId {
-        kind: ProbeKind::Script,
-        index: 0,
-    };
-    for step in plan.suites.iter().flat_map(|suite| &suite.steps) {
-        let Action::Script(script) = &step.action else {
-            continue;
-        };
-        for packet in &script.packets {
-            craft::script(packet, id, &plan.session).map_err(|source| Failure::Craft {
-                step: step.id.clone(),
-                source,
-            })?;
-        }
-    }
-    Ok(())
 }

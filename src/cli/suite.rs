@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::prove::Ended;
+use crate::cli::sendable;
 use crate::cli::verify;
 use crate::plan::Action;
 use crate::plan::Builtin;
@@ -121,7 +122,12 @@ fn check(check: Check) -> Result<Ended, Failure> {
             source,
         })?;
         match described(&path.display().to_string(), &text, &environments) {
-            Ok(described) => output::print(&described)?,
+            Ok((described, notes)) => {
+                output::print(&described)?;
+                if let Some(notes) = notes {
+                    anstream::eprintln!("{}\n", notes.styled());
+                }
+            }
             Err(problems) => {
                 wrong += 1;
                 anstream::eprintln!("{}\n", problems.styled());
@@ -147,30 +153,35 @@ fn environments(path: Option<&Path>, overrides: &[Override]) -> Result<Vec<Envir
             plan.paths.iter().map(Environment::of).collect()
         }
     };
-    let overridden = ways
-        .into_iter()
-        .map(|environment: Environment| environment.with(overrides.iter().cloned()));
+    let overridden = ways.into_iter().map(|environment: Environment| {
+        let environment = environment.with(overrides.iter().cloned());
+        environment.judged_by(sendable::judge)
+    });
     Ok(overridden.collect())
 }
 
-fn described(file: &str, text: &str, environments: &[Environment]) -> Result<String, Diagnostics> {
+/// What a file holds, and what is to be noted.
+fn described(
+    file: &str,
+    text: &str,
+    environments: &[Environment],
+) -> Result<(String, Option<Diagnostics>), Diagnostics> {
     if suite::is_path_file(text) {
         let path = PathFile::parse(file, text)?;
         let ways = path.plan(SessionKey::new([0; 16])).paths;
         let each: String = ways.iter().map(of_way).collect();
-        return Ok(format!(
-            "{file}: path file, {}\n{each}",
-            counted(ways.len(), "path")
-        ));
+        let ways = counted(ways.len(), "path");
+        return Ok((format!("{file}: path file, {ways}\n{each}"), None));
     }
     let mut suites = environments
         .iter()
-        .map(|environment| SuiteFile::parse(file, text, environment))
+        .map(|environment| SuiteFile::check(file, text, environment))
         .collect::<Result<Vec<_>, _>>()?;
     // What differs from path to path are addresses; the steps are the same.
-    suites.truncate(1);
-    let each: String = suites.iter().map(of_suite).collect();
-    Ok(format!("{file}: {each}"))
+    let Some((suite, notes)) = suites.drain(..).next() else {
+        return Ok((String::new(), None));
+    };
+    Ok((format!("{file}: {}", of_suite(&suite)), notes))
 }
 
 fn of_way(way: &Way) -> String {

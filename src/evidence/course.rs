@@ -16,6 +16,9 @@ pub struct Course {
     pub over: bool,
     /// Why it was not played.
     pub skipped: Option<String>,
+    /// Whether that was because it could not be, though it was to be: then nothing is known of what it asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub barred: bool,
     /// What was sent for it that is no probe: ARP requests.
     pub frames: Vec<EvidenceId>,
 }

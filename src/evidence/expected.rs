@@ -8,9 +8,6 @@ use crate::evidence::Item;
 use crate::evidence::What;
 use crate::exchange::Capture;
 use crate::exchange::ConnectOutcome;
-use crate::exchange::HostFacts;
-use crate::exchange::RouteAnswer;
-use crate::exchange::RouteQuery;
 use crate::exchange::SendOutcome;
 use crate::exchange::Transmit;
 use crate::exchange::Way;
@@ -25,11 +22,9 @@ use crate::plan::Place;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
-use crate::plan::Question;
 use crate::plan::See;
 use crate::plan::Station;
 use crate::plan::Step;
-use crate::plan::Subject;
 use crate::plan::Task;
 use crate::plan::Test;
 use crate::plan::itinerary;
@@ -57,26 +52,10 @@ pub struct Tally {
     pub seen: Vec<EvidenceId>,
     /// That the packets were sent of which it was not seen.
     pub unseen: Vec<EvidenceId>,
+    /// Of those, what was seen at that station otherwise than expected, and how.
+    pub unlike: Vec<(EvidenceId, String)>,
     /// How many were handed over to be sent, and nothing is known of that yet.
     pub pending: usize,
-}
-
-/// A host's answer to a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The command by which a person asks it.
-    pub command: String,
-    /// What the host says.
-    pub says: String,
-    /// What it says otherwise than expected.
-    pub differs: Vec<String>,
-}
-
-impl Answer {
-    /// Whether it is what was expected.
-    pub fn is_expected(&self) -> bool {
-        self.differs.is_empty()
-    }
 }
 
 impl Evidence {
@@ -145,18 +124,22 @@ impl Evidence {
                 continue;
             };
             tally.sent += 1;
-            let mut sightings = self.sightings(probe.id);
-            let seen = sightings.find(|(item, sighting)| {
-                let there = is_at(item, expected, path) && is_form(probe, item, sighting, expected);
-                there
-                    && expected.from.is_none_or(|from| sighting.source == from)
-                    && in_time(item, sent, expected.within)
-                    && self.holds(item, Some(transmit), expected)
+            let there = self.sightings(probe.id).filter(|(item, sighting)| {
+                is_at(item, expected, path) && is_form(probe, item, sighting, expected)
+            });
+            let mut unlike = None;
+            let seen = there.into_iter().find(|(item, sighting)| {
+                let how = unlikeness((sent, transmit), (item, sighting), expected);
+                let is_like = how.is_none();
+                unlike = unlike.take().or(how.map(|how| (item.id, how)));
+                is_like
             });
             match seen {
                 Some((item, _)) => tally.seen.push(item.id),
                 None => {
                     tally.unseen.push(sent.id);
+                    let is_station = matches!(expected.at, Place::Station(_));
+                    tally.unlike.extend(unlike.filter(|_| is_station));
                 }
             }
         }
@@ -227,12 +210,6 @@ impl Evidence {
             })
     }
 
-    /// What a host says to a question; `None` if it did not say.
-    pub fn answer(&self, path: usize, question: &Question) -> Option<Answer> {
-        let facts = self.facts(question.host.host(path))?;
-        answer(facts, &question.about)
-    }
-
     /// That a probe was sent, and what; what was refused is noted.
     fn departure(&self, probe: ProbeId, tally: &mut Tally) -> Option<(&Item, &Transmit)> {
         self.about(probe).find_map(|item| match &item.what {
@@ -269,9 +246,11 @@ impl Evidence {
 
     /// The first answer to an ARP request, seen on the host that asked, that meets the expectation.
     fn reply(&self, request: &Item, path: usize, expected: &Expectation) -> Option<EvidenceId> {
-        let question = match &request.what {
-            What::Sent { transmit, .. } => Arp::read(transmit.bytes.get(FRAME..)?)?,
-            What::Arp { arp, .. } => *arp,
+        let (question, sent) = match &request.what {
+            What::Sent { transmit, .. } => {
+                (Arp::read(transmit.bytes.get(FRAME..)?)?, Some(transmit))
+            }
+            What::Arp { arp, .. } => (*arp, None),
             _ => return None,
         };
         let replies = self.items().iter().filter(|item| {
@@ -288,7 +267,7 @@ impl Evidence {
                 && expected.from.is_none_or(|from| from == question.target)
                 && is_at(item, expected, path)
                 && in_time(item, request, expected.within)
-                && self.holds(item, None, expected)
+                && self.holds(item, sent, expected)
         });
         met.next().map(|item| item.id)
     }
@@ -301,6 +280,32 @@ impl Evidence {
         let is_met = |condition: &Condition| meets(capture, sent, condition);
         expected.fields.iter().all(is_met)
     }
+}
+
+/// In what a packet that was seen there is not as expected.
+fn unlikeness(
+    (sent, transmit): (&Item, &Transmit),
+    (item, sighting): (&Item, &Sighting),
+    expected: &Expectation,
+) -> Option<String> {
+    if expected.from.is_some_and(|from| sighting.source != from) {
+        return Some(format!("from {}", sighting.source));
+    }
+    let What::Seen { capture, .. } = &item.what else {
+        return Some("unread".to_owned());
+    };
+    let mut fields = expected.fields.iter();
+    if let Some(condition) = fields.find(|condition| !meets(capture, Some(transmit), condition)) {
+        let (layer, number) = counted(&condition.layer);
+        let fields = Fields::of(&capture.bytes, capture.protocol);
+        let name = format!("{}.{}", condition.layer, condition.field);
+        return Some(match fields.value(layer, number, &condition.field) {
+            Some(value) => format!("with {name} {}", condition.shown(value)),
+            None => format!("without {name}"),
+        });
+    }
+    let after = item.time.distance(sent.time).as_millis();
+    (!in_time(item, sent, expected.within)).then(|| format!("after {after} ms"))
 }
 
 /// A neighbour on the same machine answers before the kernel says that it has sent, in nanoseconds.
@@ -348,16 +353,21 @@ fn is_form(probe: &Probe, item: &Item, sighting: &Sighting, expected: &Expectati
         (true, true) => Form::Tunnelled,
         _ => Form::Plain,
     };
+    let itself = matches!(
+        sighting.form,
+        Form::Plain | Form::Tunnelled | Form::Decapsulated
+    );
     match expected.see {
         See::Probe => sighting.form == own,
-        See::Tunnelled => sighting.form == Form::Tunnelled,
-        See::Decapsulated => match built_in {
-            true => {
-                let tunnel = Station::RealserverTunnel;
-                let apart = own == Form::Tunnelled || item.station == Some(tunnel);
-                apart && sighting.form == Form::Plain
+        See::Tunnelled => itself && sighting.outer.is_some(),
+        // What a director tunnels that was sent plain comes out of the tunnel as it was.
+        See::Decapsulated => match sighting.form {
+            Form::Decapsulated => true,
+            Form::Plain => {
+                let comes_out = item.station == Some(Station::RealserverTunnel);
+                sighting.outer.is_none() && (own == Form::Tunnelled || comes_out)
             }
-            false => sighting.form == Form::Decapsulated,
+            _ => false,
         },
         See::SynAck => sighting.form == Form::SynAck,
         See::Rst => sighting.form == Form::Rst,
@@ -380,100 +390,39 @@ fn is_form(probe: &Probe, item: &Item, sighting: &Sighting, expected: &Expectati
 /// Whether a field of a packet is as it must be.
 fn meets(capture: &Capture, sent: Option<&Transmit>, condition: &Condition) -> bool {
     let fields = Fields::of(&capture.bytes, capture.protocol);
-    let (layer, number) = match condition.layer.split_once('.') {
-        Some((layer, number)) => (layer, number.parse().unwrap_or(usize::MAX)),
-        None => (condition.layer.as_str(), 0),
-    };
+    let (layer, number) = counted(&condition.layer);
     let Some(value) = fields.value(layer, number, &condition.field) else {
         return false;
     };
+    let then = sent.map(|sent| match sent.way {
+        Way::Stack => Fields::of(&sent.bytes, Capture::IPV4),
+        Way::Frame { .. } => Fields::of_frame(&sent.bytes),
+    });
     let before = || {
-        let sent = sent?;
-        let then = match sent.way {
-            Way::Stack => Fields::of(&sent.bytes, Capture::IPV4),
-            Way::Frame { .. } => Fields::of_frame(&sent.bytes),
-        };
+        let then = then.as_ref()?;
         // Headers come and go on the outside.
         let number = (number + then.count(layer)).checked_sub(fields.count(layer))?;
         then.value(layer, number, &condition.field)
     };
-    match condition.test {
-        Test::Equals(expected) => value == expected,
-        Test::Between(least, most) => (least..=most).contains(&value),
+    match &condition.test {
+        Test::Equals(expected) => value == *expected,
+        Test::Between(least, most) => (least..=most).contains(&&value),
         Test::Unchanged => before() == Some(value),
         Test::DecrementedBy(by) => {
-            before().and_then(|before| before.checked_sub(value)) == Some(by)
+            before().and_then(|before| before.checked_sub(value)) == Some(*by)
+        }
+        Test::Sent { layer, field } => {
+            let (layer, number) = counted(layer);
+            let other = then.and_then(|then| then.value(layer, number, field));
+            other == Some(value)
         }
     }
 }
 
-fn answer(facts: &HostFacts, subject: &Subject) -> Option<Answer> {
-    let mut differs = Vec::new();
-    let mut differ = |what: &str, is: &str, expected: Option<String>| {
-        if let Some(expected) = expected.filter(|expected| expected != is) {
-            differs.push(format!("{what} is {is}, expected {expected}"));
-        }
-    };
-    let (command, says) = match subject {
-        Subject::Route {
-            to,
-            from,
-            iif,
-            source,
-            device,
-            gateway,
-        } => {
-            let query = RouteQuery {
-                to: *to,
-                from: *from,
-                iif: iif.clone(),
-            };
-            let mut command = format!("ip route get {to}");
-            command.extend(from.map(|from| format!(" from {from}")));
-            command.extend(iif.iter().map(|iif| format!(" iif {iif}")));
-            let says = match facts.route(&query)? {
-                RouteAnswer::Error { error, .. } => {
-                    differs.push(format!("there is no route: {error}"));
-                    error.clone()
-                }
-                RouteAnswer::Route(route) => {
-                    let none = || "none".to_owned();
-                    let via = route
-                        .gateway
-                        .map_or_else(none, |gateway| gateway.to_string());
-                    let dev = route.device.clone().unwrap_or_else(none);
-                    let src = route.source.map_or_else(none, |source| source.to_string());
-                    differ("the source", &src, source.map(|source| source.to_string()));
-                    differ("the device", &dev, device.clone());
-                    differ(
-                        "the gateway",
-                        &via,
-                        gateway.map(|gateway| gateway.to_string()),
-                    );
-                    format!("via {via} dev {dev} src {src}")
-                }
-            };
-            (command, says)
-        }
-        Subject::Sysctl { name, value } => {
-            let is = facts.sysctls.get(name)?.to_string();
-            differ(name, &is, Some(value.clone()));
-            (format!("sysctl {name}"), is)
-        }
-        Subject::Address { address, present } => {
-            let holder = facts.holds(*address).map(|link| link.name.clone());
-            match (&holder, present) {
-                (None, true) => differs.push(format!("no device has {address}")),
-                (Some(device), false) => differs.push(format!("{device} has {address}")),
-                _ => {}
-            }
-            let says = holder.unwrap_or_else(|| "no device has it".to_owned());
-            (format!("ip address show to {address}"), says)
-        }
-    };
-    Some(Answer {
-        command,
-        says,
-        differs,
-    })
+/// A layer's name, and which of them it is, from outside.
+fn counted(layer: &str) -> (&str, usize) {
+    match layer.split_once('.') {
+        Some((layer, number)) => (layer, number.parse().unwrap_or(usize::MAX)),
+        None => (layer, 0),
+    }
 }

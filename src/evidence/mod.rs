@@ -2,11 +2,13 @@
 //!
 //! It may not know what is good or bad; `verdict` does.
 
+mod answer;
 mod course;
 mod expected;
 mod flows;
 mod item;
 mod ledger;
+mod neighbour;
 mod passage;
 mod reply;
 mod rewriting;
@@ -14,9 +16,10 @@ mod saved;
 mod silence;
 mod size;
 mod spoofing;
+mod withheld;
 
+pub use answer::Answer;
 pub use course::Course;
-pub use expected::Answer;
 pub use expected::Standing;
 pub use expected::Tally;
 pub use flows::FlowTally;
@@ -46,3 +49,4 @@ pub use spoofing::Reply;
 pub use spoofing::SURE;
 pub use spoofing::Trial;
 pub use spoofing::chance_of_loss;
+pub use withheld::Withheld;

@@ -183,12 +183,16 @@ impl Evidence {
         }
     }
 
-    /// The passages of every probe with a full time to live that took `path`, in the order of sending.
+    /// The passages of every probe with a full time to live that took `path`, in the order of sending; what a suite
+    /// writes out is none: it may be as odd as it likes, and says nothing of the path but to its own step.
     pub fn passages(&self, path: usize) -> impl Iterator<Item = Passage<'_>> {
         self.probes()
             .iter()
             .filter(move |probe| {
-                !probe.is_limited() && self.path_of(probe) == path && !self.has_strayed(probe)
+                probe.id.kind != ProbeKind::Script
+                    && !probe.is_limited()
+                    && self.path_of(probe) == path
+                    && !self.has_strayed(probe)
             })
             .map(|probe| self.passage(probe))
     }

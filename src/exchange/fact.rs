@@ -17,6 +17,9 @@ pub struct FactQuery {
     pub routes: Vec<RouteQuery>,
     /// Addresses whose neighbour entries to list.
     pub neighbours: Vec<Ipv4Addr>,
+    /// Settings of the network to read, by `sysctl`'s names.
+    #[serde(default)]
+    pub sysctls: Vec<String>,
     /// The service, for IPVS and listening sockets.
     pub service: Option<ServiceQuery>,
 }
@@ -63,6 +66,9 @@ pub struct HostFacts {
     /// Devices without an IPv4 address are left out, unless they are tunnels or a route asked names them. A dot in a
     /// device's name stays one, where `sysctl` writes a slash.
     pub sysctls: BTreeMap<String, i64>,
+    /// `sysctl` for the names asked, as it prints them, with one space between several values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     /// `nstat -az` by name: `TcpExtIPReversePathFilter`, `IpInAddrErrors`, `TcpExtListenDrops`, ….
     pub counters: BTreeMap<String, u64>,
     /// `ipvsadm -Ln`.

@@ -55,6 +55,14 @@ pub async fn gather(query: &FactQuery) -> HostFacts {
         .map(|link| link.name.as_str())
         .collect();
     facts.sysctls = procfs::sysctls(&devices, &mut failures);
+    for name in &query.sysctls {
+        match procfs::setting(name) {
+            Ok(value) => {
+                facts.settings.insert(name.clone(), value);
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
     yield_now().await;
     facts.counters = procfs::counters(&mut failures);
     yield_now().await;

@@ -11,6 +11,8 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -98,6 +100,33 @@ pub(super) fn sysctls(devices: &[&str], failures: &mut Vec<Failure>) -> BTreeMap
         }
     }
     found
+}
+
+/// The setting of the network that `sysctl` calls `name`, with one space between several values; in it a slash
+/// stands for a dot of a device's name. Only what every user may read: others are secrets.
+pub(super) fn setting(name: &str) -> Result<String, Failure> {
+    let failed = |error: &io::Error| Failure::new(&format!("sysctl {name}"), error);
+    let swapped = name.chars().map(|c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    });
+    let path: String = swapped.collect();
+    let is_below = path.starts_with("net/")
+        && path
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..");
+    if !is_below {
+        return Err(failed(&io::Error::from(io::ErrorKind::InvalidInput)));
+    }
+    let file = Path::new("/proc/sys").join(path);
+    let read = || match fs::metadata(&file)?.permissions().mode() & 0o004 {
+        0 => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
+        _ => fs::read_to_string(&file),
+    };
+    let text = read().map_err(|error| failed(&error))?;
+    let values: Vec<_> = text.split_whitespace().collect();
+    Ok(values.join(" "))
 }
 
 /// The counters of `snmp` and `netstat`, by `nstat`'s names.
@@ -299,6 +328,31 @@ fn connection(fields: [&str; 8]) -> Option<IpvsConnection> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_those_of_the_network_that_every_user_may_read() {
+        let shown = |name| setting(name).map_err(|failure| failure.error);
+        let own = fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap();
+        let own: Vec<_> = own.split_whitespace().collect();
+        assert_eq!(shown("net.ipv4.tcp_rmem"), Ok(own.join(" ")));
+        assert!(
+            shown("net.ipv4.nonesuch")
+                .unwrap_err()
+                .contains("No such file")
+        );
+        assert_eq!(
+            shown("net.ipv4.tcp_fastopen_key"),
+            Err("permission denied".to_owned())
+        );
+        for name in [
+            "kernel.hostname",
+            "net.//.kernel.hostname",
+            "net..ipv4",
+            "net",
+        ] {
+            assert!(shown(name).unwrap_err().contains("invalid"), "{name}");
+        }
+    }
 
     #[test]
     fn counters_have_the_names_nstat_gives_them() {

@@ -269,6 +269,7 @@ mod tests {
                     let packet = Packet {
                         layers,
                         carriers: Vec::new(),
+                        hardware: Vec::new(),
                     };
                     let key = SessionKey::new([1; 16]);
                     let bytes = craft::script(&packet, id, &key).unwrap().bytes;

@@ -22,6 +22,7 @@ pub use itinerary::Quoting;
 pub use itinerary::Waypoint;
 pub use itinerary::itinerary;
 pub use packet::Carrier;
+pub use packet::Hardware;
 pub use packet::Packet;
 pub use path::Path;
 pub use path::Plan;

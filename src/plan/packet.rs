@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::plan::Flow;
 use crate::plan::Protocol;
+use crate::wire::IpProtocol;
+use crate::wire::Mac;
+use crate::wire::layers::Field;
 use crate::wire::layers::Ipv4;
 use crate::wire::layers::Layer;
 
@@ -17,6 +20,19 @@ pub struct Packet {
     pub layers: Vec<Layer>,
     /// What the suite left out, and carries the packet's identity: which field of which layer.
     pub carriers: Vec<(usize, Carrier)>,
+    /// Hardware addresses that the suite left out, too: of which layer, and whose it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hardware: Vec<(usize, Hardware)>,
+}
+
+/// Whose hardware address a frame bears, where a suite leaves that to tunproof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hardware {
+    /// The source of an Ethernet header, or the sender of ARP: the device's by which it leaves.
+    Own,
+    /// The destination of an Ethernet header: that of the next hop.
+    NextHop,
 }
 
 /// A field that carries the identity of a packet written out, where its value is left to tunproof.
@@ -52,9 +68,47 @@ impl Packet {
         headers.collect()
     }
 
+    /// Whether it is sent without a tunnel header, be it one in raw octets.
+    pub fn is_plain(&self) -> bool {
+        let headers = self.headers();
+        let holds_another = |ip: &Ipv4| ip.protocol == Field::Forced(IpProtocol::IPIP);
+        headers.len() < 2 && !headers.iter().any(|ip| holds_another(ip))
+    }
+
+    /// Whether what a suite left out is the hardware address of the next hop.
+    pub fn asks_next_hop(&self) -> bool {
+        self.hardware
+            .iter()
+            .any(|(_, whose)| *whose == Hardware::NextHop)
+    }
+
+    /// The same with the hardware addresses that the suite left out.
+    pub fn with_hardware(mut self, own: [u8; 6], next_hop: [u8; 6]) -> Packet {
+        let (own, next_hop) = (Mac(own), Mac(next_hop));
+        for (layer, whose) in std::mem::take(&mut self.hardware) {
+            match (self.layers.get_mut(layer), whose) {
+                (Some(Layer::Ethernet(ethernet)), Hardware::Own) => ethernet.source = own,
+                (Some(Layer::Ethernet(ethernet)), Hardware::NextHop) => {
+                    ethernet.destination = next_hop;
+                }
+                (Some(Layer::Arp(arp)), _) => arp.sender_mac = own,
+                _ => {}
+            }
+        }
+        self
+    }
+
     /// Whether it starts at an Ethernet header.
     pub fn is_frame(&self) -> bool {
         matches!(self.layers.first(), Some(Layer::Ethernet(_)))
+    }
+
+    /// Where it goes: the destination of the outermost IPv4 header, or the target of ARP.
+    pub fn destination(&self) -> Ipv4Addr {
+        match self.headers().first() {
+            Some(outermost) => outermost.destination,
+            None => self.flow(0).destination,
+        }
     }
 
     /// Addresses and ports of the innermost datagram, as far as it has them: the ends of ARP are its sender and

@@ -131,6 +131,21 @@ impl ProbeKind {
         )
     }
 
+    /// Whether its packets are sent with a tunnel header.
+    pub fn is_tunnelled(self) -> bool {
+        matches!(
+            self,
+            ProbeKind::TunnelUdp
+                | ProbeKind::TunnelSyn
+                | ProbeKind::Reflect
+                | ProbeKind::TunnelTrace
+                | ProbeKind::Mtu
+                | ProbeKind::ReflectSyn
+                | ProbeKind::OpenTunnel
+                | ProbeKind::SpoofTunnel
+        )
+    }
+
     /// Whether it asks something beside the path: its silence says nothing of the packets that clients
     /// send.
     pub fn is_aside(self) -> bool {
@@ -435,13 +450,8 @@ impl Probe {
             ProbeKind::Script => return None,
         };
         let tunnelled_by = match id.kind {
-            ProbeKind::TunnelUdp
-            | ProbeKind::TunnelSyn
-            | ProbeKind::Reflect
-            | ProbeKind::TunnelTrace
-            | ProbeKind::Mtu
-            | ProbeKind::ReflectSyn => Some(path.dip?),
             ProbeKind::OpenTunnel | ProbeKind::SpoofTunnel => Some(cip),
+            kind if kind.is_tunnelled() => Some(path.dip?),
             _ => None,
         };
         let tunnel = tunnelled_by.map(|source| Tunnel {

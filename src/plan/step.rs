@@ -12,6 +12,7 @@ use crate::plan::Packet;
 use crate::plan::ProbeKind;
 use crate::plan::Station;
 use crate::plan::Toward;
+use crate::wire::Mac;
 
 /// A suite, as it is played on one path: variables replaced, loops unrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,8 +367,23 @@ pub struct Condition {
     pub test: Test,
 }
 
+impl Condition {
+    /// A value of its field, as people write it.
+    pub fn shown(&self, value: u64) -> String {
+        let is_hardware = self.layer == "ethernet" && self.field != "type";
+        match (self.field.as_str(), u32::try_from(value)) {
+            ("hwsrc" | "hwdst", _) => Mac::from_bits(value).to_string(),
+            ("src" | "dst", _) if is_hardware => Mac::from_bits(value).to_string(),
+            ("src" | "dst" | "psrc" | "pdst" | "gateway", Ok(address)) => {
+                Ipv4Addr::from(address).to_string()
+            }
+            _ => value.to_string(),
+        }
+    }
+}
+
 /// What must be true of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Test {
     /// It has this value: addresses as numbers, hardware addresses too, flags as the bits in the header (IPv4:
@@ -379,4 +395,11 @@ pub enum Test {
     Unchanged,
     /// It has fallen by so much since it was sent.
     DecrementedBy(u64),
+    /// It has the value with which another field was sent.
+    Sent {
+        /// Which layer of what was sent, as in [`Condition::layer`].
+        layer: String,
+        /// Which field of it.
+        field: String,
+    },
 }

@@ -144,7 +144,10 @@ fn draw_step(
         .iter()
         .any(|expected| expected.reason.is_some());
     match &step.reason {
-        Some(reason) if !told => words = format!("{words}: {reason}"),
+        Some(reason) if !told => {
+            let reason = without_what_follows(reason, report, &step.realserver);
+            words = format!("{words}: {reason}");
+        }
         _ => {}
     }
     if !step.evidence.is_empty() && step.expectations.is_empty() {
@@ -162,7 +165,7 @@ fn draw_step(
         let mut words = match &expected.reason {
             Some(reason) => format!("{}: {reason}", expected.expected),
             None => format!(
-                "{}: seen of {} of {}",
+                "{}: seen for {} of {}",
                 expected.expected, expected.seen, expected.sent
             ),
         };
@@ -176,6 +179,18 @@ fn draw_step(
             Style::new(),
         );
     }
+}
+
+/// A step's reason without what the hop or a finding below says in full.
+fn without_what_follows<'a>(reason: &'a str, report: &RunReport, realserver: &str) -> &'a str {
+    let hops = report.hops.iter();
+    let hops = hops.filter(|entry| entry.realserver == realserver);
+    let hops = hops.filter_map(|entry| entry.hop.reason.as_deref());
+    let findings = report.findings.iter();
+    let findings = findings.map(|finding| finding.summary.as_str());
+    let mut follows = hops.chain(findings);
+    let shortened = follows.find_map(|said| reason.strip_suffix(said)?.strip_suffix(": "));
+    shortened.unwrap_or(reason)
 }
 
 fn signed(outcome: StepOutcome) -> (char, Style) {
@@ -523,6 +538,35 @@ mod tests {
     fn plain(verbose: bool) -> String {
         let styled = text(&fixture::report(), verbose);
         anstream::adapter::strip_str(&styled).to_string()
+    }
+
+    #[test]
+    fn a_step_does_not_repeat_what_a_finding_tells() {
+        let evidence = fixture::evidence();
+        let mut run = RunReport::new(&evidence, fixture::report(), &[], Outcome::Broken);
+        let told = run.findings[0].summary.clone();
+        for (id, reason) in [
+            ("told", format!("realserver-accept is broken: {told}")),
+            ("untold", "realserver-accept is broken: for once".to_owned()),
+        ] {
+            run.steps.push(StepReport {
+                realserver: "rs1".to_owned(),
+                id: id.to_owned(),
+                about: String::new(),
+                outcome: StepOutcome::Failed,
+                reason: Some(reason),
+                evidence: Vec::new(),
+                passed: 0,
+                expectations: Vec::new(),
+            });
+        }
+        let page = anstream::adapter::strip_str(&run_text(&run, false)).to_string();
+        for line in [
+            "  ✘ told   failed: realserver-accept is broken\n",
+            "  ✘ untold failed: realserver-accept is broken: for once\n",
+        ] {
+            assert!(page.contains(line), "{page}");
+        }
     }
 
     #[test]

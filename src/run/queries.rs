@@ -16,6 +16,7 @@ use crate::exchange::TapPath;
 use crate::exchange::TapSpec;
 use crate::plan::Action;
 use crate::plan::Host;
+use crate::plan::Packet;
 use crate::plan::Path;
 use crate::plan::Plan;
 use crate::plan::Protocol;
@@ -24,7 +25,7 @@ use crate::plan::Subject;
 /// What can be asked of `host` without knowing anything of it.
 pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
     let path = &plan.paths[path_of(host)];
-    let routes = match host {
+    let mut routes = match host {
         Host::Director => {
             let mut routes: Vec<_> = plan.paths.iter().map(|path| to(path.rip)).collect();
             routes.extend([to(path.vip), to(path.cip)]);
@@ -34,9 +35,15 @@ pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
         Host::Realserver(_) => realserver_routes(path),
         Host::Client => vec![to(path.vip)],
     };
+    for query in framed(plan, host).map(to) {
+        if !routes.contains(&query) {
+            routes.push(query);
+        }
+    }
     FactQuery {
         routes,
         neighbours: Vec::new(),
+        sysctls: settings(plan, host).collect(),
         service: Some(ServiceQuery {
             vip: path.vip,
             port: path.port,
@@ -89,12 +96,51 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
         }
         Host::Client => {}
     }
+    for destination in framed(plan, host) {
+        if let Some(RouteAnswer::Route(route)) = known.route(&to(destination)) {
+            let next_hop = route.gateway.unwrap_or(destination);
+            if !query.neighbours.contains(&next_hop) {
+                query.neighbours.push(next_hop);
+            }
+        }
+    }
     for asked in asked(plan, host) {
         if !query.routes.contains(&asked) {
             query.routes.push(asked);
         }
     }
     query
+}
+
+/// Where the frames are for that suites let a host send by the device that leads there.
+fn framed(plan: &Plan, host: Host) -> impl Iterator<Item = Ipv4Addr> {
+    let steps = plan.suites.iter().enumerate().flat_map(|(path, suite)| {
+        let steps = suite.steps.iter();
+        steps.map(move |step| (path, &step.action))
+    });
+    let scripts = steps.filter_map(move |(path, action)| match action {
+        Action::Script(script) if script.from.host(path) == host => Some(script),
+        _ => None,
+    });
+    let packets = scripts.flat_map(|script| &script.packets);
+    let frames = packets.filter(|packet| packet.is_frame());
+    let destinations = frames.map(Packet::destination);
+    destinations.filter(|to| !to.is_unspecified())
+}
+
+/// The settings that the suites ask a host for.
+fn settings(plan: &Plan, host: Host) -> impl Iterator<Item = String> {
+    let steps = plan.suites.iter().enumerate().flat_map(|(path, suite)| {
+        let steps = suite.steps.iter();
+        steps.map(move |step| (path, &step.action))
+    });
+    steps.filter_map(move |(path, action)| match action {
+        Action::Ask(question) if question.host.host(path) == host => match &question.about {
+            Subject::Sysctl { name, .. } => Some(name.clone()),
+            Subject::Route { .. } | Subject::Address { .. } => None,
+        },
+        _ => None,
+    })
 }
 
 /// The routes that the suites ask a host for.

@@ -34,8 +34,17 @@ pub(crate) const TEST: Shape = Shape {
             Need::Optional,
             Kind::Number(0, u32::MAX as u64),
         ),
+        key(
+            "sent",
+            "It has the value with which another field was sent, such as `\"udp.sport\"`.",
+            Need::Optional,
+            Kind::Special(
+                "a layer and a field, such as `\"udp.sport\"`",
+                "^[a-z0-9]+(\\.[0-9]+)?\\.[a-z]+$",
+            ),
+        ),
     ],
-    one_of: &["between", "decremented-by"],
+    one_of: &["between", "decremented-by", "sent"],
 };
 
 /// Every condition, as far as it could be read.
@@ -157,6 +166,10 @@ pub(crate) fn is_number(kind: &Kind) -> bool {
     )
 }
 
+fn is_hardware(kind: &Kind) -> bool {
+    matches!(kind, Kind::Mac)
+}
+
 fn quoted(names: &[&str]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
@@ -190,10 +203,31 @@ fn read_test(table: &Table<'_>, field: &Found, at: &At<Given<'_>>) -> Option<Tes
         }
         return Some(Test::Between(low, high));
     }
+    if test.has("sent") {
+        let at = test.string("sent")?;
+        let found = find(table, &at.value, at.span.clone())?;
+        if is_hardware(found.kind) != is_hardware(field.kind) {
+            let message = format!("`{}` is never `{}`", field.name, at.value);
+            let problem = at.wrong(message, "expected a field of the same kind");
+            table.source.problem(problem);
+            return None;
+        }
+        return Some(Test::Sent {
+            layer: found.layer,
+            field: found.name.to_owned(),
+        });
+    }
     let by = test.number("decremented-by")?;
     let most = match field.kind {
         Kind::Number(_, high) | Kind::Named(high, _) => *high,
-        _ => 0,
+        _ => {
+            let problem = At::new((), at.span.clone()).wrong(
+                format!("`{}` does not fall", field.name),
+                "expected a value, or `\"unchanged\"`",
+            );
+            table.source.problem(problem);
+            return None;
+        }
     };
     if by.value > most {
         let message = format!("`{}` cannot fall by {}", field.name, by.value);

@@ -54,12 +54,13 @@ impl Diagnostic {
     }
 }
 
-/// Everything that is wrong with a file, in the order of the file; never empty.
+/// Everything that is wrong with a file, or is to be noted of it, in the order of the file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
     file: String,
     source: String,
     list: Vec<Diagnostic>,
+    are_notes: bool,
 }
 
 impl Diagnostics {
@@ -70,7 +71,17 @@ impl Diagnostics {
             file: file.to_owned(),
             source: source.to_owned(),
             list,
+            are_notes: false,
         }
+    }
+
+    /// What is to be noted of `source`, read from `file`; `None` if that is nothing.
+    pub(crate) fn notes(file: &str, source: &str, list: Vec<Diagnostic>) -> Option<Diagnostics> {
+        let notes = Diagnostics {
+            are_notes: true,
+            ..Diagnostics::new(file, source, list)
+        };
+        (!notes.list.is_empty()).then_some(notes)
     }
 
     /// Each in turn.
@@ -108,9 +119,11 @@ impl Diagnostics {
         if let Some((span, label)) = &problem.context {
             snippet = snippet.annotation(AnnotationKind::Context.span(span.clone()).label(label));
         }
-        let mut group = Level::ERROR
-            .primary_title(&problem.message)
-            .element(snippet);
+        let level = match self.are_notes {
+            true => Level::NOTE,
+            false => Level::ERROR,
+        };
+        let mut group = level.primary_title(&problem.message).element(snippet);
         if let Some(hint) = &problem.hint {
             group = group.element(Level::HELP.with_name("hint").message(hint));
         }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use toml::de::DeValue;
 
+use crate::plan::Packet;
 use crate::plan::Path;
 use crate::plan::Protocol;
 
@@ -64,12 +65,28 @@ pub struct Override {
 }
 
 impl Override {
-    /// The value: a number or a list as in TOML, or else the text itself.
-    pub(crate) fn value(&self) -> Value {
-        let parsed = DeValue::parse(&self.text).ok();
-        parsed
-            .and_then(|value| Value::of(value.get_ref()))
-            .unwrap_or_else(|| Value::Text(self.text.clone()))
+    /// The value: a number, a list or a string in quotes as in TOML, or else the text itself.
+    ///
+    /// # Errors
+    ///
+    /// Why it is no such value, and what was expected.
+    pub(crate) fn value(&self) -> Result<Value, (String, &'static str)> {
+        let shown = self.text.escape_debug();
+        let parsed = DeValue::parse(&self.text);
+        match (&parsed, self.text.chars().next()) {
+            (Ok(value), _) if Value::of(value.get_ref()).is_some() => {
+                Ok(Value::of(value.get_ref()).expect("it is one"))
+            }
+            (_, Some('[')) => Err((
+                format!("`{shown}` is no list"),
+                "expected numbers or strings as in TOML, such as `[1,2]` or `[\"a\",\"b\"]`",
+            )),
+            (_, Some('"' | '\'')) => Err((
+                format!("`{shown}` is no string"),
+                "expected a string as in TOML, or the text without quotes",
+            )),
+            _ => Ok(Value::Text(self.text.clone())),
+        }
     }
 }
 
@@ -88,14 +105,18 @@ impl FromStr for Override {
 }
 
 /// What stands in the place of the names that a path file gives, and of those that `--set` changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Environment {
     /// The path's names; an error is why this path has no value for one.
     path: Vec<(&'static str, Result<Value, &'static str>)>,
     /// The addresses that a packet may bear; empty is any, where there is no path yet.
     addresses: Vec<Ipv4Addr>,
     overrides: Vec<Override>,
+    judge: Option<Judge>,
 }
+
+/// What keeps a packet from being sent where only these addresses are declared.
+pub type Judge = fn(&Packet, &[Ipv4Addr]) -> Result<(), String>;
 
 impl Environment {
     /// The names of a path.
@@ -140,6 +161,7 @@ impl Environment {
                 .chain(path.gateway)
                 .collect(),
             overrides: Vec::new(),
+            judge: None,
         }
     }
 
@@ -171,9 +193,24 @@ impl Environment {
         &self.overrides
     }
 
-    /// Whether a packet may bear `address`.
-    pub(crate) fn allows(&self, address: Ipv4Addr) -> bool {
-        self.addresses.is_empty() || self.addresses.contains(&address)
+    /// The same where `judge` says what keeps a packet from being sent on a path with such addresses, none if there
+    /// is no path yet.
+    pub fn judged_by(mut self, judge: Judge) -> Environment {
+        self.judge = Some(judge);
+        self
+    }
+
+    /// What keeps a packet from being sent, if that is judged.
+    pub(crate) fn judge(&self, packet: &Packet) -> Result<(), String> {
+        match self.judge {
+            Some(judge) => judge(packet, &self.addresses),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the path declares `address`, and so a packet may bear it; `None` if there is no path yet.
+    pub(crate) fn declares(&self, address: Ipv4Addr) -> Option<bool> {
+        (!self.addresses.is_empty()).then(|| self.addresses.contains(&address))
     }
 
     /// The path's names, as a scope.

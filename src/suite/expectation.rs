@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::plan::Action;
 use crate::plan::Expectation;
+use crate::plan::Packet;
 use crate::plan::Place;
 use crate::plan::Role;
 use crate::plan::See;
 use crate::plan::Station;
+use crate::plan::Task;
 use crate::suite::condition;
 use crate::suite::reader::Given;
 use crate::suite::reader::Table;
@@ -179,16 +181,44 @@ fn read(table: &Table<'_>, action: Option<&Action>, packets: Option<u64>) -> Opt
     let within = table.duration("within");
     let bounds = read_bounds(table, action, packets);
     let fields = condition::read_all(table);
-    let bounds = bounds?;
+    let (place, see, bounds) = (place?, see?, bounds?);
+    if see == See::Decapsulated && !can_be_unwrapped(place, action) {
+        let place = table.key(if table.has("at") { "at" } else { "host" });
+        let problem = At::new((), table.key("see")).wrong(
+            "`decapsulated` of a packet that is sent without a tunnel header",
+            "only what the director has tunnelled comes out of a tunnel, at `realserver.tunnel`",
+        );
+        let problem = problem.context(place, "not here");
+        let problem = problem.hint("`see = \"probe\"` is the packet as it was sent");
+        table.source.problem(problem);
+    }
     Some(Expectation {
-        at: place?,
-        see: see?,
+        at: place,
+        see,
         from: from.map(|at| at.value),
         within: within.map_or(WITHIN, |at| at.value),
         at_least: bounds.at_least.map(|number| number as u16),
         at_most: bounds.at_most.map(|number| number as u16),
         fields,
     })
+}
+
+/// Whether a step's packets can be seen there without a tunnel header that they had: if it is not their own, it is
+/// the director's.
+fn can_be_unwrapped(place: Place, action: Option<&Action>) -> bool {
+    let at_the_tunnel = [
+        Place::Station(Station::RealserverTunnel),
+        Place::Host(Role::Realserver),
+    ];
+    let is_plain = match action {
+        Some(Action::Script(script)) => script.packets.iter().all(Packet::is_plain),
+        Some(Action::Builtin(builtin)) => match builtin.task {
+            Task::Probe(kind) => !kind.is_tunnelled(),
+            _ => false,
+        },
+        Some(Action::Ask(_)) | None => false,
+    };
+    !is_plain || at_the_tunnel.contains(&place)
 }
 
 fn read_see(table: &Table<'_>) -> Option<See> {

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use crate::plan::Carrier;
+use crate::plan::Hardware;
 use crate::suite::environment::Scope;
+use crate::suite::layer;
 use crate::suite::layer::WITH_FIELDS;
 use crate::suite::layer::allowed;
 use crate::suite::options;
@@ -53,22 +55,28 @@ pub(crate) fn read(table: &Table<'_>, scope: &Scope<'_>, quoted: bool) -> Option
 pub(crate) struct Read {
     pub(crate) layer: Layer,
     pub(crate) carriers: Vec<Carrier>,
+    pub(crate) hardware: Vec<Hardware>,
 }
 
 impl Read {
     fn plain(layer: Layer) -> Option<Read> {
-        let carriers = Vec::new();
-        Some(Read { layer, carriers })
+        Read::carrying(layer, Vec::new())
+    }
+
+    fn carrying(layer: Layer, carriers: Vec<Carrier>) -> Option<Read> {
+        let hardware = Vec::new();
+        Some(Read {
+            layer,
+            carriers,
+            hardware,
+        })
     }
 }
 
 fn read_raw(table: &Table<'_>) -> Option<Read> {
     let zeros = |at: At<u64>| vec![0; at.value as usize];
     if let Some(at) = table.number("payload") {
-        return Some(Read {
-            layer: Layer::Raw(zeros(at)),
-            carriers: vec![Carrier::Payload],
-        });
+        return Read::carrying(Layer::Raw(zeros(at)), vec![Carrier::Payload]);
     }
     let octets = match () {
         () if table.has("raw") => table.hex("raw")?.value,
@@ -87,27 +95,39 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn ethernet(&self) -> Option<Read> {
-        let (source, destination) = (self.table.mac("src"), self.table.mac("dst"));
-        let ethertype = self.forced("type");
-        Read::plain(Layer::Ethernet(Ethernet {
-            destination: destination?.value,
-            source: source?.value,
-            ethertype,
-        }))
+        let (source, source_left_out) = self.hardware("src", Hardware::Own)?;
+        let (destination, destination_left_out) = self.hardware("dst", Hardware::NextHop)?;
+        let ethernet = Ethernet {
+            destination,
+            source,
+            ethertype: self.forced("type"),
+        };
+        let left_out = source_left_out.into_iter().chain(destination_left_out);
+        Some(Read {
+            layer: Layer::Ethernet(ethernet),
+            carriers: Vec::new(),
+            hardware: left_out.collect(),
+        })
     }
 
     fn arp(&self) -> Option<Read> {
-        let (hwsrc, hwdst) = (self.table.mac("hwsrc"), self.table.mac("hwdst"));
+        let (sender_mac, left_out) = self.hardware("hwsrc", Hardware::Own)?;
+        let hwdst = self.table.mac("hwdst");
         let psrc = self.address("psrc", true);
         let pdst = self.address("pdst", false);
         let operation = self.number("op");
-        Read::plain(Layer::Arp(Arp {
+        let arp = Arp {
             operation: operation.unwrap_or(1),
-            sender_mac: hwsrc?.value,
+            sender_mac,
             sender_ip: psrc?,
             target_mac: hwdst.map_or(Mac([0; 6]), |at| at.value),
             target_ip: pdst?,
-        }))
+        };
+        Some(Read {
+            layer: Layer::Arp(arp),
+            carriers: Vec::new(),
+            hardware: left_out.into_iter().collect(),
+        })
     }
 
     fn ipv4(&self) -> Option<Read> {
@@ -131,10 +151,8 @@ impl Fields<'_> {
             options: options.unwrap_or_else(|| Some(Vec::new()))?,
             ..Ipv4::new(source?, destination?)
         };
-        Some(Read {
-            layer: Layer::Ipv4(layer),
-            carriers: self.left_out(&[("id", Carrier::Identification)]),
-        })
+        let carriers = self.left_out(&[("id", Carrier::Identification)]);
+        Read::carrying(Layer::Ipv4(layer), carriers)
     }
 
     fn udp(&self) -> Option<Read> {
@@ -144,10 +162,7 @@ impl Fields<'_> {
             checksum: self.forced("chksum"),
             ..Udp::new(self.number("sport").unwrap_or(0), dport?)
         };
-        Some(Read {
-            layer: Layer::Udp(layer),
-            carriers: self.left_out(&[SPORT]),
-        })
+        Read::carrying(Layer::Udp(layer), self.left_out(&[SPORT]))
     }
 
     fn tcp(&self) -> Option<Read> {
@@ -172,13 +187,11 @@ impl Fields<'_> {
                 TcpFlags(flags as u8),
             )
         };
-        Some(Read {
-            layer: Layer::Tcp(layer),
-            carriers: match flags as u8 & TcpFlags::ACK.0 {
-                0 => self.left_out(&[SPORT, SEQ]),
-                _ => self.left_out(&[SPORT, SEQ, ("ack", Carrier::AcknowledgmentNumber)]),
-            },
-        })
+        let carriers = match flags as u8 & TcpFlags::ACK.0 {
+            0 => self.left_out(&[SPORT, SEQ]),
+            _ => self.left_out(&[SPORT, SEQ, ("ack", Carrier::AcknowledgmentNumber)]),
+        };
+        Read::carrying(Layer::Tcp(layer), carriers)
     }
 
     fn icmp(&self) -> Option<Read> {
@@ -191,13 +204,11 @@ impl Fields<'_> {
         };
         let is_left_out = !ICMP_REST.concat().iter().any(|key| self.table.has(key));
         let is_echo = matches!(icmp_type, ECHO | crate::wire::Icmpv4::ECHO_REPLY);
-        Some(Read {
-            layer: Layer::Icmpv4(layer),
-            carriers: match is_echo && is_left_out && !self.quoted {
-                true => vec![Carrier::Echo],
-                false => Vec::new(),
-            },
-        })
+        let carriers = match is_echo && is_left_out && !self.quoted {
+            true => vec![Carrier::Echo],
+            false => Vec::new(),
+        };
+        Read::carrying(Layer::Icmpv4(layer), carriers)
     }
 
     fn icmp_rest(&self) -> Option<[u8; 4]> {
@@ -232,7 +243,8 @@ impl Fields<'_> {
             "gateway" => {
                 let at = self.table.given("gateway")?;
                 let number = self.table.number_of("gateway", &Kind::AnyAddress, &at)?;
-                (number as u32).to_be_bytes()
+                let address = Ipv4Addr::from(number as u32);
+                layer::declared(self.table, &at, self.scope, self.quoted, address)?.octets()
             }
             "ptr" => [self.number("ptr")?, 0, 0, 0],
             _ => {
@@ -259,6 +271,14 @@ impl Fields<'_> {
             .iter()
             .filter(|(key, _)| !self.table.has(key) && !self.quoted);
         left_out.map(|(_, carrier)| *carrier).collect()
+    }
+
+    /// A hardware address, and whose it is if it was left out.
+    fn hardware(&self, key: &str, whose: Hardware) -> Option<(Mac, Option<Hardware>)> {
+        match self.table.has(key) {
+            true => Some((self.table.mac(key)?.value, None)),
+            false => Some((Mac([0; 6]), Some(whose))),
+        }
     }
 
     /// An address that a packet may bear.

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::suite::Environment;
 use crate::suite::environment::Scope;
 use crate::suite::options;
 use crate::suite::reader::Table;
@@ -70,15 +71,22 @@ const BYTE: Kind = Kind::Number(0, 0xff);
 const SHORT: Kind = Kind::Number(0, 0xffff);
 const LONG: Kind = Kind::Number(0, 0xffff_ffff);
 const NIBBLE: Kind = Kind::Number(0, 0xf);
-const A_MAC: Need = Need::Required("\"02:00:00:00:00:01\"");
 const A_PORT: Need = Need::Required("33434");
 
 const ETHERNET: Shape = Shape {
     name: "`ethernet`",
     about: "An Ethernet header.",
     keys: &[
-        key("src", "Source.", A_MAC, Kind::Mac),
-        key("dst", "Destination.", A_MAC, Kind::Mac),
+        field(
+            "src",
+            "Source; left out, that of the device by which the frame leaves.",
+            Kind::Mac,
+        ),
+        field(
+            "dst",
+            "Destination; left out, that of the next hop, or of everybody where ARP asks or announces.",
+            Kind::Mac,
+        ),
         field("type", "EtherType; derived from the next layer.", SHORT),
     ],
     one_of: &[],
@@ -93,7 +101,11 @@ const ARP: Shape = Shape {
             "Operation; `who-has`, unless it is said.",
             Kind::Named(0xffff, &[("who-has", 1), ("is-at", 2)]),
         ),
-        key("hwsrc", "Sender hardware address.", A_MAC, Kind::Mac),
+        field(
+            "hwsrc",
+            "Sender hardware address; left out, that of the device by which it leaves.",
+            Kind::Mac,
+        ),
         key(
             "psrc",
             "Sender protocol address; the path's, or 0.0.0.0.",
@@ -251,7 +263,7 @@ const ICMP: Shape = Shape {
     one_of: &[],
 };
 
-/// The address that `at` says, if a packet may bear it: only the path's, but for what an ICMP error quotes.
+/// The address that `at` says, if a packet may bear it: only the path's, also in what an ICMP error quotes.
 pub(crate) fn allowed(
     table: &Table<'_>,
     at: &At<String>,
@@ -260,23 +272,48 @@ pub(crate) fn allowed(
     or_none: bool,
 ) -> Option<Ipv4Addr> {
     let literal = at.value.parse::<Ipv4Addr>().ok();
-    if let Some(address) = literal
-        && (quoted || or_none && address.is_unspecified())
-    {
+    if let Some(address) = literal.filter(|address| or_none && address.is_unspecified()) {
         return Some(address);
     }
-    let address = match address(&at.value) {
+    let address = match literal
+        .filter(|_| quoted)
+        .map_or_else(|| address(&at.value), Ok)
+    {
         Ok(address) => address,
         Err((message, label)) => {
             table.source.problem(at.wrong(message, label));
             return None;
         }
     };
-    if !scope.environment.allows(address) {
-        let problem = at.wrong(
-            format!("{address} is no address of this path"),
-            "tunproof sends only between the addresses that the path file declares",
-        );
+    declared(table, at, scope, quoted, address)
+}
+
+/// An address, if the path declares it; without a path, that it is not judged is noted.
+pub(crate) fn declared<T>(
+    table: &Table<'_>,
+    at: &At<T>,
+    scope: &Scope<'_>,
+    quoted: bool,
+    address: Ipv4Addr,
+) -> Option<Ipv4Addr> {
+    let Some(is_declared) = scope.environment.declares(address) else {
+        let is_the_paths = at
+            .variable
+            .as_ref()
+            .is_some_and(|variable| Environment::NAMES.contains(&variable.name.as_str()));
+        if !is_the_paths {
+            let message = format!("literal address {address}: judged only with `--path`");
+            let label = "a packet may bear only addresses that the path file declares";
+            table.source.note(at.wrong(message, label));
+        }
+        return Some(address);
+    };
+    if !is_declared {
+        let label = match quoted {
+            true => "tunproof sends nothing that names another, not even quoted in an ICMP error",
+            false => "tunproof sends only between the addresses that the path file declares",
+        };
+        let problem = at.wrong(format!("{address} is no address of this path"), label);
         let problem = match problem.hint {
             Some(_) => problem,
             None => problem.hint("write `$vip`, `$cip`, `$dip`, `$rip` or `$gateway`"),

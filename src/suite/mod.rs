@@ -28,6 +28,7 @@ pub use diagnostic::Diagnostics;
 pub use diagnostic::nearest;
 pub use embedded::Embedded;
 pub use environment::Environment;
+pub use environment::Judge;
 pub use environment::Override;
 pub use path_file::PathFile;
 pub use path_file::RealServer;

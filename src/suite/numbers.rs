@@ -103,7 +103,7 @@ impl<'a> Table<'a> {
             digits.push(digit as u8);
         }
         if digits.len() % 2 != 0 {
-            let message = format!("`{key}` has {} hex digits", digits.len());
+            let message = format!("`{key}` has an odd number of hex digits, {}", digits.len());
             let problem = at.wrong(message, "expected two for each octet");
             self.source.problem(problem);
             return None;

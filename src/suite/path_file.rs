@@ -68,7 +68,7 @@ impl PathFile {
     ///
     /// Everything that is wrong with it. A text that is no TOML is not examined further.
     pub fn parse(file: &str, text: &str) -> Result<PathFile, Diagnostics> {
-        Source::parse(file, text, read)
+        Ok(Source::parse(file, text, read)?.0)
     }
 
     /// The plan to prove every path; its vantages are the hosts that have a `via`.

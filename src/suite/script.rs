@@ -1,6 +1,7 @@
 //! Packets written out: `send`, `from`, `device`, `loop`, `count`.
 
 use crate::plan::Carrier;
+use crate::plan::Hardware;
 use crate::plan::Packet;
 use crate::plan::Role;
 use crate::plan::Script;
@@ -14,6 +15,7 @@ use crate::suite::step::INTERVAL;
 use crate::suite::step::MOST_PACKETS;
 use crate::suite::suite_file::may_be_bound;
 use crate::wire::Icmpv4;
+use crate::wire::Mac;
 use crate::wire::layers::Field;
 use crate::wire::layers::Layer;
 
@@ -139,6 +141,7 @@ fn read_packet(table: &Table<'_>, scope: &Scope<'_>) -> Option<Packet> {
     let mut packet = Packet {
         layers: Vec::new(),
         carriers: Vec::new(),
+        hardware: Vec::new(),
     };
     let mut quoted = false;
     let tables = table.tables("send");
@@ -158,6 +161,8 @@ fn read_packet(table: &Table<'_>, scope: &Scope<'_>) -> Option<Packet> {
         packet
             .carriers
             .extend(carriers.map(|carrier| (number, carrier)));
+        let hardware = read.hardware.into_iter().map(|whose| (number, whose));
+        packet.hardware.extend(hardware);
         packet.layers.push(read.layer);
     }
     if tables.is_empty() && table.source.is_clean() {
@@ -176,9 +181,34 @@ fn read_packet(table: &Table<'_>, scope: &Scope<'_>) -> Option<Packet> {
             .push((packet.layers.len(), Carrier::Payload));
         packet.layers.push(Layer::Raw(Vec::new()));
     }
+    address_everybody(&mut packet);
     check_length(table, &packet)?;
+    if !table.source.is_clean() {
+        return None;
+    }
+    if let Err(why) = scope.environment.judge(&packet) {
+        let problem = At::new((), table.key("send")).wrong("this packet cannot be sent", why);
+        table.source.problem(problem);
+        return None;
+    }
     Some(packet)
 }
+
+/// Where ARP asks or announces, a destination that was left out is everybody's.
+fn address_everybody(packet: &mut Packet) {
+    if packet.asks_next_hop()
+        && let [Layer::Ethernet(ethernet), Layer::Arp(arp), ..] = &mut packet.layers[..]
+        && (arp.operation == ASKS || arp.sender_ip == arp.target_ip)
+    {
+        ethernet.destination = Mac::BROADCAST;
+        packet
+            .hardware
+            .retain(|(_, whose)| *whose != Hardware::NextHop);
+    }
+}
+
+/// `who-has`.
+const ASKS: u16 = 1;
 
 fn is_error(icmp_type: u8) -> bool {
     matches!(

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use crate::suite::Diagnostic;
 use crate::suite::Diagnostics;
+use crate::suite::Environment;
 
 /// A value and where it stands, in octets of the source.
 #[derive(Clone, Debug)]
@@ -44,6 +45,14 @@ impl<T> At<T> {
         }
     }
 
+    /// Whether the command line says it.
+    pub(crate) fn is_set(&self) -> bool {
+        let is_set = |variable: &Variable| {
+            variable.place.is_none() && !Environment::NAMES.contains(&variable.name.as_str())
+        };
+        self.variable.as_ref().is_some_and(is_set)
+    }
+
     /// What is wrong with it.
     pub(crate) fn wrong(&self, message: impl Into<String>, label: impl Into<String>) -> Diagnostic {
         let problem = Diagnostic::new(self.span.clone(), message, label);
@@ -67,10 +76,12 @@ impl<T> At<T> {
 pub(crate) struct Source<'a> {
     text: &'a str,
     problems: RefCell<Vec<Diagnostic>>,
+    notes: RefCell<Vec<Diagnostic>>,
 }
 
 impl<'a> Source<'a> {
-    /// What `read` makes of `text`, which is called `file`; a text that is no TOML is not read.
+    /// What `read` makes of `text`, which is called `file`, and what is to be noted; a text that is no TOML is not
+    /// read.
     ///
     /// # Errors
     ///
@@ -79,7 +90,7 @@ impl<'a> Source<'a> {
         file: &str,
         text: &str,
         read: impl FnOnce(&DeTable<'_>, &Source<'_>) -> Option<T>,
-    ) -> Result<T, Diagnostics> {
+    ) -> Result<(T, Option<Diagnostics>), Diagnostics> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let problems = errors.iter().map(|error| {
             let span = error.span().unwrap_or(0..0);
@@ -88,14 +99,17 @@ impl<'a> Source<'a> {
         let source = Source {
             text,
             problems: RefCell::new(problems.collect()),
+            notes: RefCell::default(),
         };
         let value = match source.is_clean() {
             true => read(table.get_ref(), &source),
             false => None,
         };
-        let problems = source.problems.into_inner();
+        let (problems, notes) = (source.problems.into_inner(), source.notes.into_inner());
         match value {
-            Some(value) if problems.is_empty() => Ok(value),
+            Some(value) if problems.is_empty() => {
+                Ok((value, Diagnostics::notes(file, text, notes)))
+            }
             _ => Err(Diagnostics::new(file, text, problems)),
         }
     }
@@ -103,6 +117,14 @@ impl<'a> Source<'a> {
     /// Notes a problem.
     pub(crate) fn problem(&self, problem: Diagnostic) {
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// Notes what is not wrong, and should be known; once for each place.
+    pub(crate) fn note(&self, note: Diagnostic) {
+        let mut notes = self.notes.borrow_mut();
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
     }
 
     /// Whether nothing is wrong so far.

@@ -1,5 +1,6 @@
 //! The suite file.
 
+use std::ops::Range;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -9,6 +10,7 @@ use crate::plan::Suite;
 use crate::suite::Diagnostic;
 use crate::suite::Diagnostics;
 use crate::suite::Environment;
+use crate::suite::Override;
 use crate::suite::environment::Scope;
 use crate::suite::environment::Value;
 use crate::suite::nearest;
@@ -34,13 +36,26 @@ impl SuiteFile {
     /// Everything that is wrong with it. A text that is no TOML is not examined further, and a value from the
     /// command line that fits no variable is the only error.
     pub fn parse(file: &str, text: &str, environment: &Environment) -> Result<Suite, Diagnostics> {
+        Ok(SuiteFile::check(file, text, environment)?.0)
+    }
+
+    /// The same with what is to be noted, if anything is: what only a path can judge.
+    ///
+    /// # Errors
+    ///
+    /// As [`SuiteFile::parse`].
+    pub fn check(
+        file: &str,
+        text: &str,
+        environment: &Environment,
+    ) -> Result<(Suite, Option<Diagnostics>), Diagnostics> {
         let mut misset = None;
         let suite = Source::parse(file, text, |table, source| {
             read(file, table, source, environment, &mut misset)
         });
-        match (suite, misset) {
-            (_, Some(misset)) => Err(misset),
-            (suite, None) => suite,
+        match misset {
+            Some(misset) => Err(misset),
+            None => suite,
         }
     }
 }
@@ -136,48 +151,55 @@ fn read_hops(table: &Table<'_>) -> Vec<Hop> {
     hops
 }
 
-/// Binds the file's variables; what is wrong with the command line's.
+/// Binds the file's variables, or to them what the command line says; what is wrong with that.
 fn read_vars(
     table: &Table<'_>,
     environment: &Environment,
     scope: &mut Scope<'_>,
 ) -> Option<Diagnostics> {
-    let declared = declare(table, scope);
-    environment.overrides().iter().find_map(|given| {
-        let text = format!("{}={}", given.name, given.text);
-        let wrong = |span, message: String, label: String| {
-            let problem = Diagnostic::new(span, message, label);
-            Some(Diagnostics::new("--set", &text, vec![problem]))
+    let mut misset = None;
+    let declared = declare(table, environment, scope, &mut misset);
+    let unknown = environment.overrides().iter().find_map(|given| {
+        let names = || declared.iter().map(String::as_str);
+        if names().any(|name| name == given.name) {
+            return None;
+        }
+        let message = format!("the suite has no variable `{}`", given.name.escape_debug());
+        let label = match nearest(&given.name, names()) {
+            _ if Environment::NAMES.contains(&given.name.as_str()) => {
+                "the path file says what this is".to_owned()
+            }
+            Some(name) => format!("did you mean `{name}`?"),
+            None if declared.is_empty() => "its `[vars]` declare none".to_owned(),
+            None => {
+                let names: Vec<_> = names().map(|name| format!("`{name}`")).collect();
+                format!("expected one of {}", names.join(", "))
+            }
         };
-        let span = 0..given.name.len();
-        let shown = given.name.escape_debug();
-        let Some((name, old)) = declared.iter().find(|(name, _)| *name == given.name) else {
-            let names = || declared.iter().map(|(name, _)| name.as_str());
-            let message = format!("the suite has no variable `{shown}`");
-            let label = match nearest(&given.name, names()) {
-                _ if Environment::NAMES.contains(&given.name.as_str()) => {
-                    "the path file says what this is".to_owned()
-                }
-                Some(name) => format!("did you mean `{name}`?"),
-                None if declared.is_empty() => "its `[vars]` declare none".to_owned(),
-                None => {
-                    let names: Vec<_> = names().map(|name| format!("`{name}`")).collect();
-                    format!("expected one of {}", names.join(", "))
-                }
-            };
-            return wrong(span, message, label);
-        };
-        let value = match (old, given.value()) {
-            (Value::Text(_), Value::Integer(_)) => Value::Text(given.text.clone()),
-            (_, value) => value,
-        };
-        scope.bind(name, value, None);
-        None
-    })
+        Some(wrong_override(given, 0..given.name.len(), message, label))
+    });
+    unknown.or(misset)
 }
 
-/// Binds what `[vars]` declares; each may use the path's and those before it.
-fn declare(table: &Table<'_>, scope: &mut Scope<'_>) -> Vec<(String, Value)> {
+/// What is wrong with a value from the command line, shown as it was typed.
+fn wrong_override(
+    given: &Override,
+    span: Range<usize>,
+    message: String,
+    label: impl Into<String>,
+) -> Diagnostics {
+    let text = format!("{}={}", given.name, given.text);
+    let problem = Diagnostic::new(span, message, label);
+    Diagnostics::new("--set", &text, vec![problem])
+}
+
+/// Binds what `[vars]` declares, or the command line says instead; each may use the path's and those before it.
+fn declare(
+    table: &Table<'_>,
+    environment: &Environment,
+    scope: &mut Scope<'_>,
+    misset: &mut Option<Diagnostics>,
+) -> Vec<String> {
     let mut declared = Vec::new();
     let Some(at) = table.given("vars") else {
         return declared;
@@ -204,10 +226,50 @@ fn declare(table: &Table<'_>, scope: &mut Scope<'_>) -> Vec<(String, Value)> {
             table.source.problem(problem);
             continue;
         };
-        scope.bind(&name.value, value.clone(), Some(name.span));
-        declared.push((name.value, value));
+        let overrides = environment.overrides().iter().rev();
+        match overrides.clone().find(|given| given.name == name.value) {
+            None => scope.bind(&name.value, value, Some(name.span)),
+            Some(given) => match overriding(given, &outer) {
+                Ok(value) => scope.bind(&name.value, value, None),
+                Err(wrong) => {
+                    misset.get_or_insert(wrong);
+                }
+            },
+        }
+        declared.push(name.value);
     }
     declared
+}
+
+/// The value that the command line gives a variable; it may be another's.
+fn overriding(given: &Override, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
+    let start = given.name.len() + 1;
+    let wrong = |message, label: String| {
+        let end = start + given.text.len();
+        wrong_override(given, start..end, message, label)
+    };
+    let value = given
+        .value()
+        .map_err(|(message, label)| wrong(message, label.to_owned()))?;
+    let Value::Text(text) = &value else {
+        return Ok(value);
+    };
+    let Some(name) = text.strip_prefix('$') else {
+        return Ok(value);
+    };
+    if name.starts_with('$') {
+        return Ok(Value::Text(name.to_owned()));
+    }
+    let shown = name.escape_debug();
+    match scope.get(name).map(|bound| &bound.value) {
+        Some(Ok(value)) => Ok(value.clone()),
+        Some(Err(why)) => Err(wrong(format!("`${shown}` has no value"), (*why).to_owned())),
+        None => {
+            let known: Vec<_> = scope.names().map(|name| format!("`${name}`")).collect();
+            let label = format!("expected one of {}", known.join(", "));
+            Err(wrong(format!("unknown variable `${shown}`"), label))
+        }
+    }
 }
 
 /// Whether a name can be a variable's.

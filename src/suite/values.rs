@@ -18,6 +18,8 @@ impl Table<'_> {
         let at = self.given(key)?;
         match &at.value {
             Given::Text(text) => Some(at.with(text.clone())),
+            // `--set octets=10` may mean the digits.
+            Given::Integer(number) if at.is_set() => Some(at.with(number.to_string())),
             _ => self.wrong_type(key, &at),
         }
     }

@@ -8,6 +8,7 @@ mod cause;
 mod code;
 mod director;
 mod duplicate;
+mod expectation;
 mod foreign;
 mod forwarded;
 mod freed;

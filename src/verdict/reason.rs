@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use crate::evidence::EvidenceId;
 use crate::evidence::What;
-use crate::exchange::HostFacts;
 use crate::exchange::Leg;
 use crate::exchange::RouteAnswer;
 use crate::exchange::Wall;
@@ -31,9 +30,6 @@ const CHECKSUMS: [(Protocol, &str); 2] = [
     (Protocol::Tcp, "TcpInCsumErrors"),
     (Protocol::Udp, "UdpInCsumErrors"),
 ];
-/// Since Linux 6.3.
-const ICMP_LIMITS: [&str; 2] = ["IcmpOutRateLimitGlobal", "IcmpOutRateLimitHost"];
-
 /// What the kernel tells.
 pub(super) enum Told {
     /// It was no rule; the finding says now what it was.
@@ -224,7 +220,7 @@ fn by_counter(case: &mut Case<'_>, number: usize, scene: &Scene, deaths: &[Death
         checksums(case, number, said.join(" "));
         return Told::Explained;
     }
-    let limited = ICMP_LIMITS.map(|counter| (counter, rise(case, scene.host, counter)));
+    let limited = case.evidence.withheld_by(scene.host);
     let withheld: u64 = limited.iter().map(|(_, rose)| rose).sum();
     if withheld >= count as u64 && deaths.iter().all(|death| death.protocol == Protocol::Udp) {
         icmp_limited(case, number, scene, limited, count);
@@ -265,14 +261,7 @@ fn device(case: &Case<'_>, deaths: &[Death]) -> Option<String> {
 
 /// By how much a counter rose from before the first probe to behind the last.
 fn rise(case: &Case<'_>, host: Host, counter: &str) -> u64 {
-    let record = case.evidence.host(host);
-    let read = |facts: Option<&HostFacts>| facts?.counter(counter);
-    let before = read(record.and_then(|record| record.before.as_ref()));
-    let after = read(record.and_then(|record| record.after.as_ref()));
-    match (before, after) {
-        (Some(before), Some(after)) => after.saturating_sub(before),
-        _ => 0,
-    }
+    case.evidence.rise(host, counter).unwrap_or(0)
 }
 
 fn cite(case: &mut Case<'_>, host: Host, counter: &str, rose: u64) -> EvidenceId {

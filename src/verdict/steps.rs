@@ -3,8 +3,6 @@
 //! What was not seen fails a step only where silence counts: a tap that was open over the whole run and lost
 //! nothing, and three packets that were sent. Else it is inconclusive, and the reason says what would decide.
 
-use std::net::Ipv4Addr;
-
 use serde::Serialize;
 
 use crate::evidence::Evidence;
@@ -15,17 +13,15 @@ use crate::evidence::What;
 use crate::exchange::SendOutcome;
 use crate::plan::Action;
 use crate::plan::Builtin;
-use crate::plan::Condition;
 use crate::plan::Expectation;
 use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::Place;
 use crate::plan::ProbeKind;
 use crate::plan::Question;
-use crate::plan::See;
 use crate::plan::Step;
+use crate::plan::Subject;
 use crate::plan::Task;
-use crate::plan::Test;
 use crate::plan::Toward;
 use crate::plan::itinerary;
 use crate::verdict::Code;
@@ -33,6 +29,10 @@ use crate::verdict::HopVerdict;
 use crate::verdict::Judgement;
 use crate::verdict::Outcome;
 use crate::verdict::PathJudgement;
+use crate::verdict::expectation::packets;
+use crate::verdict::expectation::unlike;
+use crate::verdict::expectation::withholds;
+use crate::verdict::expectation::words;
 use crate::verdict::spoofing::judge_spoofing_toward;
 
 /// What became of a step.
@@ -161,6 +161,9 @@ impl StepCase<'_> {
         let mut expectations = Vec::new();
         let skipped = course.and_then(|course| course.skipped.clone());
         let (outcome, reason, evidence) = match (skipped, course) {
+            (Some(reason), Some(course)) if course.barred => {
+                (StepOutcome::Inconclusive, Some(reason), Vec::new())
+            }
             (Some(reason), _) => (StepOutcome::Skipped, Some(reason), Vec::new()),
             (None, Some(course)) if !course.begun => {
                 let reason = match self.evidence.is_cut_short() {
@@ -207,11 +210,25 @@ impl StepCase<'_> {
                 let name = self.evidence.plan().host_name(host);
                 let reason = match self.evidence.host(host) {
                     None => format!("tunproof does not run on {name}"),
-                    Some(_) => format!("{name} did not say"),
+                    Some(_) => match self.unread(host, question) {
+                        Some(why) => format!("{name} did not say: {why}"),
+                        None => format!("{name} did not say"),
+                    },
                 };
                 (StepOutcome::Inconclusive, Some(reason), Vec::new())
             }
         }
+    }
+
+    /// Why a host could not read what was asked.
+    fn unread(&self, host: Host, question: &Question) -> Option<String> {
+        let Subject::Sysctl { name, .. } = &question.about else {
+            return None;
+        };
+        let what = format!("sysctl {name}");
+        let mut unread = self.evidence.facts(host)?.unread.iter();
+        let unread = unread.find(|unread| unread.what == what)?;
+        Some(format!("{what}: {}", unread.error))
     }
 
     fn judge_expectation(&self, expected: &Expectation) -> ExpectationJudgement {
@@ -219,14 +236,26 @@ impl StepCase<'_> {
         let tally = self.evidence.tally(at, expected);
         let least = self.evidence.least(at, expected);
         let seen = tally.seen.len();
-        let counted = format!("seen of {seen} of {}", packets(tally.sent));
+        let counted = format!("seen for {seen} of {}", packets(tally.sent));
         let most = expected.at_most.map(usize::from);
         let (outcome, reason) = if most.is_some_and(|most| seen > most) {
             (StepOutcome::Failed, Some(counted))
         } else if seen < least || most.is_some() && tally.sent == 0 {
+            // What was seen otherwise is no silence.
+            let could = (tally.sent + tally.refused.len()).saturating_sub(tally.unlike.len());
+            let unlike = unlike(&tally);
             match self.silence(expected, &tally) {
-                Ok(()) => (StepOutcome::Failed, Some(self.failure(&tally, counted))),
-                Err(why) => (StepOutcome::Inconclusive, Some(format!("{counted}: {why}"))),
+                Ok(()) => {
+                    let reason = self.failure(&tally, counted) + &unlike;
+                    (StepOutcome::Failed, Some(reason))
+                }
+                Err(_) if tally.sent > 0 && could < least => {
+                    (StepOutcome::Failed, Some(counted + &unlike))
+                }
+                Err(why) => {
+                    let reason = format!("{counted}{unlike}: {why}");
+                    (StepOutcome::Inconclusive, Some(reason))
+                }
             }
         } else if most.is_some() {
             match self.silence(expected, &tally) {
@@ -238,7 +267,10 @@ impl StepCase<'_> {
         };
         let evidence = match seen >= least {
             true => [tally.seen, tally.unseen].concat(),
-            false => [tally.refused.clone(), tally.unseen, tally.seen].concat(),
+            false => {
+                let unlike: Vec<_> = tally.unlike.iter().map(|(id, _)| *id).collect();
+                [tally.refused.clone(), unlike, tally.unseen, tally.seen].concat()
+            }
         };
         ExpectationJudgement {
             expected: words(expected),
@@ -267,11 +299,30 @@ impl StepCase<'_> {
         if !course.is_some_and(|course| course.over) {
             return Err("the suite ended before it was over".to_owned());
         }
+        if let Some(withheld) = self.evidence.withheld(expected, &tally.unseen) {
+            let could = tally.seen.len() + withheld.packets;
+            let least = self.evidence.least((self.path.path, self.number), expected);
+            let decides = match expected.at_most {
+                Some(most) if tally.seen.len() >= least => could > usize::from(most),
+                _ => could >= least,
+            };
+            if decides {
+                return Err(withholds(&withheld));
+            }
+        }
         if tally.sent < Evidence::SILENCE {
-            let least = Evidence::SILENCE;
-            return Err(format!(
-                "the silence of fewer than {least} packets may be chance; send more (`count`)"
-            ));
+            let (least, sent) = (Evidence::SILENCE, packets(tally.sent));
+            let planned = match &self.step.action {
+                Action::Script(script) => script.packets.len(),
+                Action::Builtin(builtin) => builtin.count.map_or(0, usize::from),
+                Action::Ask(_) => 0,
+            };
+            return Err(match planned >= least {
+                true => format!("the step was over after {sent}, whose silence may be chance"),
+                false => format!(
+                    "the silence of fewer than {least} packets may be chance; send more (`count`)"
+                ),
+            });
         }
         Ok(())
     }
@@ -289,6 +340,10 @@ impl StepCase<'_> {
                 _ => None,
             });
         match refusal {
+            Some(error) if tally.sent == 0 => {
+                let refused = packets(tally.refused.len());
+                format!("the kernel refused to send {refused}: {error}")
+            }
             Some(error) => format!("{counted}; the kernel refused to send: {error}"),
             None => counted,
         }
@@ -499,71 +554,4 @@ fn worst(expectations: &[ExpectationJudgement]) -> Found {
     let reason = worst.reason.as_ref();
     let reason = reason.map(|reason| format!("{}: {reason}", worst.expected));
     (worst.outcome, reason, worst.evidence.clone())
-}
-
-fn packets(number: usize) -> String {
-    match number {
-        1 => "1 packet".to_owned(),
-        number => format!("{number} packets"),
-    }
-}
-
-/// An expectation in words.
-fn words(expected: &Expectation) -> String {
-    let place = match expected.at {
-        Place::Station(station) => station.to_string(),
-        Place::Host(role) => role.id().to_owned(),
-    };
-    let see = match expected.see {
-        See::Probe => "the packet itself".to_owned(),
-        See::Tunnelled => "the packet tunnelled".to_owned(),
-        See::Decapsulated => "the packet decapsulated".to_owned(),
-        See::SynAck => "a SYN-ACK".to_owned(),
-        See::Rst => "an RST".to_owned(),
-        See::Refused => "a refusal (RST/ACK)".to_owned(),
-        See::Reply => "a reply".to_owned(),
-        See::IcmpError { icmp_type, code } => match (icmp_type, code) {
-            (Some(3), Some(3)) => "port unreachable".to_owned(),
-            (Some(3), Some(4)) => "fragmentation needed".to_owned(),
-            (Some(11), _) => "time exceeded".to_owned(),
-            (None, _) => "an ICMP error".to_owned(),
-            (Some(icmp_type), None) => format!("an ICMP error of type {icmp_type}"),
-            (Some(icmp_type), Some(code)) => {
-                format!("an ICMP error of type {icmp_type}, code {code}")
-            }
-        },
-    };
-    let mut words = format!("{see} at {place}");
-    if let Some(from) = expected.from {
-        words.push_str(&format!(" from {from}"));
-    }
-    match (expected.at_least, expected.at_most) {
-        (_, Some(0)) => words.insert_str(0, "never "),
-        (None | Some(0), Some(most)) => words.push_str(&format!(", of {most} at most")),
-        (Some(least), Some(most)) => words.push_str(&format!(", of {least} to {most}")),
-        (Some(least), None) => words.push_str(&format!(", of {least} at least")),
-        (None, None) => {}
-    }
-    for condition in &expected.fields {
-        words.push_str(&format!(", {}", condition_in_words(condition)));
-    }
-    words
-}
-
-/// A condition in words.
-fn condition_in_words(condition: &Condition) -> String {
-    let Condition { layer, field, test } = condition;
-    let is_address = matches!(&**field, "src" | "dst" | "psrc" | "pdst") && layer != "ethernet";
-    let value = |value: u64| match u32::try_from(value) {
-        Ok(address) if is_address => Ipv4Addr::from(address).to_string(),
-        _ => value.to_string(),
-    };
-    match test {
-        Test::Equals(expected) => format!("{layer}.{field} {}", value(*expected)),
-        Test::Between(least, most) => {
-            format!("{layer}.{field} {} to {}", value(*least), value(*most))
-        }
-        Test::Unchanged => format!("{layer}.{field} unchanged"),
-        Test::DecrementedBy(by) => format!("{layer}.{field} less by {by}"),
-    }
 }

@@ -28,6 +28,12 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// Everybody.
     pub const BROADCAST: Mac = Mac([0xff; 6]);
+
+    /// The address whose six octets are the lowest of a number.
+    pub fn from_bits(bits: u64) -> Mac {
+        let [_, _, octets @ ..] = bits.to_be_bytes();
+        Mac(octets)
+    }
 }
 
 /// Six hex octets with colons.

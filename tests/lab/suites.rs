@@ -368,3 +368,147 @@ fn a_syn_written_out_leaves_no_half_open_connection() {
     assert!(open.status.success(), "{}", text(&open));
     assert_eq!(String::from_utf8_lossy(&open.stdout), "");
 }
+
+const ODD: &str = r#"
+[[step]]
+id = "who-has-gateway"
+about = "every hardware address is left out"
+from = "realserver"
+send = [{ ethernet = {} }, { arp = { psrc = "$rip", pdst = "$gateway" } }]
+count = 3
+[[step.expect]]
+at = "realserver.arp"
+see = "probe"
+where = { "arp.hwdst" = "00:00:00:00:00:00", "arp.hwsrc" = { sent = "ethernet.src" } }
+[[step.expect]]
+at = "realserver.arp"
+see = "reply"
+where = { "arp.psrc" = "$gateway", "arp.hwdst" = { sent = "arp.hwsrc" } }
+
+[[step]]
+id = "wrong-checksum"
+about = "a frame to the next hop, whose hardware address the real server has just been told"
+after = ["who-has-gateway"]
+from = "realserver"
+send = [
+  { ethernet = {} },
+  { ipv4 = { src = "$rip", dst = "$cip", chksum = 0x1234 } },
+  { udp = { dport = 33434 } },
+]
+count = 3
+[[step.expect]]
+at = "realserver.out"
+[[step.expect]]
+at = "client.in"
+never = true
+
+[[step]]
+id = "identification-0"
+after = ["who-has-gateway"]
+from = "realserver"
+send = [{ ethernet = {} }, { ipv4 = { src = "$rip", dst = "$cip", id = 0 } }, { udp = { dport = 33434 } }]
+[[step.expect]]
+at = "client.in"
+where = { "ipv4.id" = 0, "ipv4.ttl" = { decremented-by = 4 } }
+
+[[step]]
+id = "echo-through-the-tunnel"
+from = "director"
+send = [{ ipv4 = { src = "$dip", dst = "$rip" } }, { ipv4 = { src = "$cip", dst = "$vip" } }, { icmp = {} }]
+[[step.expect]]
+at = "realserver.in"
+see = "tunnelled"
+[[step.expect]]
+at = "realserver.tunnel"
+see = "decapsulated"
+[[step.expect]]
+at = "client.in"
+see = "reply"
+from = "$vip"
+where = { "icmp.id" = { sent = "icmp.id" } }
+
+[[step]]
+id = "otherwise"
+about = "it is there, and not as expected: no silence"
+from = "client"
+send = [{ ipv4 = { src = "$cip", dst = "$vip" } }, { udp = { dport = 9999 } }]
+[[step.expect]]
+at = "director.in"
+where = { "ipv4.ttl" = 64 }
+within = "500ms"
+
+[[step]]
+id = "too-many"
+about = "more than a Linux host answers at once"
+from = "director"
+send = [{ ipv4 = { src = "$dip", dst = "$rip" } }, { ipv4 = { src = "$cip", dst = "$vip" } }, { udp = { dport = 33434 } }]
+count = 12
+[[step.expect]]
+at = "client.in"
+see = "port-unreachable"
+
+[[step]]
+id = "no-device"
+from = "realserver"
+device = "eth7"
+send = [{ ethernet = {} }, { arp = { psrc = "$rip", pdst = "$gateway" } }]
+
+[[step]]
+id = "a-setting"
+ask = { host = "realserver", sysctl = "net.ipv4.icmp_ratelimit", value = 1000 }
+
+[[step]]
+id = "no-setting"
+ask = { host = "realserver", sysctl = "net.ipv4.nonesuch", value = 1 }
+"#;
+
+#[test]
+fn odd_suites_are_played_as_they_are_written() {
+    let lab = TestLab::up("odd");
+    let file = lab.directory().join("path.toml");
+    let known = fs::read_to_string(&file).unwrap();
+    let known = known.replace("name = \"s\"", "name = \"s\"\ngateway = \"203.0.113.1\"");
+    let path = Own::new("odd-path", &known);
+    let suite = Own::new("odd", ODD);
+    let output = Command::new(TUNPROOF)
+        .args(["run", suite.path(), "--path", path.path()])
+        .args(["--format", "json"])
+        .output()
+        .unwrap();
+    let played = read(&output);
+    let outcomes: Vec<_> = played
+        .steps
+        .iter()
+        .map(|step| (&*step.id, &*step.outcome))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("who-has-gateway", "passed"),
+            ("wrong-checksum", "passed"),
+            ("identification-0", "passed"),
+            ("echo-through-the-tunnel", "passed"),
+            ("otherwise", "failed"),
+            ("too-many", "inconclusive"),
+            ("no-device", "inconclusive"),
+            ("a-setting", "passed"),
+            ("no-setting", "inconclusive"),
+        ],
+        "{played:#?}"
+    );
+    for (id, says) in [
+        (
+            "otherwise",
+            "seen for 0 of 1 packet, but seen with ipv4.ttl 61",
+        ),
+        ("too-many", "ICMP errors"),
+        ("no-device", "s has no device `eth7`"),
+        (
+            "no-setting",
+            "sysctl net.ipv4.nonesuch: No such file or directory",
+        ),
+    ] {
+        let reason = played.step(id).reason.as_deref().unwrap_or_default();
+        assert!(reason.contains(says), "{id}: {reason}");
+    }
+}

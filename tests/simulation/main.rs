@@ -17,6 +17,7 @@ mod spoofing;
 mod suites;
 mod toward_director;
 mod world;
+mod written;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -13,7 +13,7 @@ use crate::play::play_plan;
 use crate::scenario::Scenario;
 use crate::scenarios;
 
-fn network(name: &str) -> Scenario {
+pub(crate) fn network(name: &str) -> Scenario {
     let mut known = scenarios().into_iter();
     let found = known.find(|(known, _)| known == name);
     found.unwrap_or_else(|| panic!("no scenario `{name}`")).1

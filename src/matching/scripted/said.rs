@@ -382,6 +382,7 @@ mod tests {
         Packet {
             layers,
             carriers: carriers.to_vec(),
+            hardware: Vec::new(),
         }
     }
 

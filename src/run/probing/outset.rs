@@ -8,6 +8,7 @@ use crate::evidence::Evidence;
 use crate::exchange::HostFacts;
 use crate::exchange::Mono;
 use crate::exchange::RouteAnswer;
+use crate::exchange::RouteQuery;
 use crate::exchange::Way;
 use crate::plan;
 use crate::plan::Action;
@@ -45,7 +46,6 @@ impl Probing {
     ) -> Result<(), String> {
         let plan = evidence.plan();
         let step = &plan.suites[path].steps[number];
-        wanted(step, path, evidence)?;
         match &step.action {
             Action::Builtin(builtin) => {
                 self.begin_builtin(evidence, (path, number), builtin, begin)
@@ -74,7 +74,12 @@ impl Probing {
             };
             craft::script(packet, id, &evidence.plan().session)
                 .map_err(|error| error.to_string())?;
-            Ok((packet.clone(), way(evidence, host, script, packet)?))
+            let way = way(evidence, host, script, packet)?;
+            let packet = match &way {
+                Way::Frame { device } => with_hardware(evidence, host, device, packet)?,
+                Way::Stack => packet.clone(),
+            };
+            Ok((packet, way))
         });
         let packets: Vec<_> = packets.collect::<Result<_, String>>()?;
         self.tasks.push(Task {
@@ -238,7 +243,7 @@ impl Probing {
 const NO_DIP: &str = "the director's address is not known";
 
 /// Why a step is not wanted, seen from the hosts that tunproof runs on.
-fn wanted(step: &Step, path: usize, evidence: &Evidence) -> Result<(), String> {
+pub(super) fn wanted(step: &Step, path: usize, evidence: &Evidence) -> Result<(), String> {
     let there = |role: &&Role| is_there(evidence, role.host(path));
     let name = |role: &Role| evidence.plan().host_name(role.host(path));
     if let Some(role) = step.with.iter().find(|role| !there(role)) {
@@ -271,10 +276,7 @@ fn way(evidence: &Evidence, host: Host, script: &Script, packet: &Packet) -> Res
     if let Some(device) = script.device.clone() {
         return Ok(Way::Frame { device });
     }
-    let destination = match packet.headers().first() {
-        Some(outermost) => outermost.destination,
-        None => packet.flow(0).destination,
-    };
+    let destination = packet.destination();
     let facts = facts(evidence, host)?;
     let routed = facts
         .routes
@@ -298,6 +300,45 @@ fn way(evidence: &Evidence, host: Host, script: &Script, packet: &Packet) -> Res
         format!("no route tells by which device {destination} is reached; name one (`device`)")
     })?;
     Ok(Way::Frame { device })
+}
+
+/// A frame with the hardware addresses that the suite left out, as they are on the device by which it leaves.
+fn with_hardware(
+    evidence: &Evidence,
+    host: Host,
+    device: &str,
+    packet: &Packet,
+) -> Result<Packet, String> {
+    if packet.hardware.is_empty() {
+        return Ok(packet.clone());
+    }
+    let (facts, name) = (facts(evidence, host)?, evidence.plan().host_name(host));
+    let link = facts.link(device);
+    let link = link.ok_or_else(|| format!("{name} has no device `{device}`"))?;
+    let own = link.mac.ok_or_else(|| {
+        format!("{device} of {name} has no hardware address; write `src` of `ethernet`")
+    })?;
+    let mut next_hop = None;
+    if packet.asks_next_hop() {
+        let destination = packet.destination();
+        let query = RouteQuery {
+            to: destination,
+            from: None,
+            iif: None,
+        };
+        let hop = match facts.route(&query) {
+            Some(RouteAnswer::Route(route)) => route.gateway.unwrap_or(destination),
+            _ => destination,
+        };
+        next_hop = evidence.neighbour(host, device, hop);
+        if next_hop.is_none() {
+            return Err(format!(
+                "{name} does not know the hardware address of {hop} on {device} (`ip neigh show {hop}`); write \
+                 `dst` of `ethernet`, or let a step before ask for it by `arp`"
+            ));
+        }
+    }
+    Ok(packet.clone().with_hardware(own, next_hop.unwrap_or(own)))
 }
 
 /// Which host plays a built-in task.

@@ -8,6 +8,7 @@ use crate::plan::Action;
 use crate::plan::Expectation;
 use crate::plan::Suite;
 use crate::run::probing::Probing;
+use crate::run::probing::outset::wanted;
 use crate::run::probing::task::Aim;
 use crate::run::probing::task::Task;
 
@@ -92,13 +93,23 @@ impl Probing {
                 State::Waiting => match self.may_begin(evidence, at) {
                     None => {}
                     Some(Ok(())) => {
-                        let begin = now + evidence.plan().suites[path].steps[step].start;
+                        let played = &evidence.plan().suites[path].steps[step];
+                        let begin = now + played.start;
+                        if let Err(reason) = wanted(played, path, evidence) {
+                            self.skip(number, reason, evidence);
+                            return true;
+                        }
+                        // Of what is built in, many a step is no more than a means to prove a hop.
+                        let is_own = !matches!(played.action, Action::Builtin(_));
                         match self.begin(evidence, at, begin) {
                             Ok(()) => {
                                 evidence.course_mut(path, step).begun = true;
                                 self.plays[number].state = State::Playing { begin };
                             }
-                            Err(reason) => self.skip(number, reason, evidence),
+                            Err(reason) => {
+                                self.skip(number, reason, evidence);
+                                evidence.course_mut(path, step).barred = is_own;
+                            }
                         }
                     }
                     Some(Err(reason)) => self.skip(number, reason, evidence),
