@@ -748,6 +748,7 @@ mod tests {
         let packet = Packet {
             layers: [vec![tunnel, inner], layers].concat(),
             carriers: [&common, carriers].concat(),
+            hardware: Vec::new(),
         };
         let id = ProbeId {
             kind: ProbeKind::Script,
