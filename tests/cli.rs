@@ -2,12 +2,15 @@
 
 use std::env;
 use std::fs;
+use std::io::Read;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 fn tunproof(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tunproof"))
@@ -74,6 +77,9 @@ fn help_goes_to_stdout_and_shows_how_it_is_used() {
         &["listen", "--help"],
         &["match", "--help"],
         &["judge", "--help"],
+        &["run", "--help"],
+        &["spoofcheck", "--help"],
+        &["suite", "--help"],
     ] {
         let output = tunproof(arguments);
         assert_eq!((code(&output), stderr(&output)), (0, ""), "{arguments:?}");
@@ -98,7 +104,6 @@ fn wrong_usage_is_status_2() {
         &["match", "c.pcap"],
         &["spoofcheck", "path.toml", "--toward", "realserver"],
         &["judge"],
-        &["verify", "path.toml", "--save", "case.json", "--dry-run"],
     ] {
         let output = tunproof(arguments);
         assert_eq!((code(&output), stdout(&output)), (2, ""), "{arguments:?}");
@@ -356,6 +361,35 @@ fn match_tells_packet_probe_form_and_sum() {
     assert_eq!(stdout(&output), expected);
 }
 
+/// Ctrl-C in a terminal goes to the whole pipeline: tcpdump then writes what it still has, and ends.
+#[test]
+fn match_reads_a_stream_to_its_end_although_interrupted() {
+    let capture = fs::read(data("kernel-answers.pcap")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tunproof"))
+        .args(["match", "-", "--session", KEY])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    stdin.write_all(&capture[..300]).unwrap();
+    // It has begun.
+    let mut said = vec![0; 1];
+    stdout.read_exact(&mut said).unwrap();
+    let process = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGINT).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    stdin.write_all(&capture[300..]).unwrap();
+    drop(stdin);
+    stdout.read_to_end(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let said = String::from_utf8(said).unwrap();
+    assert!(
+        said.contains("\n-: 20 packets, 20 of this session\n"),
+        "{said}"
+    );
+}
+
 #[test]
 fn match_compares_addresses_with_the_path_file() {
     let file = Scratch::new("match.toml", &PATH.replace("192.0.2.10", "192.0.2.99"));
@@ -384,6 +418,7 @@ mod match_schema {
         pub(crate) dropped: Option<u64>,
         pub(crate) interfaces: Vec<Interface>,
         pub(crate) unread: std::collections::BTreeMap<String, u64>,
+        pub(crate) cut: u64,
         pub(crate) sightings: Vec<Sighting>,
     }
 
@@ -486,6 +521,7 @@ fn match_prints_its_schema() {
         (1, &None)
     );
     assert!(all.unread.is_empty());
+    assert_eq!(all.cut, 0);
     assert_eq!(all.sightings.len(), 20);
     let unreachable = &all.sightings[3];
     assert_eq!(
@@ -544,6 +580,25 @@ fn match_says_what_it_could_not_read() {
         stderr(&output)
             .contains("the file header at offset 0 is cut off: 24 octets needed, 0 there")
     );
+    // Each packet cut off behind its IP header: none can be told, and that is no "none".
+    let bytes = fs::read(data("captures/raw.pcap")).unwrap();
+    let mut short = bytes[..24].to_vec();
+    let mut at = 24;
+    while at < bytes.len() {
+        let captured = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
+        short.extend(&bytes[at..at + 8]);
+        short.extend(24_u32.to_le_bytes());
+        short.extend(&bytes[at + 12..at + 16 + 24]);
+        at += 16 + captured;
+    }
+    let output = match_stdin(&short);
+    let expected = "-: 3 packets, none of this session\n  3 cut off too early to tell whose they are: \
+                    `tcpdump -s 0` keeps packets whole\n";
+    assert_eq!((code(&output), stdout(&output)), (3, expected));
+    // Compressed: what to type.
+    let output = match_stdin(&[0x1f, 0x8b, 8, 0]);
+    assert!(stderr(&output).contains(" (gzip), "), "{}", stderr(&output));
+    assert!(stderr(&output).contains("hint: `zcat - | tunproof match - …`\n"));
     // Damaged in the middle.
     let mut damaged = whole.clone();
     damaged[24 + 8..][..4].fill(0xff);
@@ -766,6 +821,143 @@ fn what_is_no_case_says_where_and_what_to_do() {
         assert_eq!((code(&judged), stdout(&judged)), (2, ""), "{added}");
         assert!(stderr(&judged).contains(words), "{}", stderr(&judged));
     }
+}
+
+/// The case of a suite that was played once, from a host without an agent.
+fn suite_case() -> String {
+    let path = agentless();
+    let kept = Scratch::new(&format!("{:08x}.json", rand::random::<u32>()), "");
+    let suite = ["run", "q2-decapsulated-packets", "--path", path.path()];
+    let output = tunproof(&[&suite[..], &["--save", kept.path()]].concat());
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    fs::read_to_string(kept.path()).unwrap()
+}
+
+#[test]
+fn the_rounds_of_a_suite_are_judged_together() {
+    let (one, proof) = (suite_case(), {
+        let path = agentless();
+        let kept = Scratch::new("proof.json", "");
+        tunproof(&["verify", path.path(), "--save", kept.path()]);
+        fs::read_to_string(kept.path()).unwrap()
+    });
+    let judge = |text: &str| {
+        let arguments = ["judge", "-", "--format", "json"];
+        tunproof_reading(text.as_bytes(), &arguments)
+    };
+    let both = format!("[\n{one},\n{one}]\n");
+    let judged = judge(&both);
+    assert_eq!(code(&judged), 3, "{}", stderr(&judged));
+    let report: serde_json::Value = serde_json::from_str(stdout(&judged)).unwrap();
+    assert_eq!(
+        (&report["rounds"], &report["round"]),
+        (&2.into(), &1.into())
+    );
+
+    // Wherever the file ends too soon, even between two rounds, that is told.
+    let end = both.trim_end().len();
+    for length in (0..end).step_by(997).chain([one.len() + 2, end - 1]) {
+        let judged = judge(&both[..length]);
+        assert_eq!((code(&judged), stdout(&judged)), (2, ""), "{length}");
+        let said = stderr(&judged);
+        assert!(said.contains("it ends too soon"), "{length}: {said}");
+    }
+    for (text, words) in [
+        ("[]".to_owned(), "rounds: there is none"),
+        (
+            format!("[{one},{proof}]"),
+            "round 2: plan: it plays another suite than the first, another path, or none",
+        ),
+        (
+            format!(
+                "[{one},{}]",
+                one.replace("\"excused\": [", "\"excused\": [\"tunnel-syn.4\"")
+            ),
+            "round 2: excused: tunnel-syn.4 is none of the probes",
+        ),
+        (
+            format!("[{one},{}]", one.replace("evidence/1", "evidence/2")),
+            "its schema is `tunproof.evidence/2`",
+        ),
+    ] {
+        let judged = judge(&text);
+        assert_eq!((code(&judged), stdout(&judged)), (2, ""), "{words}");
+        assert!(stderr(&judged).contains(words), "{}", stderr(&judged));
+    }
+    let kept = Scratch::new("rounds.json", &both);
+    let judged = tunproof(&["judge", kept.path(), "--add", "director.in=-"]);
+    assert_eq!((code(&judged), stdout(&judged)), (2, ""));
+    let said = "error: the capture `-` can be read once, and the case has 2 rounds\nhint: ";
+    assert!(stderr(&judged).starts_with(said), "{}", stderr(&judged));
+}
+
+#[test]
+fn a_dry_run_shows_every_round_and_writes_it() {
+    let text = PATH.replace("[[realserver]]", "via = \"ssh d\"\n\n[[realserver]]");
+    let path = Scratch::new("dry.toml", &text);
+    let packets = Scratch::new("dry.pcapng", "");
+    let output = tunproof(&[
+        "run",
+        "lvs-tun",
+        "--path",
+        path.path(),
+        "--dry-run",
+        "--repeat",
+        "2",
+        "--session",
+        KEY,
+        "--pcap",
+        packets.path(),
+    ]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let suite = ["run", "lvs-tun", "--path", path.path()];
+    let saves = tunproof(&[&suite[..], &["--dry-run", "--save", "/nonexistent/c"]].concat());
+    assert_eq!((code(&saves), stdout(&saves)), (2, ""));
+    assert_eq!(
+        stderr(&saves),
+        "error: a dry run has nothing to `--save`: nothing is sent, and nothing seen\n\
+         hint: `--pcap FILE` writes the packets that would be sent\n"
+    );
+    let step = tunproof(&[&suite[..], &["--dry-run", "--only", "ipvs-lop"]].concat());
+    assert_eq!((code(&step), stdout(&step)), (2, ""));
+    let hints = "hint: did you mean `ipvs-loop`?\nhint: its steps are `";
+    assert!(stderr(&step).contains(hints), "{}", stderr(&step));
+    let next = "00112233445566778899aabbccddef00";
+    let said = stdout(&output);
+    for (round, key) in [(1, KEY), (2, next)] {
+        let begins = format!("round {round} of 2, session {key}:\n\n1. ");
+        assert!(said.contains(&begins), "{begins}\n{said}");
+        let matched = tunproof(&[
+            "match",
+            packets.path(),
+            "--session",
+            key,
+            "--format",
+            "json",
+        ]);
+        let matched: match_schema::Matches = serde_json::from_str(stdout(&matched)).unwrap();
+        let closing = |seen: &&match_schema::Sighting| seen.form == "cleanup";
+        let shown = said.split("round 2").nth(round - 1).unwrap();
+        let listed = shown.matches(" sends by a raw socket: ").count();
+        assert_eq!(matched.sightings.len(), listed);
+        assert!(matched.sightings.iter().filter(closing).count() > 0);
+    }
+}
+
+/// A reader of a pipe takes the first end for the last.
+#[test]
+fn packets_are_written_to_a_pipe_once() {
+    let path = agentless();
+    let pipe = env::temp_dir().join(format!("tunproof-cli-{}-pipe", process::id()));
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reading = pipe.clone();
+    let reader = thread::spawn(move || fs::read(reading).unwrap());
+    let pcap = ["--pcap", pipe.to_str().unwrap()];
+    let output = tunproof(&[&["verify", path.path()][..], &pcap].concat());
+    let read = reader.join();
+    fs::remove_file(&pipe).unwrap();
+    assert!(stdout(&output).contains("client-to-director"));
+    assert_eq!(read.unwrap()[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
 }
 
 #[test]

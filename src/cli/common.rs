@@ -13,7 +13,7 @@ pub(super) struct Options {
     reporting: Reporting,
     /// Keep plan, evidence and packets in FILE, for `tunproof judge`; readable by you alone (mode 0600), as it
     /// has the session's key, the packets, and what the hosts say of themselves
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Print every packet that would be sent if nothing answered, decoded and in hex; send nothing
     #[arg(long)]
@@ -53,7 +53,7 @@ pub(super) enum Format {
     Json,
     /// For continuous integration: JUnit's XML
     Junit,
-    /// For test harnesses: TAP 14
+    /// For test harnesses: TAP 13, such as `prove` reads
     Tap,
 }
 

@@ -7,11 +7,13 @@ use tokio::runtime;
 use crate::cli::common::Settings;
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::cli::output::Packets;
 use crate::cli::prove;
 use crate::cli::prove::Vias;
 use crate::craft;
 use crate::craft::Forced;
 use crate::evidence::Evidence;
+use crate::evidence::What;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::Mono;
 use crate::exchange::SendOutcome;
@@ -35,12 +37,41 @@ use crate::verdict::Judgement;
 /// Prints every packet that would be sent if nothing were answered, decoded and in hex, and writes them where
 /// that is asked for.
 ///
-/// Facts of this host are read, those of others are not: no agent is started.
-pub(super) fn say(plan: Plan, vias: &Vias, settings: &Settings) -> Result<(), Failure> {
-    let (text, evidence) = play(plan, vias, settings.limits)?;
-    output::say(&text, settings)?;
+/// Facts of this host are read, those of others are not: no agent is started. Of several rounds each has its
+/// own: they differ by the session's key.
+pub(super) fn say(
+    mut plan: Plan,
+    vias: &Vias,
+    rounds: u16,
+    settings: &Settings,
+) -> Result<(), Failure> {
+    if settings.save.is_some() {
+        return Err(Failure::NothingToSave);
+    }
+    let mut said = String::new();
+    let mut packets = Packets::new(settings);
     let nothing = Judgement { paths: Vec::new() };
-    output::write_packets(&evidence, &nothing, settings)
+    for round in 1..=rounds {
+        let (text, evidence) = play(plan.clone(), vias, settings.limits)?;
+        if rounds > 1 {
+            let session = plan.session;
+            said.push_str(&format!(
+                "round {round} of {rounds}, session {session}:\n\n"
+            ));
+        }
+        said.push_str(&text);
+        if round < rounds {
+            said.push('\n');
+        }
+        packets.add(
+            &evidence,
+            &nothing,
+            (rounds > 1).then_some(usize::from(round)),
+        );
+        plan.session = plan.session.next();
+    }
+    output::say(&said, settings)?;
+    packets.end()
 }
 
 /// What would be sent, as text and as evidence.
@@ -57,10 +88,19 @@ fn play(mut plan: Plan, vias: &Vias, limits: Limits) -> Result<(String, Evidence
     let mut now = Mono::default();
     let mut engine = Engine::new(plan, Task::Prove, limits, now);
     let mut packets = Vec::new();
+    let mut cleanups = Vec::new();
     let mut answers = VecDeque::new();
     loop {
         while let Some((host, command)) = engine.poll_command(now) {
             note(&engine, host, &command, &mut packets);
+            if let Command::Send {
+                transmit,
+                cleanup: Some(cleanup),
+                ..
+            } = &command
+            {
+                cleanups.push((transmit.clone(), cleanup.clone()));
+            }
             let event = match command {
                 Command::Facts(query) if vias.get(&host) == Some(&prove::local()) => Some(
                     Event::Facts(Box::new(runtime.block_on(facts::gather(&query)))),
@@ -93,7 +133,31 @@ fn play(mut plan: Plan, vias: &Vias, limits: Limits) -> Result<(String, Evidence
             unasked.join(", ")
         ));
     }
-    Ok((text, engine.into_evidence()))
+    let mut evidence = engine.into_evidence();
+    for (transmit, cleanup) in cleanups {
+        add_cleanup(&mut evidence, &transmit, cleanup);
+    }
+    Ok((text, evidence))
+}
+
+/// Adds what would close what a packet opened, which no engine hears of.
+fn add_cleanup(evidence: &mut Evidence, of: &Transmit, cleanup: Transmit) {
+    let sent = evidence.items().iter().find_map(|item| match &item.what {
+        What::Sent {
+            transmit,
+            outcome: outcome @ SendOutcome::Sent { .. },
+        } if transmit == of => Some((
+            item.host,
+            item.time,
+            (item.probe, item.path),
+            outcome.clone(),
+        )),
+        _ => None,
+    });
+    if let Some((host, time, subject, outcome)) = sent {
+        let transmit = cleanup;
+        evidence.append(host, None, time, subject, What::Sent { transmit, outcome });
+    }
 }
 
 /// Keeps what a command would send.

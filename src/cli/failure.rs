@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::evidence::Elsewhere;
 use crate::evidence::LoadError;
 use crate::plan::Station;
 use crate::report::escape;
@@ -60,6 +61,11 @@ pub(super) enum Failure {
     NoCapture { file: String, limit: Duration },
     #[error("a capture for {station} says nothing new: {host} has a `via`, and a tap of its own")]
     AlreadyThere { station: Station, host: String },
+    #[error("{name} was captured elsewhere, and does not count: {contradiction}")]
+    Elsewhere {
+        name: String,
+        contradiction: Elsewhere,
+    },
     #[error("two captures for {station}")]
     AddedTwice { station: Station },
     #[error("a capture for {station} of which real server?")]
@@ -67,6 +73,8 @@ pub(super) enum Failure {
         station: Station,
         names: Vec<String>,
     },
+    #[error("the capture `{file}` can be read once, and the case has {rounds} rounds")]
+    ReadOnce { file: String, rounds: usize },
     #[error("no suite `{name}` comes with tunproof, and there is no such file")]
     UnknownSuite {
         name: String,
@@ -76,7 +84,10 @@ pub(super) enum Failure {
     UnknownStep {
         name: String,
         nearest: Option<String>,
+        known: Vec<String>,
     },
+    #[error("a dry run has nothing to `--save`: nothing is sent, and nothing seen")]
+    NothingToSave,
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]
@@ -98,11 +109,15 @@ impl Failure {
                 file,
                 source: SavefileError::Magic(magic),
             } => match magic >> 16 {
-                0x1f8b => vec![format!("`zcat {file} | tunproof match - …`")],
-                0x28b5 => vec![format!("`zstdcat {file} | tunproof match - …`")],
-                0xfd37 => vec![format!("`xzcat {file} | tunproof match - …`")],
-                0x425a => vec![format!("`bzcat {file} | tunproof match - …`")],
-                _ => vec!["a capture file is what `tcpdump -w FILE` writes".to_owned()],
+                0x1f8b => unpack("zcat", file),
+                0x28b5 => unpack("zstdcat", file),
+                0xfd37 => unpack("xzcat", file),
+                0x425a => unpack("bzcat", file),
+                _ => vec![
+                    "a capture file is what `tcpdump -w FILE` writes; of another program's file, Wireshark's \
+                     `editcap -F pcap FILE NEW` makes one"
+                        .to_owned(),
+                ],
             },
             Failure::Case { file, source } => case_hints(file, source),
             Failure::Capture {
@@ -119,6 +134,10 @@ impl Failure {
             Failure::AlreadyThere { .. } => {
                 vec!["take the `via` out of the path file, or leave the capture away".to_owned()]
             }
+            Failure::Elsewhere { .. } => vec![
+                "add it for the host that it is of, or none; a capture on a LAN that floods needs `tcpdump -p`"
+                    .to_owned(),
+            ],
             Failure::AddedTwice { .. } => vec![
                 "join them first: `mergecap -w both.pcapng ONE OTHER` (wireshark-common)"
                     .to_owned(),
@@ -127,6 +146,7 @@ impl Failure {
                 .iter()
                 .map(|name| format!("`--add {station}@{name}=FILE`"))
                 .collect(),
+            Failure::ReadOnce { .. } => vec!["write it to a file first".to_owned()],
             Failure::Unreadable { .. } => {
                 vec!["capture on an Ethernet device, or with `tcpdump -i any`".to_owned()]
             }
@@ -140,11 +160,16 @@ impl Failure {
                 let meant = nearest.map(|name| format!("did you mean `{name}`?"));
                 meant.into_iter().chain([list]).collect()
             }
-            Failure::UnknownStep { nearest, .. } => {
+            Failure::UnknownStep { nearest, known, .. } => {
                 let meant = nearest.iter();
+                let list = format!("its steps are `{}`", known.join("`, `"));
                 meant
                     .map(|name| format!("did you mean `{name}`?"))
+                    .chain([list])
                     .collect()
+            }
+            Failure::NothingToSave => {
+                vec!["`--pcap FILE` writes the packets that would be sent".to_owned()]
             }
             _ => Vec::new(),
         }
@@ -169,6 +194,15 @@ impl Failure {
             anstream::eprintln!("hint: {hint}");
         }
     }
+}
+
+/// What to type for a compressed capture.
+fn unpack(program: &str, file: &str) -> Vec<String> {
+    let file = shlex::try_quote(file).unwrap_or(file.into());
+    vec![
+        format!("`{program} {file} | tunproof match - …`"),
+        format!("`--add STATION=<({program} {file})`"),
+    ]
 }
 
 /// What to do with a case that cannot be judged.

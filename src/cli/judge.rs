@@ -22,7 +22,8 @@ use crate::report::escape;
 const EXAMPLES: &str = "\
 Examples:
   tunproof verify path.toml --save case.json
-      keeps plan, evidence and packets; so do `run`, `director`, `realserver` and `listen`
+      keeps plan, evidence and packets; so do `run` (of `--repeat` all rounds), `spoofcheck`, `director`,
+      `realserver` and `listen`
   tunproof judge case.json
       the same report, on any machine and without rights
   tunproof judge case.json --format json | diff - report.json
@@ -52,27 +53,46 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
-    let Loaded {
+    let loaded = load(&arguments.file)?;
+    let settings = Settings::from(arguments.reporting);
+    output::check(&settings)?;
+    if let Some(version) = loaded.iter().find_map(|loaded| loaded.by.as_deref()) {
+        let (version, own) = (escape(version), env!("CARGO_PKG_VERSION"));
+        anstream::eprintln!("made by tunproof {version}, judged by {own}: the verdict may differ");
+    }
+    if loaded.len() > 1
+        && let Some(file) = arguments.additions.iter().find_map(Addition::read_once)
+    {
+        return Err(Failure::ReadOnce {
+            file,
+            rounds: loaded.len(),
+        });
+    }
+    let mut proofs = Vec::new();
+    let mut rounds = Vec::new();
+    for Loaded {
         mut evidence,
         timing,
         purpose,
-        by,
-    } = load(&arguments.file)?;
-    let settings = Settings::from(arguments.reporting);
-    output::check(&settings)?;
-    if let Some(version) = by {
-        let (version, own) = (escape(&version), env!("CARGO_PKG_VERSION"));
-        anstream::eprintln!("made by tunproof {version}, judged by {own}: the verdict may differ");
+        ..
+    } in loaded
+    {
+        let additions = arguments.additions.clone();
+        Recordings::new(additions, evidence.plan())?.read(&mut evidence)?;
+        let known = Known { evidence, timing };
+        match purpose {
+            Purpose::Proof => proofs.push(known),
+            Purpose::Suite => rounds.push(known),
+        }
     }
-    Recordings::new(arguments.additions, evidence.plan())?.read(&mut evidence)?;
-    let known = Known { evidence, timing };
-    Ok(match purpose {
-        Purpose::Proof => Ended::Judged(prove::report(known, &settings)?),
-        Purpose::Suite => run::again(known, &settings)?,
-    })
+    match proofs.pop() {
+        Some(known) => Ok(Ended::Judged(prove::report(known, &settings)?)),
+        None => run::again(rounds, &settings),
+    }
 }
 
-fn load(path: &Path) -> Result<Loaded, Failure> {
+/// What was kept: one case, or of a suite those of all its rounds.
+fn load(path: &Path) -> Result<Vec<Loaded>, Failure> {
     let file = || path.display().to_string();
     let mut content = Vec::new();
     open(path)

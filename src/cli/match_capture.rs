@@ -1,12 +1,21 @@
 //! `tunproof match`: a session's probes in a capture file.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::path::PathBuf;
+use std::process;
+use std::thread;
+use std::time::Duration;
 
 use clap::ValueEnum;
+use tokio::runtime;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::time::timeout;
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -20,6 +29,9 @@ use crate::report::Match;
 use crate::report::Matches;
 use crate::report::escape;
 use crate::wire::EtherType;
+use crate::wire::IpProtocol;
+use crate::wire::Ipv4;
+use crate::wire::Octets;
 use crate::wire::Recorded;
 use crate::wire::Savefile;
 use crate::wire::SavefileError;
@@ -39,7 +51,7 @@ A client needs no more than tcpdump:
   director# tunproof verify path.toml --session 0123456789abcdef0123456789abcdef
   anywhere$ tunproof match client.pcap --session 0123456789abcdef0123456789abcdef
 
-A line is a packet: time (UTC), number, interface and direction as far as the file says, probe, what it is.
+Ctrl-C ends tcpdump; what it had is read, and summed up. A line is a packet: time (UTC), number, interface and direction as far as the file says, probe, what it is.
 With `-i any` a capture says which way its packets went; `host VIP` keeps the routers' ICMP errors to the
 client, and the control probes from the real server, out of it: add `or icmp or host RIP` for them.
 
@@ -81,14 +93,18 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let name = arguments.capture.display().to_string();
     let mut search = Search {
         key: arguments.session,
-        matcher: Matcher::new(arguments.session),
+        matcher: Matcher::without_suite(arguments.session),
         paths: match &arguments.path {
             Some(path) => verify::path_file(path)?.plan(arguments.session).paths,
             None => Vec::new(),
         },
         found: Vec::new(),
         unread: BTreeMap::new(),
+        cut: 0,
     };
+    if !fs::metadata(&arguments.capture).is_ok_and(|metadata| metadata.is_file()) {
+        outlive_interrupt().map_err(Failure::Runtime)?;
+    }
     let is_live = arguments.format == Format::Text && arguments.output.is_none();
     let mut savefile = Savefile::default();
     let ended = search.read(&arguments, &mut savefile, is_live);
@@ -99,6 +115,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         packets: savefile.packets(),
         dropped: savefile.dropped(),
         unread: search.unread,
+        cut: search.cut,
         problem: match &ended {
             Ok(()) => None,
             Err(Failure::Capture { source, .. }) => Some(source.to_string()),
@@ -135,6 +152,49 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     }
 }
 
+/// Octets of an IPv4 packet, without options, in which everything stands that can tell a probe.
+fn telling(network: &[u8]) -> usize {
+    const HEADER: usize = 20;
+    /// What tells in a UDP payload.
+    const TAG: usize = 16;
+    const DATAGRAM: usize = HEADER + 8 + TAG;
+    match Ipv4::quoted(Octets::new(network)).map(|header| header.protocol()) {
+        Ok(IpProtocol::TCP) => HEADER + 20,
+        // It may quote a tunnelled one.
+        Ok(IpProtocol::ICMP) => HEADER + 8 + HEADER + DATAGRAM,
+        Ok(IpProtocol::IPIP) => HEADER + DATAGRAM,
+        _ => DATAGRAM,
+    }
+}
+
+/// Has Ctrl-C end what feeds this process, and only the second one this process: what tcpdump still has when it
+/// ends is read, and summed up.
+fn outlive_interrupt() -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let interrupt = {
+        let _within = runtime.enter();
+        signal(SignalKind::interrupt())?
+    };
+    thread::spawn(move || runtime.block_on(end_at_the_second(interrupt)));
+    Ok(())
+}
+
+async fn end_at_the_second(mut interrupt: Signal) {
+    interrupt.recv().await;
+    if timeout(PATIENCE, interrupt.recv()).await.is_err() {
+        anstream::eprintln!("its end is waited for: Ctrl-C again goes without");
+        interrupt.recv().await;
+    }
+    process::exit(INTERRUPTED)
+}
+
+/// How long a writer may take to end after Ctrl-C before something is said.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The exit status of a process that Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
+
 /// Opens a file, or stdin as `-`.
 pub(super) fn open(path: &std::path::Path) -> io::Result<Box<dyn Read + Send>> {
     Ok(match path.as_os_str() == "-" {
@@ -153,6 +213,7 @@ struct Search {
     paths: Vec<Path>,
     found: Vec<Match>,
     unread: BTreeMap<String, u64>,
+    cut: u64,
 }
 
 impl Search {
@@ -209,7 +270,10 @@ impl Search {
         if frame.ether_type != EtherType::IPV4 {
             return;
         }
+        let length = (packet.original_length as usize).saturating_sub(frame.header);
         let Some(sighting) = self.matcher.recognise(frame.network) else {
+            let is_cut = frame.network.len() < length.min(telling(frame.network));
+            self.cut += u64::from(is_cut);
             return;
         };
         let sent = match self.paths.is_empty() {
@@ -232,7 +296,7 @@ impl Search {
             interface_index: frame.interface_index,
             bound: packet.bound.or(frame.bound),
             captured: frame.network.len(),
-            length: (packet.original_length as usize).saturating_sub(frame.header),
+            length,
             vlans: frame.vlans,
             sighting,
             sent,

@@ -1,6 +1,7 @@
 //! Where reports go.
 
 use std::fs;
+use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::path::Path;
@@ -9,6 +10,7 @@ use crate::cli::common::Format;
 use crate::cli::common::Settings;
 use crate::cli::failure::Failure;
 use crate::cli::whole;
+use crate::cli::whole::Whole;
 use crate::evidence;
 use crate::evidence::Evidence;
 use crate::evidence::Purpose;
@@ -22,6 +24,10 @@ use crate::verdict::Judgement;
 /// Whether the files that are asked for can be written, which is better known before the packets are sent.
 pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
     for path in settings.output.iter().chain(&settings.pcap) {
+        // Who reads a pipe would take this for its end.
+        if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            continue;
+        }
         let opened = fs::OpenOptions::new().append(true).create(true).open(path);
         opened.map_err(|source| cannot_write(path, source))?;
     }
@@ -38,31 +44,102 @@ fn cannot_write(path: &Path, source: io::Error) -> Failure {
     }
 }
 
-/// Writes the case file, where that is asked for.
-pub(super) fn save(
-    evidence: &Evidence,
-    timing: Timing,
-    purpose: Purpose,
-    settings: &Settings,
-) -> Result<(), Failure> {
-    let Some(path) = &settings.save else {
-        return Ok(());
-    };
-    let text = evidence::save(evidence, timing, purpose);
-    whole::write(path, text.as_bytes()).map_err(|source| cannot_write(path, source))
+/// The case file, where one is asked for: of one case, or of one for each round.
+///
+/// That it cannot be written keeps nobody from the report, and so is said at its end.
+pub(super) struct Cases<'a> {
+    path: Option<&'a Path>,
+    is_list: bool,
+    file: io::Result<Option<Whole>>,
 }
 
-/// Writes the packets of the evidence, where that is asked for.
-pub(super) fn write_packets(
-    evidence: &Evidence,
-    judgement: &Judgement,
-    settings: &Settings,
-) -> Result<(), Failure> {
-    let Some(path) = &settings.pcap else {
-        return Ok(());
-    };
-    let packets = report::pcapng(evidence, judgement);
-    fs::write(path, packets).map_err(|source| cannot_write(path, source))
+impl Cases<'_> {
+    pub(super) fn new(settings: &Settings, is_list: bool) -> Cases<'_> {
+        Cases {
+            path: settings.save.as_deref(),
+            is_list,
+            file: Ok(None),
+        }
+    }
+
+    /// Writes a case; before it is judged.
+    pub(super) fn add(&mut self, evidence: &Evidence, timing: Timing, purpose: Purpose) {
+        let Some(path) = self.path else {
+            return;
+        };
+        if let Ok(file) = &mut self.file {
+            let text = evidence::save(evidence, timing, purpose);
+            let [first, between, _] = evidence::ROUNDS;
+            let before = match (self.is_list, &file) {
+                (false, _) => "",
+                (true, None) => first,
+                (true, Some(_)) => between,
+            };
+            let file = match file.take() {
+                None => Whole::begin(path),
+                Some(file) => Ok(file),
+            };
+            self.file = file.and_then(|mut file| {
+                file.add(before.as_bytes())?;
+                file.add(text.as_bytes())?;
+                Ok(Some(file))
+            });
+        }
+    }
+
+    /// That there are no more.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        let ended = self.file.and_then(|file| {
+            let Some(mut file) = file else {
+                return Ok(());
+            };
+            if self.is_list {
+                file.add(evidence::ROUNDS[2].as_bytes())?;
+            }
+            file.end()
+        });
+        ended.map_err(|source| cannot_write(self.path.unwrap_or(Path::new("")), source))
+    }
+}
+
+/// The file of the evidence's packets, where one is asked for. That it cannot be written is said at its end.
+pub(super) struct Packets<'a> {
+    path: Option<&'a Path>,
+    file: io::Result<Option<File>>,
+}
+
+impl Packets<'_> {
+    pub(super) fn new(settings: &Settings) -> Packets<'_> {
+        Packets {
+            path: settings.pcap.as_deref(),
+            file: Ok(None),
+        }
+    }
+
+    /// Writes what is known, of several rounds that of one.
+    pub(super) fn add(&mut self, evidence: &Evidence, judgement: &Judgement, round: Option<usize>) {
+        let Some(path) = self.path else {
+            return;
+        };
+        if let Ok(file) = &mut self.file {
+            let file = match file.take() {
+                None => File::create(path),
+                Some(file) => Ok(file),
+            };
+            self.file = file.and_then(|mut file| {
+                file.write_all(&report::pcapng(evidence, judgement, round))?;
+                Ok(Some(file))
+            });
+        }
+    }
+
+    /// That there are no more.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        match self.file {
+            Err(source) => Err(cannot_write(self.path.unwrap_or(Path::new("")), source)),
+            Ok(_) => Ok(()),
+        }
+    }
 }
 
 /// Writes the report.

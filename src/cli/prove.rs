@@ -69,7 +69,7 @@ pub(super) fn prove_with(
     settings: &Settings,
 ) -> Result<Ended, Failure> {
     if settings.dry_run {
-        dry_run::say(plan, &vias, settings)?;
+        dry_run::say(plan, &vias, 1, settings)?;
         return Ok(Ended::Said);
     }
     output::check(settings)?;
@@ -156,20 +156,24 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
     if settings.verbose {
         tell_unread(&evidence);
     }
-    let saved = output::save(&evidence, timing, Purpose::Proof, settings);
+    let mut cases = output::Cases::new(settings, false);
+    cases.add(&evidence, timing, Purpose::Proof);
+    let mut packets = output::Packets::new(settings);
     if Embedded::SPOOF_FILTER.is_of(evidence.plan()) {
         let judged = judge_spoofing(&evidence);
         output::write_spoofing(&SpoofReport::new(&evidence, &judged, timing), settings)?;
         let judgement = judge(&mut evidence);
-        output::write_packets(&evidence, &judgement, settings)?;
-        saved?;
+        packets.add(&evidence, &judgement, None);
+        packets.end()?;
+        cases.end()?;
         return Ok(SpoofOutcome::worst(&judged).verdict());
     }
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
     output::write_report(&report, settings)?;
-    output::write_packets(&evidence, &judgement, settings)?;
-    saved?;
+    packets.add(&evidence, &judgement, None);
+    packets.end()?;
+    cases.end()?;
     Ok(judgement.outcome())
 }
 

@@ -24,6 +24,7 @@ use crate::cli::failure::Failure;
 use crate::cli::match_capture::CHUNK;
 use crate::cli::match_capture::open;
 use crate::evidence::Evidence;
+use crate::evidence::elsewhere;
 use crate::exchange::Capture;
 use crate::matching::Matcher;
 use crate::matching::Recorder;
@@ -54,6 +55,14 @@ pub(super) struct Addition {
     station: Station,
     realserver: Option<String>,
     file: PathBuf,
+}
+
+impl Addition {
+    /// The file's name, if it cannot be read a second time.
+    pub(super) fn read_once(&self) -> Option<String> {
+        let is_file = fs::metadata(&self.file).is_ok_and(|metadata| metadata.is_file());
+        (!is_file).then(|| self.file.display().to_string())
+    }
 }
 
 const STATIONS: [Station; 7] = [
@@ -235,16 +244,19 @@ impl Recordings {
 
     /// Reads captures that are whole, and adds what is in them to what is known.
     pub(super) fn read(self, evidence: &mut Evidence) -> Result<(), Failure> {
+        // What suites wrote out is known by now.
+        let matcher = run::matcher(evidence);
         for recording in &self.all {
             recording.shared().counts = true;
             Follower {
                 file: &recording.addition.file,
                 recorder: &recording.recorder,
-                matcher: &Matcher::new(recording.key),
+                matcher: &matcher,
                 shared: &recording.shared,
                 is_whole: true,
             }
             .read()?;
+            recording.check(evidence)?;
         }
         self.add(evidence);
         Ok(())
@@ -354,9 +366,29 @@ impl Recording {
         }
     }
 
+    /// Whether it can have been captured where the user says.
+    fn check(&self, evidence: &Evidence) -> Result<(), Failure> {
+        let matcher = Matcher::new(self.key);
+        let contradiction = self.shared().found.iter().find_map(|capture| {
+            let sighting = matcher.recognise(&capture.bytes)?;
+            elsewhere(evidence, self.host, capture, &sighting)
+        });
+        match contradiction {
+            None => Ok(()),
+            Some(contradiction) => Err(Failure::Elsewhere {
+                name: self.name(),
+                contradiction,
+            }),
+        }
+    }
+
     /// Adds what was captured, but for what another capture of the host is named for; whether it could be
     /// read.
     fn add(&self, named: &[Station], evidence: &mut Evidence) -> bool {
+        if let Err(failure) = self.check(evidence) {
+            failure.print();
+            return false;
+        }
         let mut shared = self.shared();
         let mut count = 0;
         for capture in std::mem::take(&mut shared.found) {

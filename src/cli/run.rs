@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
+
+use tokio::runtime;
 
 use crate::cli::common::Options;
 use crate::cli::common::Settings;
@@ -18,6 +19,7 @@ use crate::cli::prove::Vias;
 use crate::cli::sendable;
 use crate::cli::verify;
 use crate::evidence::Purpose;
+use crate::live::controller;
 use crate::plan::Plan;
 use crate::plan::SessionKey;
 use crate::plan::Suite;
@@ -40,6 +42,13 @@ Examples:
   tunproof run own.toml --path path.toml --set burst=5 --format junit --output result.xml
   tunproof run own.toml --path path.toml --only spoofed-udp --repeat 20
       one step and what it waits for, twenty times; tells how often it passed
+  tunproof run own.toml --path path.toml --repeat 20 --save case.json --pcap all.pcapng
+      `tunproof judge case.json` gives the report of all twenty again; in all.pcapng each packet's comment says
+      of which round it is
+  tunproof run own.toml --path path.toml --session 0123456789abcdef0123456789abcdef
+      a tcpdump anywhere, `tunproof match` with the same key, and what of it came by is found; of the packets
+      that own.toml writes out, those that leave ports and payload, or sequence number, to tunproof (all of
+      them: `tunproof judge case.json --add STATION=FILE`)
   tunproof run own.toml --path path.toml --dry-run --pcap would-be.pcapng
       every packet, decoded and in hex, and as a capture for Wireshark; sends nothing
 
@@ -55,13 +64,18 @@ pub(super) struct Arguments {
     /// The path file
     #[arg(long, value_name = "PATH.toml")]
     path: PathBuf,
-    /// Play only these steps and what they wait for; the suite's hops are not asked for then
+    /// Play only these steps (commas between them) and what they wait for; the suite's hops are not asked for
+    /// then
     #[arg(long, value_name = "STEP", value_delimiter = ',')]
     only: Vec<String>,
-    /// Play it so often, each time with a session key of its own
-    #[arg(long, value_name = "N", conflicts_with_all = ["save", "pcap", "dry_run"],
-          value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    repeat: Option<u16>,
+    /// The session's key, 32 hex digits, for `tunproof match` afterwards; a new one for every run, as
+    /// nothing else tells one run's probes from another's
+    #[arg(long, value_name = "KEY")]
+    session: Option<SessionKey>,
+    /// Play it so often, three seconds apart, each time with a session key of its own: one higher than the
+    /// one before, as a number
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    repeat: u16,
     /// Give a variable of the suite another value; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE")]
     overrides: Vec<Override>,
@@ -74,13 +88,15 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         suite,
         path,
         only,
+        session,
         repeat,
         overrides,
         options,
     } = arguments;
     let settings = Settings::from(options);
     let file = verify::path_file(&path)?;
-    let mut plan = file.plan(SessionKey::new(rand::random()));
+    let session = session.unwrap_or_else(|| SessionKey::new(rand::random()));
+    let mut plan = file.plan(session);
     if plan.vantages.is_empty() {
         return Err(Failure::NoVantage { path });
     }
@@ -102,11 +118,11 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     }
     let vias = verify::vias(file);
     if settings.dry_run {
-        dry_run::say(plan, &vias, &settings)?;
+        dry_run::say(plan, &vias, repeat, &settings)?;
         return Ok(Ended::Said);
     }
     output::check(&settings)?;
-    play(plan, &vias, repeat.unwrap_or(1), &settings)
+    play(plan, &vias, repeat, &settings)
 }
 
 /// Between two rounds: a Linux host that has spent its burst of six answers one datagram a second by ICMP
@@ -114,63 +130,107 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
 const APART: Duration = Duration::from_secs(3);
 
 /// Plays the suites so often, and reports.
-fn play(plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<Ended, Failure> {
-    let mut reports = Vec::new();
+fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<Ended, Failure> {
+    let mut cases = output::Cases::new(settings, rounds > 1);
+    let mut played = Rounds::new(rounds > 1, settings);
     let mut had_all = true;
-    let mut saved = Ok(());
-    for round in 0..rounds {
-        let mut plan = plan.clone();
-        if round > 0 {
-            thread::sleep(APART);
-            plan.session = SessionKey::new(rand::random());
-        }
-        let (known, all_there) =
-            prove::run(plan, vias.clone(), Task::Prove, settings, &mut |_| {})?;
+    for round in 1..=rounds {
+        let (known, all_there) = prove::run(
+            plan.clone(),
+            vias.clone(),
+            Task::Prove,
+            settings,
+            &mut |_| {},
+        )?;
         let interrupted = known.evidence.is_cut_short() == Some("it was interrupted");
-        saved = output::save(&known.evidence, known.timing, Purpose::Suite, settings);
-        reports.push(report(known, settings)?);
+        cases.add(&known.evidence, known.timing, Purpose::Suite);
+        played.add(known);
         had_all &= all_there;
         // Without an agent, the next round is the same; and who interrupts one, means all.
-        if !all_there || interrupted {
+        if !all_there || interrupted || round == rounds {
             break;
         }
+        if pause()? {
+            anstream::eprintln!("interrupted: the report is of {round} rounds, not {rounds}");
+            break;
+        }
+        plan.session = plan.session.next();
     }
-    let Some(report) = RunReport::of_rounds(reports) else {
-        return Ok(Ended::Nothing);
-    };
-    output::write_run(&report, settings)?;
-    // That it could not be saved keeps nobody from the report.
-    saved?;
+    let ended = played.end()?;
+    cases.end()?;
     Ok(match had_all {
-        true => Ended::Judged(report.outcome),
+        true => ended,
         false => Ended::WithoutAnAgent,
     })
 }
 
-/// Judges again what was kept of a round, and reports.
-pub(super) fn again(known: Known, settings: &Settings) -> Result<Ended, Failure> {
-    let Some(report) = RunReport::of_rounds(vec![report(known, settings)?]) else {
-        return Ok(Ended::Nothing);
-    };
-    output::write_run(&report, settings)?;
-    Ok(Ended::Judged(report.outcome))
+/// Waits between two rounds; whether the user has enough.
+fn pause() -> Result<bool, Failure> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let paused = runtime.and_then(|runtime| runtime.block_on(controller::pause(APART)));
+    paused.map_err(Failure::Runtime)
 }
 
-/// Judges one round, and writes its packets.
-fn report(known: Known, settings: &Settings) -> Result<RunReport, Failure> {
-    let Known {
-        mut evidence,
-        timing,
-    } = known;
-    if settings.verbose {
-        prove::tell_unread(&evidence);
+/// Judges again what was kept of each round, and reports.
+pub(super) fn again(rounds: Vec<Known>, settings: &Settings) -> Result<Ended, Failure> {
+    let mut played = Rounds::new(rounds.len() > 1, settings);
+    for known in rounds {
+        played.add(known);
     }
-    let judgement = judge(&mut evidence);
-    let steps = judge_steps(&evidence, &judgement);
-    let outcome = suite_outcome(&evidence, &judgement, &steps);
-    output::write_packets(&evidence, &judgement, settings)?;
-    let report = Report::new(&evidence, &judgement, timing);
-    Ok(RunReport::new(&evidence, report, &steps, outcome))
+    played.end()
+}
+
+/// What is said of the rounds so far.
+struct Rounds<'a> {
+    settings: &'a Settings,
+    are_several: bool,
+    packets: output::Packets<'a>,
+    report: Option<RunReport>,
+}
+
+impl Rounds<'_> {
+    fn new(are_several: bool, settings: &Settings) -> Rounds<'_> {
+        Rounds {
+            settings,
+            are_several,
+            packets: output::Packets::new(settings),
+            report: None,
+        }
+    }
+
+    /// Judges one round, and writes its packets.
+    fn add(&mut self, known: Known) {
+        let Known {
+            mut evidence,
+            timing,
+        } = known;
+        if self.settings.verbose {
+            prove::tell_unread(&evidence);
+        }
+        let judgement = judge(&mut evidence);
+        let steps = judge_steps(&evidence, &judgement);
+        let outcome = suite_outcome(&evidence, &judgement, &steps);
+        let before = self.report.take();
+        let round = 1 + before.as_ref().map_or(0, |report| report.rounds);
+        self.packets
+            .add(&evidence, &judgement, self.are_several.then_some(round));
+        let report = Report::new(&evidence, &judgement, timing);
+        let report = RunReport::new(&evidence, report, &steps, outcome);
+        self.report = Some(match before {
+            Some(before) => before.and(report),
+            None => report,
+        });
+    }
+
+    /// Reports.
+    fn end(self) -> Result<Ended, Failure> {
+        let Some(report) = self.report else {
+            return Ok(Ended::Nothing);
+        };
+        output::write_run(&report, self.settings)?;
+        self.packets.end()?;
+        Ok(Ended::Judged(report.outcome))
+    }
 }
 
 /// A suite's name in messages, and its text: a file's, or that of one that comes with tunproof.
@@ -203,6 +263,7 @@ fn restrict(suite: &mut Suite, only: &[String]) -> Result<(), Failure> {
         kept[place.ok_or_else(|| Failure::UnknownStep {
             name: name.clone(),
             nearest: nearest(name, known()).map(str::to_owned),
+            known: known().map(str::to_owned).collect(),
         })?] = true;
     }
     // What a step waits for stands before it.

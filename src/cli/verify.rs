@@ -55,9 +55,10 @@ STATION is `client.in`, `client.out`, `director.in`, `director.out`, `realserver
 `realserver.out`, of several real servers `realserver.in@NAME`. A packet counts at the station that it passed,
 in or out, as the link header (`-i any`) or else its addresses tell, so one capture of a host serves for both.
 
-Where a capture was made, tunproof takes your word for. What is in it counts as if it had been there; what is
-not in it proves nothing: no file shows that it was written all the time, lost nothing and left nothing out.
-Where a silence must count, run tunproof there (`via`)."#;
+Where a capture was made, tunproof takes your word for, unless its packets contradict: then it does not count,
+and the exit status is 2. What is in it counts as if a tap had been there; what is not in it proves nothing: no
+file shows that it was written all the time, lost nothing and left nothing out. Where a silence must count, run
+tunproof there (`via`)."#;
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE)]

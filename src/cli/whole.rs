@@ -9,28 +9,60 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Writes a file that its owner alone may read. It is there under its name once it is whole; what was there
-/// before is there until then. What is no regular file, such as a pipe, is written to as it is.
-pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let Some(target) = replaceable(path)? else {
-        return OpenOptions::new()
-            .write(true)
-            .open(path)?
-            .write_all(content);
-    };
-    let (draft, mut file) = draft(&target)?;
-    let written = file
-        .write_all(content)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&draft, &target));
-    if written.is_err() {
-        // What could not be written need not stay; that it stays is no other failure.
-        let _ = fs::remove_file(&draft);
-    }
-    written
+/// A file that its owner alone may read. It is there under its name once it is whole; what was there before is
+/// there until then. What is no regular file, such as a pipe, is written to as it is.
+#[derive(Debug)]
+pub(super) struct Whole {
+    file: File,
+    /// Where it stands until it is whole, and where then.
+    draft: Option<(PathBuf, PathBuf)>,
 }
 
-/// Whether [`write`] would have a place to write to.
+impl Whole {
+    /// A file of which nothing is written yet.
+    pub(super) fn begin(path: &Path) -> io::Result<Whole> {
+        Ok(match replaceable(path)? {
+            Some(target) => {
+                let (draft, file) = draft(&target)?;
+                Whole {
+                    file,
+                    draft: Some((draft, target)),
+                }
+            }
+            None => Whole {
+                file: OpenOptions::new().write(true).open(path)?,
+                draft: None,
+            },
+        })
+    }
+
+    /// Writes what comes next.
+    pub(super) fn add(&mut self, content: &[u8]) -> io::Result<()> {
+        self.file.write_all(content)
+    }
+
+    /// That it is whole.
+    pub(super) fn end(mut self) -> io::Result<()> {
+        let Some((draft, target)) = &self.draft else {
+            return Ok(());
+        };
+        self.file.sync_all()?;
+        fs::rename(draft, target)?;
+        self.draft = None;
+        Ok(())
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if let Some((draft, _)) = &self.draft {
+            // What did not become whole need not stay; that it stays is no other failure.
+            let _ = fs::remove_file(draft);
+        }
+    }
+}
+
+/// Whether [`Whole::begin`] would have a place to write to.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     match replaceable(path)? {
         Some(target) => fs::remove_file(draft(&target)?.0),
@@ -72,6 +104,12 @@ mod tests {
 
     use super::*;
 
+    fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = Whole::begin(path)?;
+        file.add(content)?;
+        file.end()
+    }
+
     /// A folder that is removed at the test's end.
     struct Folder(PathBuf);
 
@@ -111,6 +149,19 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(folder.names(), ["case", "link"]);
+    }
+
+    #[test]
+    fn a_file_that_did_not_become_whole_leaves_what_was_there() {
+        let folder = Folder::new("half");
+        let file = folder.0.join("case");
+        fs::write(&file, "before").unwrap();
+        let mut half = Whole::begin(&file).unwrap();
+        half.add(b"aft").unwrap();
+        assert_eq!(folder.names().len(), 2);
+        drop(half);
+        assert_eq!(folder.names(), ["case"]);
+        assert_eq!(fs::read(&file).unwrap(), b"before");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod answer;
 mod course;
+mod elsewhere;
 mod expected;
 mod flows;
 mod item;
@@ -20,6 +21,8 @@ mod withheld;
 
 pub use answer::Answer;
 pub use course::Course;
+pub use elsewhere::Elsewhere;
+pub use elsewhere::elsewhere;
 pub use expected::Standing;
 pub use expected::Tally;
 pub use flows::FlowTally;
@@ -36,6 +39,7 @@ pub use rewriting::Rewriting;
 pub use saved::LoadError;
 pub use saved::Loaded;
 pub use saved::Purpose;
+pub use saved::ROUNDS;
 pub use saved::SCHEMA;
 pub use saved::load;
 pub use saved::save;

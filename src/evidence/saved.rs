@@ -2,7 +2,8 @@
 //!
 //! One JSON object, schema [`SCHEMA`]: a line for each field, and for each entry of a list. What follows from
 //! the rest (the real server that IPVS chose for a probe, and the like) is not kept but found out again. What
-//! [`load`] returns can be judged without a look at any index: all of them were checked.
+//! [`load`] returns can be judged without a look at any index: all of them were checked. A suite that was
+//! played several times is a list of such objects, so that a file without its end is none.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::ser::Formatter;
 
 use crate::evidence::Course;
@@ -181,59 +183,62 @@ pub fn save(evidence: &Evidence, timing: Timing, purpose: Purpose) -> String {
     String::from_utf8(text).expect("JSON is UTF-8")
 }
 
-/// What a case file tells.
+/// What a case file holds besides the cases of several rounds: before the first, between two, after the last.
+pub const ROUNDS: [&str; 3] = ["[\n", ",\n", "]\n"];
+
+/// What a case file tells: one case, or one of each round.
 ///
 /// # Errors
 /// [`LoadError`] says where the file is wrong.
-pub fn load(text: &[u8]) -> Result<Loaded, LoadError> {
-    let syntax = |error: serde_json::Error, by| match error.is_eof() {
-        true => LoadError::Cut(error),
-        false => LoadError::Syntax { error, by },
+pub fn load(text: &[u8]) -> Result<Vec<Loaded>, LoadError> {
+    let mut by = None;
+    for head in read::<Head>(text, &None)? {
+        if head.schema.as_deref() != Some(SCHEMA) {
+            return Err(LoadError::Schema {
+                found: head.schema,
+                by: head.tunproof,
+            });
+        }
+        by = head.tunproof.filter(|version| version != VERSION);
+    }
+    let rounds: Vec<Saved> = read(text, &by)?;
+    let Some(first) = rounds.first() else {
+        return Err(wrong("rounds", "there is none"));
     };
-    let head: Head = serde_json::from_slice(text).map_err(|error| syntax(error, None))?;
-    if head.schema.as_deref() != Some(SCHEMA) {
-        return Err(LoadError::Schema {
-            found: head.schema,
-            by: head.tunproof,
-        });
-    }
-    let by = head.tunproof.filter(|version| version != VERSION);
-    let saved: Saved = serde_json::from_slice(text).map_err(|error| syntax(error, by.clone()))?;
-    saved.check()?;
-    let timing = Timing {
-        started: saved.started,
-        elapsed: Duration::from_millis(saved.elapsed_ms),
-    };
-    let mut evidence = Evidence::new(saved.plan);
-    for SavedHost { host, known } in saved.hosts {
-        *evidence.host_mut(host) = known;
-    }
-    for probe in saved.probes {
-        evidence.add_probe(probe);
-    }
-    for item in saved.evidence {
-        let subject = (item.probe, item.path);
-        evidence.append(item.host, item.station, item.time, subject, item.what);
-    }
-    for probe in saved.excused {
-        evidence.excuse(probe);
-    }
-    for probe in saved.expected {
-        evidence.expect(probe);
-    }
-    for (path, courses) in saved.courses.into_iter().enumerate() {
-        for (step, course) in courses.into_iter().enumerate() {
-            *evidence.course_mut(path, step) = course;
+    for (number, saved) in rounds.iter().enumerate() {
+        let of_round = |place: &str| match rounds.len() {
+            1 => place.to_owned(),
+            _ => format!("round {}: {place}", number + 1),
+        };
+        saved.check().map_err(|error| match error {
+            LoadError::Inconsistent { place, problem } => wrong(of_round(&place), problem),
+            other => other,
+        })?;
+        let is_one = rounds.len() == 1
+            || saved.purpose == Purpose::Suite
+                && saved.plan.paths == first.plan.paths
+                && saved.plan.suites == first.plan.suites;
+        if !is_one {
+            let problem = "it plays another suite than the first, another path, or none";
+            return Err(wrong(of_round("plan"), problem));
         }
     }
-    if let Some(why) = saved.cut_short {
-        evidence.cut_short(why);
-    }
-    Ok(Loaded {
-        evidence,
-        timing,
-        purpose: saved.purpose,
-        by,
+    Ok(rounds.into_iter().map(Saved::into_loaded).collect())
+}
+
+/// The object, or every object of a list.
+fn read<T: DeserializeOwned>(text: &[u8], by: &Option<String>) -> Result<Vec<T>, LoadError> {
+    let is_list = text.trim_ascii_start().starts_with(b"[");
+    let read = match is_list {
+        true => serde_json::from_slice(text),
+        false => serde_json::from_slice(text).map(|one| vec![one]),
+    };
+    read.map_err(|error| match error.is_eof() {
+        true => LoadError::Cut(error),
+        false => LoadError::Syntax {
+            error,
+            by: by.clone(),
+        },
     })
 }
 
@@ -245,6 +250,45 @@ fn wrong(place: impl fmt::Display, problem: impl Into<String>) -> LoadError {
 }
 
 impl Saved {
+    fn into_loaded(self) -> Loaded {
+        let by = Some(self.tunproof).filter(|version| version != VERSION);
+        let timing = Timing {
+            started: self.started,
+            elapsed: Duration::from_millis(self.elapsed_ms),
+        };
+        let mut evidence = Evidence::new(self.plan);
+        for SavedHost { host, known } in self.hosts {
+            *evidence.host_mut(host) = known;
+        }
+        for probe in self.probes {
+            evidence.add_probe(probe);
+        }
+        for item in self.evidence {
+            let subject = (item.probe, item.path);
+            evidence.append(item.host, item.station, item.time, subject, item.what);
+        }
+        for probe in self.excused {
+            evidence.excuse(probe);
+        }
+        for probe in self.expected {
+            evidence.expect(probe);
+        }
+        for (path, courses) in self.courses.into_iter().enumerate() {
+            for (step, course) in courses.into_iter().enumerate() {
+                *evidence.course_mut(path, step) = course;
+            }
+        }
+        if let Some(why) = self.cut_short {
+            evidence.cut_short(why);
+        }
+        Loaded {
+            evidence,
+            timing,
+            purpose: self.purpose,
+            by,
+        }
+    }
+
     /// Whether every part is about something that is there.
     fn check(&self) -> Result<(), LoadError> {
         self.check_plan()?;

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -21,6 +22,21 @@ pub struct Driven {
     pub failures: Vec<AgentFailure>,
     /// Whether the user stopped it: once, and the engine cleaned up; twice, and the janitors did.
     pub interrupted: bool,
+}
+
+/// Waits so long; whether the user ended that by Ctrl-C or SIGTERM.
+///
+/// # Errors
+///
+/// If signals cannot be watched.
+pub async fn pause(length: Duration) -> io::Result<bool> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        () = sleep(length) => false,
+        _ = interrupt.recv() => true,
+        _ = terminate.recv() => true,
+    })
 }
 
 /// Drives `engine` to its end, and calls `progress` after everything that happened.

@@ -85,6 +85,79 @@ fn start(key: &SessionKey, outer: Ipv4<'_>, inner: InnerStart) -> Option<Identif
     })
 }
 
+/// Whose datagram it is that some suite wrote out and whose identity it left to tunproof, where nobody knows the
+/// suite: by the tag, or by what is left of it in a quote; a segment by cookie and port.
+pub(super) fn written_out(key: &SessionKey, core: Core<'_>) -> Option<Identified> {
+    let Core::Datagram(ip) = core else {
+        return None;
+    };
+    if ip.fragment_offset() != 0 {
+        return None;
+    }
+    let (probe, role, certainty, flow) = match ip.protocol() {
+        IpProtocol::UDP => {
+            let udp = UdpStart::quoted(ip.payload()).ok()?;
+            let (probe, certainty) = match payload_identity(udp.payload.bytes()) {
+                Some((tag, number)) => {
+                    let probe = ProbeId::from_number(number)?;
+                    (key.tag(probe) == tag).then_some((probe, Certainty::Tag))?
+                }
+                None => {
+                    let probe = key.by_identification(ip.identification())?;
+                    let ours = udp.source_port == key.client_port(probe);
+                    ours.then_some((probe, Certainty::Fields))?
+                }
+            };
+            let ends = (Protocol::Udp, udp.source_port, udp.destination_port);
+            (probe, Role::Probe, certainty, ends)
+        }
+        IpProtocol::TCP => {
+            let tcp = TcpStart::quoted(ip.payload()).ok()?;
+            let (probe, role) = written_out_segment(key, ip, &tcp)?;
+            let ends = (Protocol::Tcp, tcp.source_port, tcp.destination_port);
+            (probe, role, Certainty::Fields, ends)
+        }
+        _ => return None,
+    };
+    let (protocol, source_port, destination_port) = flow;
+    (probe.kind == ProbeKind::Script).then(|| Identified {
+        probe,
+        role,
+        certainty,
+        flow: Some(self::flow(ip, protocol, source_port, destination_port)),
+        sent_ttl: None,
+    })
+}
+
+fn written_out_segment(key: &SessionKey, ip: Ipv4<'_>, tcp: &TcpStart) -> Option<(ProbeId, Role)> {
+    let own = |cookie| {
+        let ours = |probe: &ProbeId| {
+            tcp.source_port == key.client_port(*probe)
+                || ip.identification() == key.identification(*probe)
+        };
+        Some((key.by_cookie(cookie).filter(ours)?, Role::Probe))
+    };
+    let answer = |cookie, port, role| {
+        let ours = |probe: &ProbeId| port == key.client_port(*probe);
+        Some((key.by_cookie(cookie).filter(ours)?, role))
+    };
+    let sequence = tcp.sequence_number;
+    let Some((acknowledgment, flags)) = tcp.rest else {
+        return own(sequence);
+    };
+    let answered = acknowledgment.wrapping_sub(1);
+    match flags.kind() {
+        TcpFlags::SYN_ACK => answer(answered, tcp.destination_port, Role::SynAck),
+        TcpFlags::RST_ACK => answer(answered, tcp.destination_port, Role::Refused),
+        // To a SYN-ACK nobody asked for, and to the answer to a SYN.
+        TcpFlags::RST => answer(sequence.wrapping_sub(1), tcp.source_port, Role::Rst)
+            .or_else(|| answer(sequence, tcp.destination_port, Role::Rst)),
+        _ => None,
+    }
+    .or_else(|| own(sequence))
+    .or_else(|| own(acknowledgment))
+}
+
 fn udp(key: &SessionKey, ip: Ipv4<'_>) -> Option<Identified> {
     let udp = UdpStart::quoted(ip.payload()).ok()?;
     let (probe, certainty) = match payload_identity(udp.payload.bytes()) {

@@ -9,6 +9,7 @@ use crate::matching::difference::Differences;
 use crate::matching::identify::Identified;
 use crate::matching::identify::Role;
 use crate::matching::identify::identify;
+use crate::matching::identify::written_out;
 use crate::matching::scripted::Scripted;
 use crate::plan::Flow;
 use crate::plan::Form;
@@ -31,6 +32,8 @@ use crate::wire::UdpStart;
 pub struct Matcher {
     key: SessionKey,
     scripted: Scripted,
+    /// Whether a suite that nobody knows here may have written packets out.
+    unknown_suite: bool,
 }
 
 impl Matcher {
@@ -39,6 +42,16 @@ impl Matcher {
         Matcher {
             key,
             scripted: Scripted::default(),
+            unknown_suite: false,
+        }
+    }
+
+    /// The same, where the suite that was played is not known: of the packets that it wrote out those are recognised
+    /// whose identity it left to tunproof.
+    pub fn without_suite(key: SessionKey) -> Matcher {
+        Matcher {
+            unknown_suite: true,
+            ..Matcher::new(key)
         }
     }
 
@@ -84,7 +97,10 @@ impl Matcher {
 
     fn by_identity(&self, packet: &[u8]) -> Option<Sighting> {
         let anatomy = Anatomy::read(packet)?;
-        let identified = identify(&self.key, anatomy.core)?;
+        let identified = identify(&self.key, anatomy.core).or_else(|| {
+            let may_be = self.unknown_suite;
+            may_be.then(|| written_out(&self.key, anatomy.core))?
+        })?;
         let inner_ttl = match anatomy.core {
             Core::Datagram(ip) if identified.role.is_own() => Some(ip.time_to_live()),
             _ => None,
@@ -244,6 +260,7 @@ mod tests {
     use super::*;
     use crate::craft;
     use crate::matching::Certainty;
+    use crate::plan::Carrier;
     use crate::plan::Path;
     use crate::plan::ProbeKind;
     use crate::wire::TcpFlags;
@@ -720,6 +737,76 @@ mod tests {
             let _ = Matcher::new(key()).alterations(&probe, &packet);
             packet.fill(0xa5);
             prop_assert_eq!(recognise(&packet), None);
+        }
+    }
+
+    /// What a suite writes out without a word on identity, innermost datagram `layers`, in the tunnel.
+    fn left_out(layers: Vec<Layer>, carriers: &[(usize, Carrier)]) -> (ProbeId, Vec<u8>) {
+        let tunnel = Layer::Ipv4(layers::Ipv4::new(DIP, RIP));
+        let inner = Layer::Ipv4(layers::Ipv4::new(CIP, VIP));
+        let common = [(0, Carrier::Identification), (1, Carrier::Identification)];
+        let packet = Packet {
+            layers: [vec![tunnel, inner], layers].concat(),
+            carriers: [&common, carriers].concat(),
+            hardware: Vec::new(),
+        };
+        let id = ProbeId {
+            kind: ProbeKind::Script,
+            index: 7,
+        };
+        (id, craft::script(&packet, id, &key()).unwrap().bytes)
+    }
+
+    #[test]
+    fn a_suite_need_not_be_known_where_it_left_the_identity_out() {
+        let udp = vec![
+            Layer::Udp(layers::Udp::new(0, 33434)),
+            Layer::Raw(Vec::new()),
+        ];
+        let (id, udp) = left_out(udp, &[(2, Carrier::SourcePort), (3, Carrier::Payload)]);
+        let segment = |flags| vec![Layer::Tcp(Tcp::new(0, 80, flags))];
+        let own = [(2, Carrier::SourcePort), (2, Carrier::SequenceNumber)];
+        let (_, syn) = left_out(segment(TcpFlags::SYN), &own);
+        let (_, psh) = left_out(segment(TcpFlags(0x18)), &own);
+        let known = Matcher::without_suite(key());
+        let other = Matcher::without_suite(key().next());
+        let error = |quoted: &[u8]| {
+            let icmp = Layer::Icmpv4(Icmpv4::error(11, 0));
+            let ip = Layer::Ipv4(layers::Ipv4::new(ROUTER, DIP));
+            let layers = [ip, icmp, Layer::Raw(quoted.to_vec())];
+            craft::build(&layers).unwrap().bytes
+        };
+        for packet in [&udp, &syn, &psh] {
+            for (packet, is_error) in [
+                (packet.clone(), false),
+                (packet[20..].to_vec(), false),
+                (error(packet), true),
+                (error(&packet[20..48]), true),
+            ] {
+                let seen = known.recognise(&packet).expect("it is ours");
+                assert_eq!(seen.probe, id);
+                assert_eq!(matches!(seen.form, Form::IcmpError { .. }), is_error);
+                assert_eq!(seen.sent_ttl, None);
+                assert_eq!(other.recognise(&packet), None);
+                // Where suites are known, unknown ones do not count.
+                assert_eq!(recognise(&packet), None);
+            }
+        }
+        let syn = TcpStart::quoted(Octets::new(&syn[40..])).unwrap();
+        for (flags, sequence, acknowledgment, form) in [
+            (TcpFlags::SYN_ACK, 5, syn.sequence_number + 1, Form::SynAck),
+            (TcpFlags::RST_ACK, 0, syn.sequence_number + 1, Form::Refused),
+        ] {
+            let answer = Layer::Tcp(Tcp {
+                sequence_number: sequence,
+                acknowledgment_number: acknowledgment,
+                ..Tcp::new(80, syn.source_port, flags)
+            });
+            let ip = Layer::Ipv4(layers::Ipv4::new(VIP, CIP));
+            let packet = craft::build(&[ip, answer]).unwrap().bytes;
+            let seen = known.recognise(&packet).unwrap();
+            assert_eq!((seen.probe, seen.form), (id, form));
+            assert_eq!(other.recognise(&packet), None);
         }
     }
 }

@@ -38,6 +38,11 @@ impl SessionKey {
         SessionKey(octets)
     }
 
+    /// The key that is one higher as a number, of 32 hex digits: that of the next round of a suite.
+    pub fn next(&self) -> SessionKey {
+        SessionKey(u128::from_be_bytes(self.0).wrapping_add(1).to_be_bytes())
+    }
+
     /// The 64-bit tag that a UDP payload carries.
     pub fn tag(&self, probe: ProbeId) -> u64 {
         self.hash(b'T', u32::from(probe.number()))
@@ -279,6 +284,29 @@ mod tests {
         assert_eq!(ProbeId::repeated(ProbeKind::SpoofSynack, 8, 0), None);
         assert_eq!(ProbeId::repeated(ProbeKind::SpoofSynack, 0, 128), None);
         assert_eq!(ProbeId::repeated(ProbeKind::TunnelSyn, 0, 0), None);
+    }
+
+    #[test]
+    fn the_next_key_is_one_higher() {
+        for (key, next) in [
+            (
+                "00112233445566778899aabbccddeeff",
+                "00112233445566778899aabbccddef00",
+            ),
+            (
+                "ffffffffffffffffffffffffffffffff",
+                "00000000000000000000000000000000",
+            ),
+        ] {
+            let key: SessionKey = key.parse().unwrap();
+            assert_eq!(key.next().to_string(), next);
+            // Nothing that a packet carries tells one from the other.
+            let id = ProbeId {
+                kind: ProbeKind::TunnelSyn,
+                index: 0,
+            };
+            assert_ne!(key.cookie(id), key.next().cookie(id));
+        }
     }
 
     #[test]

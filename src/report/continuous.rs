@@ -1,4 +1,6 @@
-//! What continuous integration reads: JUnit's XML and TAP 14, of hops or of steps.
+//! What continuous integration reads: JUnit's XML and TAP, of hops or of steps.
+//!
+//! TAP 13, as Perl's `prove` takes a later version for an error, and nothing of one is needed.
 //!
 //! What is broken is a JUnit `failure`, what could not be decided an `error`: neither is green. In TAP both are
 //! `not ok`; the YAML block says which.
@@ -22,7 +24,7 @@ pub fn junit(report: &Report) -> String {
     xml("tunproof", &cases, timing.elapsed_ms, &timing.started)
 }
 
-/// The report of a proof as TAP 14: a line for each hop.
+/// The report of a proof as TAP: a line for each hop.
 pub fn tap(report: &Report) -> String {
     let cases: Vec<_> = report.hops.iter().map(of_hop).collect();
     lines(&cases)
@@ -36,7 +38,7 @@ pub fn run_junit(report: &RunReport) -> String {
     xml(&report.suite, &cases, timing.elapsed_ms, &timing.started)
 }
 
-/// The report of a suite as TAP 14.
+/// The report of a suite as TAP.
 pub fn run_tap(report: &RunReport) -> String {
     lines(&of_run(report))
 }
@@ -48,7 +50,7 @@ pub fn spoof_junit(report: &SpoofReport) -> String {
     xml("spoofcheck", &cases, timing.elapsed_ms, &timing.started)
 }
 
-/// The spoof check's report as TAP 14: a line for each real server.
+/// The spoof check's report as TAP: a line for each real server.
 pub fn spoof_tap(report: &SpoofReport) -> String {
     let cases: Vec<_> = report.paths.iter().map(of_check).collect();
     lines(&cases)
@@ -66,7 +68,8 @@ fn of_check(path: &SpoofPath) -> Case<'_> {
             Outcome::Broken => StepOutcome::Failed,
             Outcome::Unproven => StepOutcome::Inconclusive,
         },
-        reason: &path.summary,
+        reason: path.summary.clone(),
+        rounds: None,
     }
 }
 
@@ -74,7 +77,9 @@ struct Case<'a> {
     realserver: &'a str,
     name: String,
     outcome: StepOutcome,
-    reason: &'a str,
+    reason: String,
+    /// How it went in each round, of several.
+    rounds: Option<String>,
 }
 
 fn of_hop(entry: &PathHop) -> Case<'_> {
@@ -87,19 +92,24 @@ fn of_hop(entry: &PathHop) -> Case<'_> {
             HopVerdict::Unproven => StepOutcome::Inconclusive,
             HopVerdict::Skipped => StepOutcome::Skipped,
         },
-        reason: entry.hop.reason.as_deref().unwrap_or_default(),
+        reason: entry.hop.reason.clone().unwrap_or_default(),
+        rounds: None,
     }
 }
 
 fn of_run(report: &RunReport) -> Vec<Case<'_>> {
-    let steps = report.steps.iter().map(|step| Case {
-        realserver: &step.realserver,
-        name: match report.rounds {
-            1 => step.id.clone(),
-            rounds => format!("{} (passed in {} of {rounds})", step.id, step.passed),
-        },
-        outcome: step.outcome,
-        reason: step.reason.as_deref().unwrap_or_default(),
+    let steps = report.steps.iter().map(|step| {
+        let rounds = format!("passed in {} of {} rounds", step.passed, report.rounds);
+        Case {
+            realserver: &step.realserver,
+            name: step.id.clone(),
+            outcome: step.worst,
+            reason: match step.worst == step.outcome {
+                true => step.reason.clone().unwrap_or_default(),
+                false => rounds.clone(),
+            },
+            rounds: (report.rounds > 1).then_some(rounds),
+        }
     });
     let hops = report.hops.iter().map(|entry| {
         let case = of_hop(entry);
@@ -134,20 +144,23 @@ fn xml(name: &str, cases: &[Case<'_>], elapsed_ms: u64, started: &str) -> String
             let case_name = xml_text(&case.name);
             let begin =
                 format!("    <testcase classname=\"{name}.{realserver}\" name=\"{case_name}\"");
-            let reason = xml_text(case.reason);
-            let _ = match case.outcome {
-                StepOutcome::Passed => writeln!(text, "{begin}/>"),
-                StepOutcome::Skipped => {
-                    writeln!(text, "{begin}><skipped message=\"{reason}\"/></testcase>")
+            let reason = xml_text(&case.reason);
+            let mut within = match case.outcome {
+                StepOutcome::Passed => String::new(),
+                StepOutcome::Skipped => format!("<skipped message=\"{reason}\"/>"),
+                StepOutcome::Failed => {
+                    format!("<failure type=\"failed\" message=\"{reason}\"/>")
                 }
-                StepOutcome::Failed => writeln!(
-                    text,
-                    "{begin}><failure type=\"failed\" message=\"{reason}\"/></testcase>"
-                ),
-                StepOutcome::Inconclusive => writeln!(
-                    text,
-                    "{begin}><error type=\"inconclusive\" message=\"{reason}\"/></testcase>"
-                ),
+                StepOutcome::Inconclusive => {
+                    format!("<error type=\"inconclusive\" message=\"{reason}\"/>")
+                }
+            };
+            if let Some(rounds) = &case.rounds {
+                let _ = write!(within, "<system-out>{rounds}</system-out>");
+            }
+            let _ = match within.is_empty() {
+                true => writeln!(text, "{begin}/>"),
+                false => writeln!(text, "{begin}>{within}</testcase>"),
             };
         }
         text.push_str("  </testsuite>\n");
@@ -176,7 +189,7 @@ fn xml_text(text: &str) -> String {
 }
 
 fn lines(cases: &[Case<'_>]) -> String {
-    let mut text = format!("TAP version 14\n1..{}\n", cases.len());
+    let mut text = format!("TAP version 13\n1..{}\n", cases.len());
     for (number, case) in cases.iter().enumerate() {
         let number = number + 1;
         let name = tap_text(&format!("{}: {}", case.realserver, case.name));
@@ -186,12 +199,12 @@ fn lines(cases: &[Case<'_>]) -> String {
                 writeln!(
                     text,
                     "ok {number} - {name} # SKIP {}",
-                    tap_text(case.reason)
+                    tap_text(&case.reason)
                 )
             }
             StepOutcome::Failed | StepOutcome::Inconclusive => {
                 // A JSON string is one of YAML's.
-                let reason = serde_json::Value::from(case.reason);
+                let reason = serde_json::Value::from(&*case.reason);
                 let outcome = case.outcome.id();
                 writeln!(
                     text,
@@ -199,6 +212,9 @@ fn lines(cases: &[Case<'_>]) -> String {
                 )
             }
         };
+        if let Some(rounds) = &case.rounds {
+            let _ = writeln!(text, "# {rounds}");
+        }
     }
     text
 }
@@ -229,7 +245,7 @@ mod tests {
     fn tap_numbers_every_hop() {
         let text = tap(&fixture::report());
         assert!(
-            text.starts_with("TAP version 14\n1..24\nnot ok 1 - rs1: client-to-director\n"),
+            text.starts_with("TAP version 13\n1..24\nnot ok 1 - rs1: client-to-director\n"),
             "{text}"
         );
         assert!(
@@ -242,13 +258,71 @@ mod tests {
         );
     }
 
+    /// A case of each outcome, but for these.
+    fn cases(without: &[StepOutcome], rounds: Option<&str>) -> Vec<Case<'static>> {
+        let outcomes = [
+            StepOutcome::Passed,
+            StepOutcome::Failed,
+            StepOutcome::Inconclusive,
+            StepOutcome::Skipped,
+        ];
+        let outcomes = outcomes.into_iter();
+        let case = |outcome: StepOutcome| Case {
+            realserver: "rs1",
+            name: outcome.id().to_owned(),
+            outcome,
+            reason: "what: \\ \"it\" # is".to_owned(),
+            rounds: rounds.map(str::to_owned),
+        };
+        let kept = outcomes.filter(|outcome| !without.contains(outcome));
+        kept.map(case).collect()
+    }
+
+    /// What Perl's harness says of a report: whether all is well, and what it prints.
+    fn proved(text: &str) -> (bool, String) {
+        let name = format!("tunproof-tap-{}-{}", std::process::id(), text.len());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, text).unwrap();
+        let mut prove = std::process::Command::new("prove");
+        let output = prove.args(["-v", "-e", "cat"]).arg(&file).output();
+        std::fs::remove_file(&file).unwrap();
+        let output = output.expect("this test needs `prove` (apt-get install perl)");
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8(printed).unwrap();
+        (output.status.success(), printed)
+    }
+
+    #[test]
+    fn a_harness_reads_what_it_is_told() {
+        let bad = [StepOutcome::Failed, StepOutcome::Inconclusive];
+        for rounds in [None, Some("passed in 2 of 3 rounds")] {
+            let (is_well, printed) = proved(&lines(&cases(&bad, rounds)));
+            assert!(is_well && !printed.contains("Parse errors"), "{printed}");
+            let (is_well, printed) = proved(&lines(&cases(&[], rounds)));
+            assert!(!is_well && !printed.contains("Parse errors"), "{printed}");
+            assert!(printed.contains("Failed tests:  2-3"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn rounds_change_no_name() {
+        let text = xml("s", &cases(&[], Some("passed in 2 of 3 rounds")), 5, "now");
+        for line in [
+            "name=\"passed\"><system-out>passed in 2 of 3 rounds</system-out></testcase>\n",
+            "# is\"/><system-out>passed in 2 of 3 rounds</system-out></testcase>\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+    }
+
     #[test]
     fn what_xml_and_tap_mean_otherwise_is_escaped() {
         let case = Case {
             realserver: "a<b",
             name: "x#y".to_owned(),
             outcome: StepOutcome::Failed,
-            reason: "\"1 & 2\"",
+            reason: "\"1 & 2\"".to_owned(),
+            rounds: None,
         };
         let text = xml("s", std::slice::from_ref(&case), 5, "now");
         assert!(

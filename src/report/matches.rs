@@ -39,6 +39,8 @@ pub struct Matches {
     pub dropped: Option<u64>,
     /// Packets that could not be looked into: why, and how many.
     pub unread: BTreeMap<String, u64>,
+    /// Packets that are cut off before all that could tell whether they are the session's, and so do not.
+    pub cut: u64,
     /// Why reading ended before the file did, if so.
     pub problem: Option<String>,
     /// The session's packets, in the file's order.
@@ -124,6 +126,13 @@ impl Matches {
         for (why, count) in &self.unread {
             let _ = writeln!(text, "  {count} not looked into: {}", escape(why));
         }
+        if self.cut > 0 {
+            let _ = writeln!(
+                text,
+                "  {} cut off too early to tell whose they are: `tcpdump -s 0` keeps packets whole",
+                self.cut
+            );
+        }
         if let Some(dropped) = self.dropped.filter(|dropped| *dropped > 0) {
             let _ = writeln!(text, "  {dropped} packets were lost when it was captured");
         }
@@ -158,6 +167,7 @@ impl Matches {
             dropped: self.dropped,
             interfaces: interfaces.collect(),
             unread: &self.unread,
+            cut: self.cut,
             sightings: self.found.iter().map(Match::model).collect(),
         }
     }
@@ -318,6 +328,8 @@ struct MatchesModel<'a> {
     interfaces: Vec<InterfaceModel<'a>>,
     /// Reason → packets.
     unread: &'a BTreeMap<String, u64>,
+    /// Packets cut off too early to tell whose they are.
+    cut: u64,
     sightings: Vec<SightingModel<'a>>,
 }
 

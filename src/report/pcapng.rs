@@ -33,7 +33,9 @@ const ETHERNET: u16 = 1;
 const COMMENT: u16 = 1;
 
 /// The packets that taps saw, and those sent that no tap saw, in the order of their times.
-pub fn pcapng(evidence: &Evidence, judgement: &Judgement) -> Vec<u8> {
+///
+/// Of several rounds, each comment tells which: pcapng files can be joined as they are, a section each.
+pub fn pcapng(evidence: &Evidence, judgement: &Judgement, round: Option<usize>) -> Vec<u8> {
     let mut hosts = evidence.plan().vantages.clone();
     // A capture file that was added makes its host one.
     for item in evidence.items() {
@@ -54,7 +56,10 @@ pub fn pcapng(evidence: &Evidence, judgement: &Judgement) -> Vec<u8> {
     packets.sort_by_key(|(_, packet)| packet.time);
     for (item, packet) in packets {
         if let Some(number) = hosts.iter().position(|host| *host == item.host) {
-            let comment = comment(evidence, judgement, item);
+            let mut comment = comment(evidence, judgement, item);
+            if let Some(round) = round {
+                comment.insert_str(0, &format!("round {round}: "));
+            }
             packet.write(&mut file, number as u32, &comment);
         }
     }
@@ -291,6 +296,8 @@ mod tests {
     use std::fs;
     use std::process;
     use std::process::Command;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use pcap_file::pcapng::Block;
@@ -316,7 +323,7 @@ mod tests {
     ];
 
     fn file() -> Vec<u8> {
-        pcapng(&fixture::evidence(), &fixture::judgement())
+        pcapng(&fixture::evidence(), &fixture::judgement(), None)
     }
 
     #[test]
@@ -361,10 +368,13 @@ mod tests {
         assert_eq!(arp.data[20..], fixture::arp_frame()[14..]);
     }
 
-    #[test]
-    fn wireshark_decodes_every_packet_and_shows_every_comment() {
-        let path = env::temp_dir().join(format!("tunproof-report-{}.pcapng", process::id()));
-        fs::write(&path, file()).unwrap();
+    /// What tshark shows of a file, a line each packet.
+    fn shown(file: &[u8]) -> Vec<String> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tunproof-report-{}-{number}.pcapng", process::id());
+        let path = env::temp_dir().join(name);
+        fs::write(&path, file).unwrap();
         let output = Command::new("tshark")
             .args(["-T", "fields", "-E", "separator=;", "-e", "frame.comment"])
             .args(["-e", "frame.protocols", "-e", "frame.interface_name"])
@@ -375,6 +385,25 @@ mod tests {
         let output = output.expect("this test needs `tshark` (apt-get install tshark)");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{error}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        shown.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn rounds_are_joined_and_told_apart() {
+        let round = |round| pcapng(&fixture::evidence(), &fixture::judgement(), Some(round));
+        let shown = shown(&[round(1), round(2)].concat());
+        let expected = [1, 2].map(|round| COMMENTS.map(|text| format!("round {round}: {text};")));
+        assert_eq!(shown.len(), 2 * COMMENTS.len());
+        for (line, expected) in shown.iter().zip(expected.iter().flatten()) {
+            assert!(line.starts_with(expected), "{expected}\n{line}");
+        }
+        // Each section has its own interfaces.
+        assert_eq!(shown[0].split(';').nth(2), shown[5].split(';').nth(2));
+    }
+
+    #[test]
+    fn wireshark_decodes_every_packet_and_shows_every_comment() {
         let ipip = "sll:ethertype:ip:ip:tcp";
         let expected = [
             (ipip, "director;1795348800.000001007;"),
@@ -388,7 +417,6 @@ mod tests {
             .zip(expected)
             .map(|(comment, (protocols, rest))| format!("{comment};{protocols};{rest}"))
             .collect();
-        let shown = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(shown.lines().collect::<Vec<_>>(), expected, "{error}");
+        assert_eq!(shown(&file()), expected);
     }
 }

@@ -5,7 +5,7 @@
 //! | `suite`, `about` | the suite's name, and what it shows |
 //! | `outcome` | `proven`, `broken` (a step failed, or a hop that the suite asks for is broken) or `unproven`, over all rounds |
 //! | `rounds`, `round` | how often it was played, and which of them all that follows is of: the first of the worst |
-//! | `steps[]` | by path: `realserver`, `id`, `about`, `outcome` (`passed`, `failed`, `inconclusive`, `skipped`), `reason`, `evidence` (ids), `passed` (in how many rounds), `expectations[]` |
+//! | `steps[]` | by path: `realserver`, `id`, `about`, `outcome` (`passed`, `failed`, `inconclusive`, `skipped`), `reason`, `evidence` (ids), `worst` (outcome over all rounds), `passed` (in how many), `expectations[]` |
 //! | an expectation | `expected` (in words), `outcome`, `seen`, `sent`, `reason`, `evidence` |
 //! | `hops[]` | the hops that the suite asks for, as in `tunproof.report/1` |
 //! | `findings[]`, `evidence[]`, `probes[]`, `timing` | as in `tunproof.report/1` |
@@ -72,6 +72,8 @@ pub struct StepReport {
     pub reason: Option<String>,
     /// Names of the evidence.
     pub evidence: Vec<EvidenceId>,
+    /// What became of it in the round that went worst for it.
+    pub worst: StepOutcome,
     /// In how many rounds it passed.
     pub passed: usize,
     /// What became of what it expects.
@@ -125,23 +127,22 @@ impl RunReport {
         }
     }
 
-    /// The report of several rounds, from those of each; `None` if there is none.
-    pub fn of_rounds(rounds: Vec<RunReport>) -> Option<RunReport> {
-        let worst = rounds.iter().map(|round| round.outcome).max()?;
-        let place = rounds.iter().position(|round| round.outcome == worst)?;
-        let passed: Vec<usize> = (0..rounds[place].steps.len())
-            .map(|step| {
-                let of_step = rounds.iter().filter_map(|round| round.steps.get(step));
-                of_step.map(|step| step.passed).sum()
-            })
-            .collect();
-        let (all, mut shown) = (rounds.len(), rounds.into_iter().nth(place)?);
-        for (step, passed) in shown.steps.iter_mut().zip(passed) {
-            step.passed = passed;
+    /// The report of these rounds and the next one.
+    pub fn and(mut self, mut next: RunReport) -> RunReport {
+        let rounds = self.rounds + 1;
+        for (one, other) in self.steps.iter_mut().zip(&mut next.steps) {
+            let passed = one.passed + other.passed;
+            (one.passed, other.passed) = (passed, passed);
+            let worst = one.worst.or_worse(other.worst);
+            (one.worst, other.worst) = (worst, worst);
         }
-        shown.rounds = all;
-        shown.round = place + 1;
-        Some(shown)
+        let mut shown = self;
+        if next.outcome > shown.outcome {
+            shown = next;
+            shown.round = rounds;
+        }
+        shown.rounds = rounds;
+        shown
     }
 
     /// One JSON object, with a newline at its end.
@@ -162,6 +163,7 @@ fn step(evidence: &Evidence, judged: &StepJudgement) -> StepReport {
         outcome: judged.outcome,
         reason: judged.reason.as_deref().map(escape),
         evidence: judged.evidence.clone(),
+        worst: judged.outcome,
         passed: usize::from(judged.outcome == StepOutcome::Passed),
         expectations: judged
             .expectations
@@ -175,5 +177,70 @@ fn step(evidence: &Evidence, judged: &StepJudgement) -> StepReport {
                 evidence: judged.evidence.clone(),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(outcomes: [StepOutcome; 2]) -> RunReport {
+        let step = |outcome| StepReport {
+            realserver: "rs1".to_owned(),
+            id: "a".to_owned(),
+            about: String::new(),
+            outcome,
+            reason: None,
+            evidence: Vec::new(),
+            worst: outcome,
+            passed: usize::from(outcome == StepOutcome::Passed),
+            expectations: Vec::new(),
+        };
+        let is_broken = outcomes.contains(&StepOutcome::Failed);
+        RunReport {
+            schema: RUN_SCHEMA,
+            suite: "own".to_owned(),
+            about: String::new(),
+            outcome: match is_broken {
+                true => Outcome::Broken,
+                false => Outcome::Proven,
+            },
+            rounds: 1,
+            round: 1,
+            steps: outcomes.map(step).into(),
+            hops: Vec::new(),
+            findings: Vec::new(),
+            evidence: Vec::new(),
+            probes: Vec::new(),
+            timing: TimingReport {
+                started: String::new(),
+                elapsed_ms: 1,
+            },
+        }
+    }
+
+    #[test]
+    fn a_step_that_failed_in_any_round_has_not_passed() {
+        use StepOutcome::Failed;
+        use StepOutcome::Passed;
+        use StepOutcome::Skipped;
+        let rounds = [
+            [Passed, Passed],
+            [Failed, Passed],
+            [Passed, Failed],
+            [Passed, Skipped],
+        ];
+        let all = rounds
+            .map(round)
+            .into_iter()
+            .reduce(RunReport::and)
+            .unwrap();
+        assert_eq!(
+            (all.outcome, all.rounds, all.round),
+            (Outcome::Broken, 4, 2)
+        );
+        let steps = all.steps.iter();
+        let steps: Vec<_> = steps.map(|s| (s.outcome, s.worst, s.passed)).collect();
+        assert_eq!(steps, [(Failed, Failed, 3), (Passed, Failed, 2)]);
     }
 }

@@ -134,7 +134,7 @@ fn draw_step(
     step: &StepReport,
     (width, verbose): (usize, bool),
 ) {
-    let (sign, style) = signed(step.outcome);
+    let (sign, style) = signed(step.worst);
     let mut words = step.outcome.id().to_owned();
     if report.rounds > 1 {
         words = format!("passed in {} of {} rounds", step.passed, report.rounds);
@@ -556,6 +556,7 @@ mod tests {
                 outcome: StepOutcome::Failed,
                 reason: Some(reason),
                 evidence: Vec::new(),
+                worst: StepOutcome::Failed,
                 passed: 0,
                 expectations: Vec::new(),
             });

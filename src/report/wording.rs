@@ -16,6 +16,7 @@ use crate::matching::Sighting;
 use crate::plan::Flow;
 use crate::plan::Form;
 use crate::plan::Probe;
+use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::Station;
@@ -198,7 +199,11 @@ pub(super) fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
         Some(probe) if probe.is_limited() => format!("{} (TTL {})", probe.id, probe.ttl),
         _ => sighting.probe.to_string(),
     };
-    let what = probe.map_or("probe", |probe| payload(probe));
+    let what = match probe {
+        Some(probe) => payload(probe),
+        None if sighting.probe.kind == ProbeKind::Script => "packet",
+        None => "probe",
+    };
     match sighting.form {
         Form::Tunnelled => {
             let (source, destination) = match sighting.outer {
@@ -225,7 +230,11 @@ pub(super) fn seen(probe: Option<&Probe>, sighting: &Sighting) -> Parts {
         Form::SynAck => answer("SYN-ACK", &flow, name),
         Form::Rst => answer("RST", &flow, name),
         Form::Refused => answer("RST/ACK", &flow, name),
-        Form::Reply => answer("UDP datagram", &flow, name),
+        Form::Reply => {
+            // What has no ports is an echo reply, or the like.
+            let noun = sighting.flow.map_or("reply", |_| "UDP datagram");
+            answer(noun, &flow, name)
+        }
         Form::IcmpError {
             icmp_type,
             code,
@@ -329,4 +338,50 @@ pub(super) fn icmp_error(icmp_type: u8, code: u8) -> String {
 
 fn mac(octets: &[u8; 6]) -> String {
     octets.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matching::Certainty;
+    use crate::plan::ProbeId;
+    use crate::plan::Protocol;
+
+    #[test]
+    fn a_reply_without_ports_is_no_datagram() {
+        let (source, destination) = ([192, 0, 2, 10].into(), [198, 51, 100, 7].into());
+        let mut sighting = Sighting {
+            probe: ProbeId {
+                kind: ProbeKind::Script,
+                index: 3,
+            },
+            form: Form::Reply,
+            certainty: Certainty::Fields,
+            source,
+            destination,
+            ttl: 64,
+            outer: None,
+            flow: None,
+            inner_ttl: None,
+            sent_ttl: None,
+            quoted: None,
+            next_hop_mtu: None,
+            maximum_segment_size: None,
+        };
+        let summary = |sighting: &Sighting| seen(None, sighting).2;
+        let expected = "192.0.2.10 > 198.51.100.7 reply, answering script.3";
+        assert_eq!(summary(&sighting), expected);
+        sighting.form = Form::Plain;
+        assert_eq!(summary(&sighting), "192.0.2.10 > 198.51.100.7 packet");
+        sighting.form = Form::Reply;
+        sighting.flow = Some(Flow {
+            protocol: Protocol::Udp,
+            source,
+            source_port: 53,
+            destination,
+            destination_port: 5000,
+        });
+        let expected = "192.0.2.10:53 > 198.51.100.7:5000 UDP datagram, answering script.3";
+        assert_eq!(summary(&sighting), expected);
+    }
 }

@@ -97,7 +97,7 @@ pub fn add_recorded(evidence: &mut Evidence, host: Host, capture: Capture) -> bo
 }
 
 /// A matcher that knows what was sent.
-pub(super) fn matcher(evidence: &Evidence) -> Matcher {
+pub fn matcher(evidence: &Evidence) -> Matcher {
     let mut matcher = Matcher::new(evidence.plan().session);
     let scripted = evidence
         .probes()

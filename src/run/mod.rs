@@ -14,6 +14,7 @@ mod queries;
 mod sweep;
 
 pub use arrival::add_recorded;
+pub use arrival::matcher;
 pub use command::Command;
 pub use command::Event;
 pub use engine::Engine;

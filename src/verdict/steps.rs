@@ -68,6 +68,19 @@ pub enum StepOutcome {
 }
 
 impl StepOutcome {
+    /// The worse of two rounds' outcomes.
+    pub fn or_worse(self, other: StepOutcome) -> StepOutcome {
+        let worst = [
+            StepOutcome::Failed,
+            StepOutcome::Inconclusive,
+            StepOutcome::Passed,
+        ];
+        let found = worst
+            .into_iter()
+            .find(|worst| [self, other].contains(worst));
+        found.unwrap_or(StepOutcome::Skipped)
+    }
+
     /// Its name in reports.
     pub fn id(self) -> &'static str {
         match self {

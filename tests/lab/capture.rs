@@ -1,6 +1,8 @@
 //! A capture file of the client as a vantage.
 
 use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Output;
@@ -131,4 +133,106 @@ fn a_capture_of_the_client_is_a_vantage_without_an_agent() {
         "{stderr}"
     );
     assert!(!seen.is_empty());
+}
+
+/// A case of a lab whose `via`s are these, by their place in the path file, kept while tcpdump runs on hosts.
+fn kept(lab: &TestLab, vias: &[usize], captures: &[(&str, &str)]) -> (PathBuf, Vec<PathBuf>) {
+    let all = fs::read_to_string(lab.directory().join("path.toml")).unwrap();
+    let mut number = 0;
+    let mut keeps = |line: &&str| {
+        let is_via = line.starts_with("via = ");
+        number += usize::from(is_via);
+        !is_via || vias.contains(&(number - 1))
+    };
+    let lines: Vec<_> = all.lines().filter(&mut keeps).collect();
+    let path = lab.directory().join("few.toml");
+    fs::write(&path, lines.join("\n")).unwrap();
+    let files: Vec<_> = (0..captures.len())
+        .map(|number| lab.directory().join(format!("{number}.pcap")))
+        .collect();
+    let mut running = Vec::new();
+    for ((host, filter), file) in captures.iter().zip(&files) {
+        let _ = fs::remove_file(file);
+        let mut tcpdump = lab.command(&["exec", host, "tcpdump", "-U", "-i", "eth0", "-w"]);
+        tcpdump.arg(file).args(filter.split_whitespace());
+        running.push(Running(tcpdump.stderr(Stdio::null()).spawn().unwrap()));
+        wait_until("tcpdump captures", || {
+            fs::metadata(file).is_ok_and(|file| file.len() >= 24)
+        });
+    }
+    let case = lab.directory().join("kept.json");
+    let output = Command::new(TUNPROOF)
+        .args(["verify", "--save"])
+        .args([&case, &path])
+        .output()
+        .unwrap();
+    let code = output.status.code();
+    assert!(matches!(code, Some(1 | 3)), "{}", text(&output));
+    thread::sleep(Duration::from_millis(1500));
+    (case, files)
+}
+
+/// What the real server sends proves nothing of the client, although the file's name says so.
+#[test]
+fn a_capture_of_another_host_is_refused() {
+    let lab = TestLab::up("elsewhere");
+    let broken = lab.run(&["break", "spoofed-source-filtered"]);
+    assert!(broken.status.success(), "{}", text(&broken));
+    let judged = |case: &Path, station: &str, file: &Path| {
+        let output = Command::new(TUNPROOF)
+            .args(["judge", "--add"])
+            .arg(format!("{station}={}", file.display()))
+            .arg(case)
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output))
+    };
+    let captures = [
+        ("s", ""),
+        ("s", "host 192.0.2.10"),
+        ("c", "host 192.0.2.10"),
+        ("d", ""),
+    ];
+    let (case, files) = kept(&lab, &[0, 1], &captures);
+    for (file, words) in [
+        (
+            &files[0],
+            "in the tunnel, which does not come by the client",
+        ),
+        (&files[1], "as it left s for its router 203.0.113.1"),
+        (
+            &files[3],
+            "in the tunnel, which does not come by the client",
+        ),
+    ] {
+        let (code, said) = judged(&case, "client.in", file);
+        assert_eq!(code, Some(2), "{words}: {said}");
+        assert!(said.contains("was captured elsewhere, and does not count: "));
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // The client's own counts.
+    let (code, said) = judged(&case, "client.in", &files[2]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(" of this session"), "{said}");
+
+    // The director alone: its packets on their way are none that came to the real server.
+    assert!(lab.run(&["mend"]).status.success());
+    let broken = lab.run(&["break", "tunnel-lost-in-transit"]);
+    assert!(broken.status.success(), "{}", text(&broken));
+    let (case, files) = kept(&lab, &[0, 2], &[("d", ""), ("s", "")]);
+    let (code, said) = judged(&case, "realserver.in", &files[0]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("as it left director for its router"),
+        "{said}"
+    );
+    let (code, said) = judged(&case, "realserver.in", &files[1]);
+    assert_ne!(code, Some(2), "{said}");
+
+    // The real server alone: what the client sends has not come to the director yet.
+    let (case, files) = kept(&lab, &[1], &[("c", "")]);
+    let (code, said) = judged(&case, "director.in", &files[0]);
+    assert_eq!(code, Some(2), "{said}");
+    let words = "which passes the director only if it is the real server's router as well";
+    assert!(said.contains(words), "{said}");
 }

@@ -42,6 +42,7 @@ struct Step {
     outcome: String,
     reason: Option<String>,
     evidence: Vec<String>,
+    worst: String,
     passed: usize,
     expectations: Vec<Expectation>,
 }
@@ -315,6 +316,48 @@ fn packets_written_out_are_sent_seen_and_judged() {
     let played = read(&output);
     assert_eq!((played.rounds, played.round, played.steps.len()), (3, 1, 1));
     assert_eq!(played.steps[0].passed, 3);
+    assert_eq!(played.steps[0].worst, "passed");
+
+    // What is kept of all rounds is judged together, and their packets are told apart.
+    let folder = lab.directory();
+    let (case, packets) = (folder.join("case.json"), folder.join("all.pcapng"));
+    let (kept, written) = (case.to_str().unwrap(), packets.to_str().unwrap());
+    let output = run(
+        &lab,
+        suite.path(),
+        &[
+            "--only",
+            "inner-ttl",
+            "--repeat",
+            "2",
+            "--format",
+            "json",
+            "--session",
+            KEY,
+            "--save",
+            kept,
+            "--pcap",
+            written,
+        ],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let again = folder.join("again.pcapng");
+    let judged = Command::new(TUNPROOF)
+        .args(["judge", kept, "--format", "json", "--pcap"])
+        .arg(&again)
+        .output()
+        .unwrap();
+    assert_eq!(judged.status.code(), Some(0), "{}", text(&judged));
+    assert!(judged.stdout == output.stdout, "another report");
+    assert!(fs::read(&packets).unwrap() == fs::read(&again).unwrap());
+    let next = "00112233445566778899aabbccddef00";
+    for key in [KEY, next] {
+        let matched = Command::new(TUNPROOF)
+            .args(["match", written, "--session", key])
+            .output()
+            .unwrap();
+        assert_eq!(matched.status.code(), Some(0), "{}", text(&matched));
+    }
 
     let junit = run(
         &lab,
@@ -339,8 +382,10 @@ fn packets_written_out_are_sent_seen_and_judged() {
         ],
     );
     let said = text(&tap);
-    assert!(said.starts_with("TAP version 14\n1..2\nok 1 - "), "{said}");
+    assert!(said.starts_with("TAP version 13\n1..2\nok 1 - "), "{said}");
 }
+
+const KEY: &str = "00112233445566778899aabbccddeeff";
 
 const SYN: &str = r#"
 [[step]]

@@ -47,7 +47,7 @@ fn say(mut evidence: Evidence, timing: Timing) -> Said {
     Said {
         json: report.to_json(),
         text: report::text(&report, true),
-        packets: report::pcapng(&evidence, &judgement),
+        packets: report::pcapng(&evidence, &judgement, None),
         steps: RunReport::new(&evidence, report, &steps, outcome).to_json(),
     }
 }
@@ -56,7 +56,7 @@ fn say(mut evidence: Evidence, timing: Timing) -> Said {
 pub(crate) fn differences(played: &Played) -> String {
     let text = save(&played.known, TIMING, Purpose::Proof);
     let again = match load(text.as_bytes()) {
-        Ok(again) => again,
+        Ok(mut again) => again.remove(0),
         Err(error) => return format!("! what was saved cannot be loaded: {error}\n"),
     };
     let mut different = String::new();
@@ -243,7 +243,7 @@ fn a_changed_file_is_refused_or_judged_and_never_panics() {
             let judged = AssertUnwindSafe(|| {
                 let Loaded {
                     evidence, timing, ..
-                } = load(&changed).ok()?;
+                } = load(&changed).ok()?.remove(0);
                 Some(say(evidence, timing))
             });
             match catch_unwind(judged) {
