@@ -54,17 +54,33 @@ pub struct FirewallQuery {
 /// What could stop the packets asked about, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {
-    /// When the reading began: counters include nothing that was counted later than `ended`, and everything
-    /// that was counted before `begun`.
-    pub begun: Wall,
-    /// When it ended.
-    pub ended: Wall,
+    /// When each program's listing was made.
+    pub listings: Vec<Listing>,
     /// The rules and policies that drop or reject, and could match, in the order in which packets meet them.
     pub rules: Vec<FirewallRule>,
     /// How many more there are than `rules` has room for.
     pub left_out: u32,
     /// What could not be read, and why.
     pub unread: Vec<Unread>,
+}
+
+impl Firewall {
+    /// When the rules of this program were listed.
+    pub fn listing(&self, tool: FirewallTool) -> Option<&Listing> {
+        self.listings.iter().find(|listing| listing.tool == tool)
+    }
+}
+
+/// When the rules that a program shows were listed: their counters include everything that was counted before `begun`,
+/// and nothing that was counted later than `ended`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Which program's.
+    pub tool: FirewallTool,
+    /// When it was started.
+    pub begun: Wall,
+    /// When it had printed them.
+    pub ended: Wall,
 }
 
 /// The program that shows and changes a rule.

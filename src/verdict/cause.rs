@@ -10,8 +10,10 @@ use crate::evidence::EvidenceId;
 use crate::evidence::What;
 use crate::exchange::Firewall;
 use crate::exchange::FirewallRule;
+use crate::exchange::FirewallTool;
 use crate::exchange::Leg;
 use crate::exchange::RulePlace;
+use crate::exchange::Wall;
 use crate::plan::Hop;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
@@ -251,7 +253,6 @@ fn candidates(
     before: &Firewall,
     after: Option<&Firewall>,
 ) -> Vec<Candidate> {
-    let until = after.map_or(before.ended, |after| after.begun);
     let rules = after.map_or(&before.rules, |after| &after.rules);
     let could = |rule: &FirewallRule, death: &Death| {
         let mut shapes = death.shapes.iter();
@@ -265,7 +266,7 @@ fn candidates(
             let rose = after.and_then(|_| rule.counter?.checked_sub(known?.counter?));
             let died = deaths
                 .iter()
-                .filter(|death| before.ended < death.time && death.time < until)
+                .filter(|death| is_between(before, after, rule.tool, death.time))
                 .filter(|death| could(rule, death))
                 .count();
             Candidate {
@@ -276,6 +277,16 @@ fn candidates(
         })
         .filter(|candidate| !candidate.is_innocent())
         .collect()
+}
+
+/// Whether something happened between the two listings that a rule's counter is from: each program's has a time of its
+/// own, and on a slow host they take seconds.
+fn is_between(before: &Firewall, after: Option<&Firewall>, tool: FirewallTool, time: Wall) -> bool {
+    let after = after.and_then(|after| after.listing(tool));
+    match (before.listing(tool), after) {
+        (Some(before), Some(after)) => before.ended < time && time < after.begun,
+        _ => false,
+    }
 }
 
 /// In the order in which they can be deleted: behind a rule that goes by its number, all others get other ones.
@@ -401,7 +412,7 @@ fn correct(case: &mut Case<'_>, number: usize, outgoing: bool, convicted: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::FirewallTool;
+    use crate::exchange::Listing;
     use crate::exchange::RuleVerdict;
 
     fn candidate(number: u32, rose: Option<u64>, died: u64) -> Candidate {
@@ -444,5 +455,36 @@ mod tests {
             .collect();
         let expected = [7, 5, 2].map(|number| format!("iptables -D INPUT {number}"));
         assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn a_counter_is_as_old_as_its_own_listing() {
+        let at = |seconds: u64| Wall::from_nanos(seconds * 1_000_000_000);
+        let firewall = |nft: [u64; 2], iptables: [u64; 2]| {
+            let listing = |tool, [begun, ended]: [u64; 2]| Listing {
+                tool,
+                begun: at(begun),
+                ended: at(ended),
+            };
+            Firewall {
+                listings: vec![
+                    listing(FirewallTool::Nft, nft),
+                    listing(FirewallTool::Iptables, iptables),
+                ],
+                ..Firewall::default()
+            }
+        };
+        let (before, after) = (firewall([10, 11], [11, 15]), firewall([20, 21], [21, 25]));
+        let between = |tool| {
+            let is = |time: &u64| is_between(&before, Some(&after), tool, at(*time));
+            (10..=25).filter(is).collect::<Vec<_>>()
+        };
+        assert_eq!(between(FirewallTool::Nft), (12..20).collect::<Vec<_>>());
+        assert_eq!(
+            between(FirewallTool::Iptables),
+            (16..21).collect::<Vec<_>>()
+        );
+        assert!(between(FirewallTool::IptablesLegacy).is_empty());
+        assert!(!is_between(&before, None, FirewallTool::Nft, at(12)));
     }
 }

@@ -20,7 +20,9 @@ use tokio::time::timeout;
 use crate::exchange::Firewall;
 use crate::exchange::FirewallQuery;
 use crate::exchange::FirewallTool;
+use crate::exchange::Listing;
 use crate::exchange::Unread;
+use crate::exchange::Wall;
 use crate::live::clock;
 use crate::live::firewall::ruleset::Ruleset;
 
@@ -43,12 +45,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ///
 /// One program is run where there is no firewall: the others only if its listing makes them worth it.
 pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
-    let mut firewall = Firewall {
-        begun: clock::wall(),
-        ..Firewall::default()
-    };
+    let mut firewall = Firewall::default();
     let mut ruleset = Ruleset::default();
-    let nftables = nftables(query).await;
+    let nftables = nftables(query, &mut firewall.listings).await;
     let mut has_iptables = nftables.is_err() || has_legacy_tables();
     match nftables {
         Ok(read) => {
@@ -58,8 +57,12 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
         Err(error) => firewall.unread.push(unread("nftables rules", error)),
     }
     if has_iptables {
+        let begun = clock::wall();
         match run("iptables-save", &["-c"]).await {
             Ok(saved) => {
+                firewall
+                    .listings
+                    .push(listed(FirewallTool::Iptables, begun));
                 let saved =
                     iptables::parse(&String::from_utf8_lossy(&saved), FirewallTool::Iptables);
                 if saved.in_nftables {
@@ -70,8 +73,12 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
                 ruleset.chains.extend(saved.ruleset.chains);
                 // The kind that writes to nftables lists nothing at all where nothing is there.
                 if (saved.in_nftables || saved.is_empty) && has_legacy_tables() {
+                    let begun = clock::wall();
                     match run("iptables-legacy-save", &["-c"]).await {
                         Ok(text) => {
+                            firewall
+                                .listings
+                                .push(listed(FirewallTool::IptablesLegacy, begun));
                             let text = String::from_utf8_lossy(&text);
                             let legacy = iptables::parse(&text, FirewallTool::IptablesLegacy);
                             ruleset.chains.extend(legacy.ruleset.chains);
@@ -85,7 +92,6 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
             Err(error) => firewall.unread.push(unread("iptables rules", error)),
         }
     }
-    firewall.ended = clock::wall();
     let mut rules = ruleset.dooms(&query.packets);
     firewall.left_out = rules.len().saturating_sub(RULES) as u32;
     rules.truncate(RULES);
@@ -102,14 +108,22 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
 }
 
 /// The rules of nftables; with their text, where any could stop the packets.
-async fn nftables(query: &FirewallQuery) -> io::Result<Ruleset> {
+async fn nftables(query: &FirewallQuery, listings: &mut Vec<Listing>) -> io::Result<Ruleset> {
+    let begun = clock::wall();
     let json = run("nft", &["-j", "-t", "-p", "list", "ruleset"]).await?;
+    listings.push(listed(FirewallTool::Nft, begun));
     let read = nft::parse(&json, "")?;
     if read.dooms(&query.packets).is_empty() {
         return Ok(read);
     }
     let text = run("nft", &["-a", "-t", "-p", "list", "ruleset"]).await?;
     Ok(nft::parse(&json, &String::from_utf8_lossy(&text))?)
+}
+
+/// A listing that was made just now.
+fn listed(tool: FirewallTool, begun: Wall) -> Listing {
+    let ended = clock::wall();
+    Listing { tool, begun, ended }
 }
 
 /// Whether there are tables of iptables's own in the kernel; asking must not make it load them.
@@ -442,7 +456,8 @@ mod tests {
                 );
                 let firewall = read_now(vec![packet(Leg::Tunnel, 4)]);
                 assert_eq!(firewall.unread, []);
-                assert!(firewall.begun <= firewall.ended);
+                let listing = firewall.listing(FirewallTool::Nft).expect("nft's listing");
+                assert!(listing.begun <= listing.ended);
                 let shown: Vec<_> = firewall.rules.iter().map(FirewallRule::to_string).collect();
                 assert_eq!(shown, ["nft ip filter input: `policy drop`"]);
             },
