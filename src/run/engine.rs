@@ -1,6 +1,7 @@
 //! The engine: every decision about what to do next, and when.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -194,6 +195,9 @@ impl Engine {
                 let record = self.evidence.host_mut(host);
                 if record.firewall_before.is_none() {
                     record.firewall_before = Some(*found);
+                    if let Phase::Probing(probing) = &mut self.phase {
+                        probing.handle_listed(host, now);
+                    }
                 } else if record.firewall_after.is_none() {
                     record.firewall_after = Some(*found);
                     self.said_its_last(host);
@@ -363,7 +367,8 @@ impl Engine {
                 let over = probing.is_over(&self.evidence, now);
                 if !self.suspicious && probing.repeats() {
                     self.suspicious = true;
-                    ask_hosts(&self.evidence, &self.hosts, &mut self.outbox);
+                    let asked = ask_hosts(&self.evidence, &self.hosts, &mut self.outbox);
+                    probing.await_listings(asked, now);
                 }
                 if !over && late {
                     self.evidence.cut_short("time was up");
@@ -449,12 +454,13 @@ impl Engine {
 }
 
 /// Packets that are not answered may have died on a host: from now on counters tell by which rule, and the
-/// kernel for what reason. On a path that works, nothing is asked.
+/// kernel for what reason. On a path that works, nothing is asked. Gives the hosts that list their rules now.
 fn ask_hosts(
     evidence: &Evidence,
     hosts: &BTreeMap<Host, HostState>,
     outbox: &mut VecDeque<(Host, Command)>,
-) {
+) -> BTreeSet<Host> {
+    let mut asked = BTreeSet::new();
     for (host, state) in hosts {
         let Some(facts) = evidence.facts(*host).filter(|_| *state == HostState::Ready) else {
             continue;
@@ -462,6 +468,10 @@ fn ask_hosts(
         let query = queries::firewall(evidence.plan(), *host, facts);
         let tap = queries::tap(evidence.plan(), *host, Some(facts));
         outbox.push_back((*host, Command::WatchDrops(tap)));
-        outbox.extend(query.map(|query| (*host, Command::Firewall(query))));
+        if let Some(query) = query {
+            outbox.push_back((*host, Command::Firewall(query)));
+            asked.insert(*host);
+        }
     }
+    asked
 }

@@ -4,6 +4,13 @@ use std::time::Duration;
 
 use tunproof::exchange::Capture;
 use tunproof::exchange::Direction;
+use tunproof::exchange::Firewall;
+use tunproof::exchange::FirewallRule;
+use tunproof::exchange::FirewallTool;
+use tunproof::exchange::Leg;
+use tunproof::exchange::Listing;
+use tunproof::exchange::RulePlace;
+use tunproof::exchange::RuleVerdict;
 use tunproof::exchange::SendOutcome;
 use tunproof::exchange::TapSpec;
 use tunproof::exchange::TapStatistics;
@@ -25,6 +32,8 @@ use crate::packet;
 use crate::packet::Body;
 use crate::world::Happening;
 use crate::world::World;
+
+const IPIP: u8 = 4;
 
 impl World {
     /// The agent of `host` carries out a command.
@@ -82,7 +91,7 @@ impl World {
                 let old = self.forget(n).then_some(old);
                 self.say(host, Event::NeighbourForgotten { address, old });
             }
-            Command::Firewall(_) => self.say(host, Event::Firewall(Box::default())),
+            Command::Firewall(_) => self.list_rules(host),
             Command::WatchDrops(_) => self.say(host, Event::DropsWatched(None)),
             Command::TapStatistics => {
                 let node = crate::node_of(host);
@@ -101,6 +110,46 @@ impl World {
                 self.kernel(host).finished = true;
             }
         }
+    }
+
+    /// Lists its rules, counted when it begins.
+    fn list_rules(&mut self, host: Host) {
+        let network = &self.scenario.network;
+        let Some(listing) = network.listing_ms.map(Duration::from_millis) else {
+            self.say(host, Event::Firewall(Box::default()));
+            return;
+        };
+        let agent = Duration::from_millis(network.agent_ms);
+        let node = crate::node_of(host);
+        let mut filters = self.scenario.filter.iter();
+        let found = filters.find(|f| f.at == node && f.hook == "input" && f.protocol == Some(IPIP));
+        let rule = found.map(|_| FirewallRule {
+            tool: FirewallTool::Nft,
+            family: "ip".to_owned(),
+            table: "filter".to_owned(),
+            chain: "input".to_owned(),
+            hook: "input".to_owned(),
+            priority: 0,
+            place: RulePlace::Handle(2),
+            text: "ip protocol 4 counter drop".to_owned(),
+            verdict: RuleVerdict::Drop,
+            counter: Some(self.kernels[&host].filtered),
+            invalid: false,
+            general: false,
+            matches: vec![(Leg::Tunnel, IPIP)],
+        });
+        let begun = self.wall(host);
+        let firewall = Firewall {
+            listings: vec![Listing {
+                tool: FirewallTool::Nft,
+                begun,
+                ended: Wall::from_nanos(begun.as_nanos() + listing.as_nanos() as u64),
+            }],
+            rules: rule.into_iter().collect(),
+            ..Firewall::default()
+        };
+        let said = Event::Firewall(Box::new(firewall));
+        self.later(listing + agent, Happening::Said(host, said));
     }
 
     fn settle(&mut self, host: Host, token: u32) {

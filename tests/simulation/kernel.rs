@@ -44,6 +44,8 @@ pub(crate) struct Kernel {
     pub(crate) wrong_checksums: BTreeMap<u8, u64>,
     pub(crate) icmp_withheld: u64,
     pub(crate) listen_drops: u64,
+    /// Packets that rules of INPUT dropped before they came out of a tunnel.
+    pub(crate) filtered: u64,
     neighbour: Neighbour,
     half_open: HashMap<(Ipv4Addr, u16), (u16, u32)>,
     connections: HashMap<(Ipv4Addr, u16, u8), usize>,
@@ -79,6 +81,7 @@ impl World {
         let node = crate::node_of(host);
         let packet = packet::read(&bytes);
         if self.filter(&node, "input", &bytes).is_some() {
+            self.kernel(host).filtered += 1;
             return;
         }
         match host {

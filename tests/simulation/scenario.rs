@@ -57,6 +57,9 @@ pub(crate) struct Network {
     pub(crate) hop_ms: u64,
     /// How long agents take to answer, in milliseconds.
     pub(crate) agent_ms: u64,
+    /// How long a host takes to list the rules of its firewall, and with counters: the one of INPUT for IPIP is all
+    /// that is listed. Without it nothing is.
+    pub(crate) listing_ms: Option<u64>,
     /// Packets that the taps of these hosts lose, as their statistics say.
     pub(crate) tap_drops: BTreeMap<String, u64>,
     /// Hosts whose agents are lost so many milliseconds after the start.
@@ -75,6 +78,7 @@ impl Default for Network {
             mtu: 1500,
             hop_ms: 1,
             agent_ms: 2,
+            listing_ms: None,
             tap_drops: BTreeMap::new(),
             lost_after_ms: BTreeMap::new(),
             interrupt_after_ms: None,

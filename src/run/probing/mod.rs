@@ -34,6 +34,10 @@ use crate::run::sweep::Sweep;
 /// When a kernel repeats a SYN-ACK first (`TCP_TIMEOUT_INIT`, RFC 6298).
 const SYN_ACK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long the rules of firewalls are waited for while there is nothing else to do. Each of the programs that list
+/// them may take four seconds.
+const LISTING: Duration = Duration::from_secs(5);
+
 /// The probing phase.
 #[derive(Debug)]
 pub(super) struct Probing {
@@ -55,6 +59,10 @@ pub(super) struct Probing {
     proven: Vec<bool>,
     proven_at: Option<Mono>,
     settled: bool,
+    /// The hosts that have still to list their firewall's rules.
+    unlisted: BTreeSet<Host>,
+    /// When they are no longer waited for.
+    listed_by: Option<Mono>,
 }
 
 impl Probing {
@@ -78,6 +86,8 @@ impl Probing {
             proven: vec![false; plan.paths.len()],
             proven_at: None,
             settled: false,
+            unlisted: BTreeSet::new(),
+            listed_by: None,
         };
         probing.set_out(evidence, now);
         probing
@@ -204,8 +214,25 @@ impl Probing {
         }
     }
 
+    /// These hosts were asked for the rules of their firewalls.
+    pub(super) fn await_listings(&mut self, hosts: BTreeSet<Host>, now: Mono) {
+        self.unlisted = hosts;
+        self.listed_by = Some(now + LISTING);
+    }
+
+    /// A host has listed them. What a rule has counted since then tells that it dropped what died since then: what
+    /// had its last try before is tried once more.
+    pub(super) fn handle_listed(&mut self, host: Host, now: Mono) {
+        if self.unlisted.remove(&host) && self.unlisted.is_empty() {
+            for task in &mut self.tasks {
+                task.witnesses(now);
+            }
+        }
+    }
+
     /// A host is gone.
     pub(super) fn handle_lost(&mut self, host: Host) {
+        self.unlisted.remove(&host);
         self.pacer.drop_host(host);
         for task in self.tasks.iter_mut().filter(|task| task.host == host) {
             task.done = true;

@@ -94,6 +94,7 @@ impl Probing {
             }),
             at_least: packets.len(),
             aim: Aim::Script(packets),
+            again: None,
             done: false,
         });
         Ok(())
@@ -201,6 +202,7 @@ impl Probing {
             tries: 0,
             counted: counted(builtin),
             at_least: at_least(builtin, evidence, (path, step)),
+            again: None,
             done: false,
         });
         Ok(())
@@ -235,6 +237,7 @@ impl Probing {
             tries: 0,
             counted: None,
             at_least: 1,
+            again: None,
             done: false,
         });
     }

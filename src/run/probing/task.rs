@@ -47,6 +47,8 @@ pub(super) struct Task {
     /// So often, whatever is answered.
     pub(super) counted: Option<Counted>,
     pub(super) at_least: usize,
+    /// When it is tried once more than usual.
+    pub(super) again: Option<Mono>,
     pub(super) done: bool,
 }
 
@@ -255,7 +257,18 @@ impl Task {
             Aim::Resolution { .. } => &TRIES[..RESOLUTIONS],
             _ => &TRIES,
         };
-        tries.get(self.tries).map(|offset| self.begin + *offset)
+        match tries.get(self.tries) {
+            Some(offset) => Some(self.begin + *offset),
+            None => self.again.filter(|_| self.tries == TRIES.len()),
+        }
+    }
+
+    /// Is tried once more if all its tries were before `now`.
+    pub(super) fn witnesses(&mut self, now: Mono) {
+        let adapts = matches!(self.aim, Aim::Probe(_)) && self.counted.is_none();
+        if adapts && !self.is_aside() && self.tries == TRIES.len() {
+            self.again = Some(now);
+        }
     }
 
     /// Whether it asks something beside the path, whose answers nobody waits for.

@@ -48,7 +48,11 @@ impl Probing {
             .min();
         let end = match self.proven_at {
             Some(at) => self.settled_at(at),
-            None => self.pacer.last() + self.last_wait(),
+            None => {
+                let listed = self.listed_by.filter(|_| !self.unlisted.is_empty());
+                let answered = self.pacer.last() + self.last_wait();
+                listed.map_or(answered, |listed| listed.max(answered))
+            }
         };
         match self.proven_at {
             None => usual.into_iter().chain(late).min().unwrap_or(end),
@@ -75,7 +79,13 @@ impl Probing {
             })
             && !self.is_searching(evidence)
             && self.pacer.is_empty();
-        nothing_due && (all_done || now >= self.pacer.last() + self.last_wait())
+        let answered = now >= self.pacer.last() + self.last_wait();
+        nothing_due && (all_done || answered && !self.awaits_listings(now))
+    }
+
+    /// Whether there is a host that may still list the rules of its firewall.
+    fn awaits_listings(&self, now: Mono) -> bool {
+        !self.unlisted.is_empty() && self.listed_by.is_some_and(|by| now < by)
     }
 
     /// When a step that is waited for has something to send.
