@@ -111,7 +111,8 @@ impl SessionKey {
         }
     }
 
-    fn hash(&self, purpose: u8, value: u32) -> u64 {
+    /// The keyed hash of a value, another one for each purpose.
+    pub(super) fn hash(&self, purpose: u8, value: u32) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.0);
         hasher.write(&[purpose]);
         hasher.write(&value.to_be_bytes());

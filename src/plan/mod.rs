@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows what was seen; `evidence` does.
 
+mod fleet;
+mod fleet_identity;
 mod hop;
 mod host;
 mod identity;
@@ -13,6 +15,13 @@ mod station;
 mod step;
 mod toward;
 
+pub use fleet::Fleet;
+pub use fleet::FleetProbe;
+pub use fleet::Group;
+pub use fleet::Pair;
+pub use fleet::Range;
+pub use fleet::Service;
+pub use fleet_identity::FleetIdentity;
 pub use hop::Hop;
 pub use host::Host;
 pub use identity::SessionKey;
