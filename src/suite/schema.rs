@@ -1,10 +1,11 @@
-//! JSON Schema (draft 2020-12) of suite and path files, from the same shapes that the parser reads by.
+//! JSON Schema (draft 2020-12) of suite, path and fleet files, from the same shapes that the parser reads by.
 
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::suite::condition;
+use crate::suite::fleet_file;
 use crate::suite::layer;
 use crate::suite::path_file;
 use crate::suite::shape::Key;
@@ -18,6 +19,12 @@ use crate::suite::suite_file;
 pub fn path_schema() -> Value {
     let writer = Writer { variables: false };
     writer.file(&path_file::FILE, "tunproof path file")
+}
+
+/// The schema of fleet files.
+pub fn fleet_schema() -> Value {
+    let writer = Writer { variables: false };
+    writer.file(&fleet_file::FILE, "tunproof fleet file")
 }
 
 /// The schema of suite files: a string such as `"$rip"` may stand for any value.
