@@ -22,10 +22,10 @@ use crate::wire::layers::Udp;
 use crate::wire::transport_checksum;
 
 /// The MSS option of a SYN on Ethernet: kind 2, length 4, 1460 (RFC 9293 §3.7.1).
-const MSS_1460: [u8; 4] = [2, 4, 0x05, 0xb4];
+pub(super) const MSS_1460: [u8; 4] = [2, 4, 0x05, 0xb4];
 
 /// What Linux offers in a SYN.
-const WINDOW: u16 = 64_240;
+pub(super) const WINDOW: u16 = 64_240;
 
 /// Octets of an IPv4 header without options (RFC 791 §3.1).
 const IPV4_HEADER: usize = 20;
@@ -37,7 +37,7 @@ const UDP_HEADERS: usize = IPV4_HEADER + 8;
 const LEAST_PAYLOAD: usize = 16;
 
 /// Why the expectations below hold: a probe has a few fixed, small layers.
-const FITS: &str = "a probe's layers fit in their headers";
+pub(super) const FITS: &str = "a probe's layers fit in their headers";
 
 /// The packet of `probe`, from its outermost IPv4 header on.
 ///
