@@ -21,6 +21,11 @@ impl Mono {
         Mono(since_zero)
     }
 
+    /// The time this long before; the clock's zero if it is not that old.
+    pub fn before(self, duration: Duration) -> Mono {
+        Mono(self.0.saturating_sub(duration))
+    }
+
     /// How long after `earlier` this is; zero if it is not after it.
     pub fn since(self, earlier: Mono) -> Duration {
         self.0.saturating_sub(earlier.0)
