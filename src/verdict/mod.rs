@@ -9,6 +9,7 @@ mod code;
 mod director;
 mod duplicate;
 mod expectation;
+mod fleet;
 mod foreign;
 mod forwarded;
 mod freed;
@@ -33,6 +34,8 @@ mod transit;
 mod tunnel;
 
 pub use code::Code;
+pub use fleet::PairJudgement;
+pub use fleet::judge_pair;
 pub use judge::judge;
 pub use judgement::Finding;
 pub use judgement::HopJudgement;
