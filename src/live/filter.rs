@@ -12,6 +12,8 @@ use std::ops::RangeInclusive;
 use crate::exchange::TapSpec;
 use crate::plan::SessionKey;
 
+pub(super) mod fleet;
+
 /// The most instructions the kernel takes (`BPF_MAXINSNS`).
 pub(crate) const LIMIT: usize = 4096;
 

@@ -68,6 +68,16 @@ impl Packets {
         })
     }
 
+    /// Has so many octets of packets wait to be received, where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// EPERM without `CAP_NET_ADMIN`.
+    pub fn set_room(&self, octets: usize) -> io::Result<()> {
+        let option = nix::sys::socket::sockopt::RcvBufForce;
+        nix::sys::socket::setsockopt(&self.socket, option, &octets).map_err(io::Error::from)
+    }
+
     /// Waits for the next packet, from its IP header on.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Every system call: raw sockets, taps, netlink facts, namespaces, clocks.
 
+pub mod burst;
 pub mod clock;
 pub mod controller;
 pub mod facts;
@@ -11,6 +12,7 @@ pub mod janitor;
 pub mod neighbour;
 pub mod netns;
 pub mod network;
+pub mod ring;
 pub mod send;
 pub mod tap;
 pub mod vantage;
@@ -20,6 +22,7 @@ mod filter;
 mod firewall;
 mod links;
 mod netlink;
+mod next_hop;
 mod procfs;
 mod routes;
 mod sys;

@@ -22,7 +22,7 @@ use crate::live::netlink::NetlinkError;
 
 /// The states in which an entry's hardware address is used: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
 /// (`NUD_VALID`).
-const VALID: u16 = 0xde;
+pub(super) const VALID: u16 = 0xde;
 
 /// Why a neighbour entry could not be forgotten or put back.
 #[derive(Debug, thiserror::Error)]

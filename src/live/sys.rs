@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -64,6 +65,176 @@ pub(crate) fn packet_statistics(socket: &impl AsFd) -> io::Result<(u32, u32)> {
     match result {
         0 => Ok((counted.tp_packets, counted.tp_drops)),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets an option of an AF_PACKET socket.
+fn set_packet_option<T>(socket: &impl AsFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads as many octets from `value` as it has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            std::ptr::from_ref(value).cast(),
+            mem::size_of::<T>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has what an AF_PACKET socket sends go to the device's driver at once, past its queueing discipline
+/// (`PACKET_QDISC_BYPASS`).
+pub(crate) fn bypass_queueing(socket: &impl AsFd) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    set_packet_option(socket, libc::PACKET_QDISC_BYPASS, &yes)
+}
+
+/// The most packets of one [`send_many`].
+pub(crate) const MOST_AT_ONCE: usize = 64;
+
+/// Hands packets to the kernel in one call (`sendmmsg`), each to its address if there are addresses; says how many of
+/// the first it took. An error is the first packet's.
+pub(crate) fn send_many(
+    socket: &impl AsFd,
+    packets: &[impl AsRef<[u8]>],
+    addresses: Option<&[SockAddr]>,
+) -> io::Result<usize> {
+    let count = packets.len().min(MOST_AT_ONCE);
+    let count = addresses.map_or(count, |addresses| count.min(addresses.len()));
+    // SAFETY: all-zero is a valid `iovec` and a valid `mmsghdr`.
+    let (mut vectors, mut messages): ([libc::iovec; MOST_AT_ONCE], [libc::mmsghdr; MOST_AT_ONCE]) =
+        unsafe { (mem::zeroed(), mem::zeroed()) };
+    for at in 0..count {
+        let packet = packets[at].as_ref();
+        vectors[at].iov_base = packet.as_ptr().cast_mut().cast();
+        vectors[at].iov_len = packet.len();
+        let header = &mut messages[at].msg_hdr;
+        header.msg_iov = &raw mut vectors[at];
+        header.msg_iovlen = 1;
+        if let Some(addresses) = addresses {
+            header.msg_name = addresses[at].as_ptr().cast_mut().cast();
+            header.msg_namelen = addresses[at].len();
+        }
+    }
+    // SAFETY: each of `count` headers points to one vector, that to a packet, and perhaps to an address, all of which
+    // live until the call returns; the kernel writes to none but the headers.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_fd().as_raw_fd(),
+            messages.as_mut_ptr(),
+            count as libc::c_uint,
+            libc::MSG_DONTWAIT,
+        )
+    };
+    match sent {
+        0.. => Ok(sent as usize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The receive ring of an AF_PACKET socket, TPACKET_V3: blocks that the kernel fills and this process gives back.
+pub(crate) struct PacketRing {
+    base: NonNull<u8>,
+    block: usize,
+    blocks: usize,
+    next: usize,
+}
+
+// SAFETY: the mapping belongs to the `PacketRing` alone, and no thread has a claim to it.
+unsafe impl Send for PacketRing {}
+
+impl PacketRing {
+    /// Gives `socket` a ring of so many blocks of so many octets, a multiple of the page; a block that is not full is
+    /// handed over after `patience` milliseconds.
+    pub(crate) fn new(
+        socket: &impl AsFd,
+        (blocks, block): (usize, usize),
+        patience: u32,
+    ) -> io::Result<PacketRing> {
+        const FRAME: usize = 2048;
+        let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
+        set_packet_option(socket, libc::PACKET_VERSION, &version)?;
+        let request = libc::tpacket_req3 {
+            tp_block_size: block as u32,
+            tp_block_nr: blocks as u32,
+            tp_frame_size: FRAME as u32,
+            tp_frame_nr: (blocks * block / FRAME) as u32,
+            tp_retire_blk_tov: patience,
+            tp_sizeof_priv: 0,
+            tp_feature_req_word: 0,
+        };
+        set_packet_option(socket, libc::PACKET_RX_RING, &request)?;
+        // SAFETY: the kernel chooses where, so nothing of ours is mapped over.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                blocks * block,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                socket.as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(PacketRing {
+            base: NonNull::new(base.cast()).expect("the first page is never mapped"),
+            block,
+            blocks,
+            next: 0,
+        })
+    }
+
+    /// Reads the next block, if the kernel has handed it over, and gives it back: each packet as far as the filter
+    /// left it, and when it arrived, in nanoseconds of the wall clock.
+    pub(crate) fn read(&mut self, mut packet: impl FnMut(&[u8], u64)) -> bool {
+        // SAFETY: `next` is below `blocks`, so the block lies within the mapping.
+        let block = unsafe { self.base.as_ptr().add(self.next * self.block) };
+        // SAFETY: `mmap` aligns to the page and blocks are pages, so the descriptor and its 32-bit status are aligned;
+        // kernel and process exchange the status as an atomic word.
+        let (header, status) = unsafe {
+            let descriptor = block.cast::<libc::tpacket_block_desc>();
+            let header = &raw mut (*descriptor).hdr.bh1;
+            let status = AtomicU32::from_ptr(&raw mut (*header).block_status);
+            (header, status)
+        };
+        if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
+            return false;
+        }
+        // SAFETY: the block is this process's until the status is given back, so the kernel writes nothing to it.
+        let (count, first) = unsafe { ((*header).num_pkts, (*header).offset_to_first_pkt) };
+        let mut at = first as usize;
+        for _ in 0..count {
+            if at + mem::size_of::<libc::tpacket3_hdr>() > self.block {
+                break;
+            }
+            // SAFETY: the header lies within the block, and all-bits are a valid one.
+            let told = unsafe { block.add(at).cast::<libc::tpacket3_hdr>().read_unaligned() };
+            let (net, length) = (usize::from(told.tp_net), told.tp_snaplen as usize);
+            if at + net + length > self.block {
+                break;
+            }
+            // SAFETY: the octets lie within the block, as was just compared, which the kernel does not write to.
+            let octets = unsafe { std::slice::from_raw_parts(block.add(at + net), length) };
+            let time = u64::from(told.tp_sec) * 1_000_000_000 + u64::from(told.tp_nsec);
+            packet(octets, time);
+            at += told.tp_next_offset as usize;
+        }
+        status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        self.next = (self.next + 1) % self.blocks;
+        true
+    }
+}
+
+impl Drop for PacketRing {
+    fn drop(&mut self) {
+        // SAFETY: it is what `new` mapped, and nobody has a pointer into it.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.block * self.blocks) };
     }
 }
 

@@ -48,7 +48,7 @@ fn client_spec() -> TapSpec {
 }
 
 /// What the kernel does with the program (`bpf_prog_run`, and `Documentation/networking/filter.rst`).
-fn run(program: &[Instruction], ether_type: u16, packet: &[u8]) -> bool {
+pub(super) fn run(program: &[Instruction], ether_type: u16, packet: &[u8]) -> bool {
     let load = |offset: u32, length: usize| -> Option<u32> {
         if offset == ETHER_TYPE {
             return Some(u32::from(ether_type));

@@ -1,0 +1,361 @@
+//! Sending many packets a second: in frames to a gateway, 64 in a system call, where the next hop is one for many real
+//! servers; else through the host's own stack.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
+use std::thread;
+use std::time::Duration;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::SockAddr;
+use socket2::Socket;
+use socket2::Type;
+
+use crate::exchange::Link;
+use crate::exchange::Mono;
+use crate::live::clock;
+use crate::live::links;
+use crate::live::netlink::Netlink;
+use crate::live::netlink::NetlinkError;
+use crate::live::next_hop;
+use crate::live::next_hop::NextHop;
+use crate::live::next_hop::Pieces;
+use crate::live::sys;
+use crate::plan::Fleet;
+use crate::plan::Range;
+
+/// Room for packets that wait for ARP, in octets.
+const BUFFER: usize = 16 << 20;
+
+/// The longest packet.
+const LONGEST: usize = 128;
+/// Octets of an Ethernet header.
+const ETHERNET: usize = 14;
+const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
+
+/// How often a gateway's hardware address is looked up anew, and one packet goes through the host's stack, which
+/// keeps the kernel's entry fresh.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a gateway may take to answer ARP before its real servers are left to the host's stack.
+const ANSWER: Duration = Duration::from_millis(500);
+/// How long a full queue is waited for.
+const FULL: Duration = Duration::from_millis(200);
+
+/// Where a fleet's packets leave.
+pub struct Burst {
+    stack: Socket,
+    /// Which gateway a real server has, by its number; in rising order.
+    pieces: Numbered,
+    gateways: Vec<Gateway>,
+    /// What is sent by each gateway, and last what is left to the stack: numbers of packets.
+    sorted: Vec<Vec<usize>>,
+}
+
+/// Pieces of a fleet, each with its gateway's number.
+type Numbered = Vec<(Range, usize)>;
+
+struct Gateway {
+    hop: NextHop,
+    device: Device,
+    mac: Option<[u8; 6]>,
+    checked: Option<Mono>,
+}
+
+struct Device {
+    socket: Socket,
+    mac: [u8; 6],
+}
+
+#[derive(Clone, Copy)]
+struct Frame {
+    octets: [u8; ETHERNET + LONGEST],
+    length: usize,
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        &self.octets[..self.length]
+    }
+}
+
+/// Why nothing can be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum BurstError {
+    /// A socket could not be set up: mostly EPERM, without `CAP_NET_RAW`.
+    #[error("{operation}: {source}")]
+    Socket {
+        /// What was tried.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The director's address is not this host's.
+    #[error("this host does not have the director's address {0}")]
+    NotDirector(Ipv4Addr),
+    /// The kernel could not be asked for routes.
+    #[error("cannot ask for routes")]
+    Routes(#[from] NetlinkError),
+}
+
+impl Burst {
+    /// Opens what it takes in the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`BurstError`].
+    pub fn open(fleet: &Fleet) -> Result<Burst, BurstError> {
+        let failed = |operation| move |source| BurstError::Socket { operation, source };
+        // IPPROTO_RAW implies IP_HDRINCL, and such a socket receives nothing.
+        let raw = Some(Protocol::from(libc::IPPROTO_RAW));
+        let stack = Socket::new(Domain::IPV4, Type::RAW.nonblocking(), raw)
+            .map_err(failed("open a raw IPv4 socket"))?;
+        // Bound, so that policy rules `from` the director's address hold.
+        stack
+            .bind(&SocketAddrV4::new(fleet.dip(), 0).into())
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrNotAvailable => BurstError::NotDirector(fleet.dip()),
+                _ => failed("bind the raw IPv4 socket")(source),
+            })?;
+        let forced = nix::sys::socket::sockopt::SndBufForce;
+        if nix::sys::socket::setsockopt(&stack, forced, &BUFFER).is_err() {
+            // Without CAP_NET_ADMIN net.core.wmem_max is the limit.
+            stack
+                .set_send_buffer_size(BUFFER)
+                .map_err(failed("set SO_SNDBUF"))?;
+        }
+        let (gateways, pieces) = gateways(next_hop::find(fleet)?)?;
+        Ok(Burst {
+            stack,
+            pieces,
+            sorted: vec![Vec::new(); gateways.len() + 1],
+            gateways,
+        })
+    }
+
+    /// Sends packets, each with its real server's address, from their IPv4 headers on; `refused` is told the number of
+    /// each that the kernel refused, and why.
+    ///
+    /// # Errors
+    ///
+    /// If no packet at all can be sent any more.
+    pub fn send<P: AsRef<[u8]>>(
+        &mut self,
+        packets: &[(Ipv4Addr, P)],
+        mut refused: impl FnMut(usize, i32),
+    ) -> Result<(), BurstError> {
+        let rest = self.gateways.len();
+        self.sorted.iter_mut().for_each(Vec::clear);
+        for (number, (rip, _)) in packets.iter().enumerate() {
+            let gateway = self.gateway(*rip).unwrap_or(rest);
+            self.sorted[gateway].push(number);
+        }
+        let mut sorted = std::mem::take(&mut self.sorted);
+        let now = clock::mono();
+        for (number, numbers) in sorted
+            .iter()
+            .enumerate()
+            .filter(|(_, list)| !list.is_empty())
+        {
+            let mut numbers = &numbers[..];
+            if number < rest {
+                if let Some((first, others)) = self.gateways[number]
+                    .due(now)
+                    .then(|| numbers.split_first())
+                    .flatten()
+                {
+                    self.by_stack(packets, &[*first], &mut refused)?;
+                    self.gateways[number].look_up(now);
+                    numbers = others;
+                }
+                numbers = self.gateways[number].send(packets, numbers)?;
+            }
+            self.by_stack(packets, numbers, &mut refused)?;
+        }
+        sorted.iter_mut().for_each(Vec::clear);
+        self.sorted = sorted;
+        Ok(())
+    }
+
+    /// The number of the gateway that a real server is sent to by.
+    fn gateway(&self, rip: Ipv4Addr) -> Option<usize> {
+        let after = self.pieces.partition_point(|(piece, _)| piece.first <= rip);
+        let (piece, gateway) = self.pieces.get(after.checked_sub(1)?)?;
+        piece.contains(rip).then_some(*gateway)
+    }
+
+    fn by_stack<P: AsRef<[u8]>>(
+        &self,
+        packets: &[(Ipv4Addr, P)],
+        numbers: &[usize],
+        refused: &mut impl FnMut(usize, i32),
+    ) -> Result<(), BurstError> {
+        for some in numbers.chunks(sys::MOST_AT_ONCE) {
+            let octets: Vec<_> = some
+                .iter()
+                .map(|number| packets[*number].1.as_ref())
+                .collect();
+            let address = |number: &usize| SockAddr::from(SocketAddrV4::new(packets[*number].0, 0));
+            let addresses: Vec<_> = some.iter().map(address).collect();
+            let mut done = 0;
+            while done < some.len() {
+                let sent = patiently(|| {
+                    sys::send_many(&self.stack, &octets[done..], Some(&addresses[done..]))
+                });
+                match sent {
+                    Ok(sent) => done += sent,
+                    Err(source) => match source.raw_os_error() {
+                        Some(errno) => {
+                            refused(some[done], errno);
+                            done += 1;
+                        }
+                        None => {
+                            return Err(BurstError::Socket {
+                                operation: "send by the raw IPv4 socket",
+                                source,
+                            });
+                        }
+                    },
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Gateway {
+    fn due(&self, now: Mono) -> bool {
+        self.checked
+            .is_none_or(|checked| now.since(checked) >= FRESH)
+    }
+
+    /// Asks the kernel for the hardware address, which a packet through the stack has it find out; at first that is
+    /// waited for.
+    fn look_up(&mut self, now: Mono) {
+        let until = clock::mono() + ANSWER;
+        let is_first = self.checked.replace(now).is_none();
+        loop {
+            // An entry that cannot be read is as good as none: the stack sends.
+            self.mac = next_hop::hardware_address(&self.hop).ok().flatten();
+            if self.mac.is_some() || !is_first || clock::mono() > until {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sends in frames, and says which packets are left to the stack.
+    fn send<'a, P: AsRef<[u8]>>(
+        &mut self,
+        packets: &[(Ipv4Addr, P)],
+        mut numbers: &'a [usize],
+    ) -> Result<&'a [usize], BurstError> {
+        let Some(to) = self.mac else {
+            return Ok(numbers);
+        };
+        let mut frames = [Frame {
+            octets: [0; ETHERNET + LONGEST],
+            length: 0,
+        }; sys::MOST_AT_ONCE];
+        while !numbers.is_empty() {
+            let count = numbers.len().min(frames.len());
+            for (frame, number) in frames.iter_mut().zip(numbers) {
+                frame.fill(&to, &self.device.mac, packets[*number].1.as_ref());
+            }
+            let mut done = 0;
+            while done < count {
+                match patiently(|| sys::send_many(&self.device.socket, &frames[done..count], None))
+                {
+                    Ok(sent) => done += sent,
+                    // The device is down or gone, or takes no such packet: the stack knows why.
+                    Err(_) => {
+                        self.mac = None;
+                        return Ok(&numbers[done..]);
+                    }
+                }
+            }
+            numbers = &numbers[count..];
+        }
+        Ok(numbers)
+    }
+}
+
+impl Frame {
+    fn fill(&mut self, to: &[u8; 6], from: &[u8; 6], packet: &[u8]) {
+        self.length = ETHERNET + packet.len();
+        self.octets[..6].copy_from_slice(to);
+        self.octets[6..12].copy_from_slice(from);
+        self.octets[12..ETHERNET].copy_from_slice(&ETHERTYPE_IPV4);
+        self.octets[ETHERNET..self.length].copy_from_slice(packet);
+    }
+}
+
+/// Sends once there is room, if there is any for a while.
+fn patiently(mut send: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let begin = clock::mono();
+    loop {
+        match send() {
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::ENOBUFS | libc::EAGAIN) if clock::mono().since(begin) < FULL => {
+                    thread::sleep(Duration::from_micros(50));
+                }
+                _ => return Err(error),
+            },
+            sent => return sent,
+        }
+    }
+}
+
+/// Sockets for the gateways on Ethernet devices, and the pieces that leave by them.
+fn gateways(pieces: Pieces) -> Result<(Vec<Gateway>, Numbered), BurstError> {
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let (devices, _) = links::list(&mut netlink)?;
+    let mut gateways: Vec<Gateway> = Vec::new();
+    let mut found = Vec::new();
+    for (piece, hop) in pieces {
+        let known = gateways.iter().position(|gateway| gateway.hop == hop);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let device = devices.iter().find(|link| link.name == hop.device);
+                let Some(device) =
+                    device.and_then(|link| Some((link, link.mac.filter(|_| is_ethernet(link))?)))
+                else {
+                    continue;
+                };
+                gateways.push(Gateway {
+                    device: Device::open(device)?,
+                    hop,
+                    mac: None,
+                    checked: None,
+                });
+                gateways.len() - 1
+            }
+        };
+        found.push((piece, at));
+    }
+    Ok((gateways, found))
+}
+
+/// Whether frames with hardware addresses leave by it. Tunnels, which have none of 6 octets, and devices without ARP
+/// are left to the stack.
+fn is_ethernet(link: &Link) -> bool {
+    link.up && !link.loopback && !link.noarp
+}
+
+impl Device {
+    fn open((link, mac): (&Link, [u8; 6])) -> Result<Device, BurstError> {
+        let failed = |operation| move |source| BurstError::Socket { operation, source };
+        // Protocol 0: it receives nothing.
+        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
+            .map_err(failed("open an AF_PACKET socket"))?;
+        sys::bypass_queueing(&socket).map_err(failed("set PACKET_QDISC_BYPASS"))?;
+        socket
+            .bind(&sys::link_address(link.index, 0))
+            .map_err(failed("bind the AF_PACKET socket"))?;
+        Ok(Device { socket, mac })
+    }
+}
