@@ -16,6 +16,8 @@ mod saved;
 mod spoofing;
 #[path = "lab/suites.rs"]
 mod suites;
+#[path = "lab/sweep.rs"]
+mod sweep;
 #[path = "lab/together.rs"]
 mod together;
 

@@ -201,6 +201,15 @@ fn what_is_right_fits_the_schema() {
     let path = lab::path_file(|node| format!("tunproof lab exec {node}"));
     fits(&suite::path_schema(), &json(&path)).unwrap();
     assert!(fits(&suites, &json(&path)).is_err());
+    let fleet = include_str!("data/fleet.toml");
+    fits(&suite::fleet_schema(), &json(fleet)).unwrap();
+    assert!(suite::FleetFile::parse("fleet.toml", fleet).is_ok() && suite::is_fleet_file(fleet));
+    for wrong in ["", "[director]\nip = 7\n", &fleet.replace("vip", "vips")] {
+        assert!(
+            fits(&suite::fleet_schema(), &json(wrong)).is_err(),
+            "{wrong}"
+        );
+    }
 }
 
 /// An editor need not know everything; but what it can know, it must.
@@ -725,10 +734,11 @@ fn values_of_the_command_line_are_as_in_toml() {
 }
 
 #[test]
-fn the_schema_is_printed_for_either_kind_of_file() {
+fn the_schema_is_printed_for_each_kind_of_file() {
     for (arguments, schema) in [
         (&["suite", "schema"][..], suite::suite_schema()),
         (&["suite", "schema", "path"], suite::path_schema()),
+        (&["suite", "schema", "fleet"], suite::fleet_schema()),
     ] {
         let printed = tunproof(arguments);
         assert_eq!(printed.status.code(), Some(0));

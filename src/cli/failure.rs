@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use crate::evidence::Elsewhere;
 use crate::evidence::LoadError;
+use crate::live::burst::BurstError;
+use crate::live::tap::TapError;
 use crate::plan::Station;
 use crate::report::escape;
+use crate::run::ResumeError;
 use crate::suite::Diagnostics;
 use crate::wire::SavefileError;
 
@@ -88,6 +91,24 @@ pub(super) enum Failure {
     },
     #[error("a dry run has nothing to `--save`: nothing is sent, and nothing seen")]
     NothingToSave,
+    #[error("cannot read the fleet file `{}`", .path.display())]
+    ReadFleet { path: PathBuf, source: io::Error },
+    #[error("`{}` names no client, whose answers close the loop", .path.display())]
+    NoClient { path: PathBuf },
+    #[error(
+        "a closed loop cannot ask the service {vip}:{port}/udp: no client answers its datagrams"
+    )]
+    LoopOfUdp { vip: Ipv4Addr, port: u16 },
+    #[error("cannot read the state `{}`", .path.display())]
+    ReadState { path: PathBuf, source: io::Error },
+    #[error("the sweep cannot go on from `{}`", .path.display())]
+    Resume { path: PathBuf, source: ResumeError },
+    #[error("the sweep cannot go on from `{}`: its results so far are `--format {format}`", .path.display())]
+    OtherFormat { path: PathBuf, format: String },
+    #[error("cannot send")]
+    Burst(#[source] BurstError),
+    #[error("cannot listen")]
+    Ring(#[source] TapError),
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]
@@ -149,6 +170,23 @@ impl Failure {
             Failure::ReadOnce { .. } => vec!["write it to a file first".to_owned()],
             Failure::Unreadable { .. } => {
                 vec!["capture on an Ethernet device, or with `tcpdump -i any`".to_owned()]
+            }
+            Failure::NoClient { .. } => vec![
+                "add `[client]` with its `ip`, or ask with `--probe reflect`".to_owned(),
+            ],
+            Failure::LoopOfUdp { .. } => vec![
+                "`--probe both` asks UDP services directly, and TCP services by the closed loop first"
+                    .to_owned(),
+            ],
+            Failure::Resume { path, .. } | Failure::OtherFormat { path, .. } => vec![format!(
+                "use the fleet file and options that it was begun with; or begin anew: `rm {}`",
+                path.display()
+            )],
+            Failure::Burst(BurstError::NotDirector(dip)) => vec![format!(
+                "run it on the director; `ip address show to {dip}` shows whether this is it"
+            )],
+            Failure::Burst(_) | Failure::Ring(_) => {
+                vec!["it takes root, or CAP_NET_RAW".to_owned()]
             }
             Failure::UnknownCode { nearest, .. } => {
                 let list = "`tunproof explain` lists all codes".to_owned();

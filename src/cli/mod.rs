@@ -25,6 +25,7 @@ mod run;
 mod sendable;
 mod spoofcheck;
 mod suite;
+mod sweep;
 mod verify;
 mod whole;
 
@@ -39,6 +40,8 @@ Examples:
       typed on the director, which proves most of the path without any other host
   tunproof realserver --vip 192.0.2.10 --cip 198.51.100.7
       typed on the real server; prints what to type on the director
+  tunproof sweep fleet.toml
+      typed on the director: which of many real servers answer through the tunnel, for which services
   tunproof explain rp-filter-drops
       what a finding means, and how to mend it
   tunproof lab demo
@@ -74,6 +77,8 @@ enum Command {
     Listen(listen::Arguments),
     /// Say whether a network drops the VIP as a source, and after which router
     Spoofcheck(spoofcheck::Arguments),
+    /// Ask a whole fleet of real servers, at a stated rate, whether they answer through the tunnel
+    Sweep(sweep::Arguments),
     /// Find a session's probes in a capture file that tcpdump or Wireshark wrote
     Match(match_capture::Arguments),
     /// Judge again what a run has kept by `--save`
@@ -105,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
         Command::Spoofcheck(arguments) => spoofcheck::main(arguments),
+        Command::Sweep(arguments) => sweep::main(arguments),
         Command::Match(arguments) => match_capture::main(arguments),
         Command::Judge(arguments) => judge::main(arguments),
         Command::Suite(arguments) => suite::main(arguments),

@@ -14,6 +14,7 @@ use crate::cli::sendable;
 use crate::cli::verify;
 use crate::plan::Action;
 use crate::plan::Builtin;
+use crate::plan::Fleet;
 use crate::plan::Path as Way;
 use crate::plan::SessionKey;
 use crate::plan::Step;
@@ -23,6 +24,7 @@ use crate::suite;
 use crate::suite::Diagnostics;
 use crate::suite::Embedded;
 use crate::suite::Environment;
+use crate::suite::FleetFile;
 use crate::suite::Override;
 use crate::suite::PathFile;
 use crate::suite::SuiteFile;
@@ -42,7 +44,7 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say what suites and path files hold, or what is wrong with them; send nothing
+    /// Say what suites, path files and fleet files hold, or what is wrong with them; send nothing
     Check(Check),
     /// List the suites that come with tunproof
     List {
@@ -60,7 +62,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Check {
-    /// Suites, and path files, which have a `[path]`
+    /// Suites, path files, which have a `[path]`, and fleet files, which have a `[[service]]`
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The path that `$vip`, `$rip` and so on are of; without it they are documentation addresses
@@ -77,6 +79,8 @@ enum Kind {
     Suite,
     /// Path files
     Path,
+    /// Fleet files
+    Fleet,
 }
 
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
@@ -87,6 +91,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
             let schema = match kind {
                 Kind::Suite => suite::suite_schema(),
                 Kind::Path => suite::path_schema(),
+                Kind::Fleet => suite::fleet_schema(),
             };
             output::print(&format!("{schema:#}\n"))?;
             Ok(Ended::Said)
@@ -173,6 +178,11 @@ fn described(
         let ways = counted(ways.len(), "path");
         return Ok((format!("{file}: path file, {ways}\n{each}"), None));
     }
+    if suite::is_fleet_file(text) {
+        let fleet = FleetFile::parse(file, text)?.fleet;
+        let each = of_fleet(&fleet);
+        return Ok((format!("{file}: fleet file\n{each}"), None));
+    }
     let mut suites = environments
         .iter()
         .map(|environment| SuiteFile::check(file, text, environment))
@@ -194,6 +204,20 @@ fn of_way(way: &Way) -> String {
         way.vip,
         way.port,
         way.protocol.name()
+    )
+}
+
+fn of_fleet(fleet: &Fleet) -> String {
+    let each = fleet.groups().iter().map(|group| {
+        let services = counted(group.services().len(), "service");
+        let servers = counted(group.realservers() as usize, "real server");
+        format!("  {services} × {servers}\n")
+    });
+    let each: String = each.collect();
+    format!(
+        "{each}  {} from {}\n",
+        counted(fleet.pairs() as usize, "pair"),
+        fleet.dip()
     )
 }
 
