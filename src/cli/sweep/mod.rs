@@ -90,7 +90,8 @@ What is sent, through a tunnel of tunproof's own making, DIP → real server:
   both         the closed loop, then reflect for what that left open
 Each pair is tried up to --tries times, in passes over the whole fleet with a growing pause in between. No answer
 is said only if two passes at least were heard without loss. What a SYN opened is closed by an RST, through the
-tunnel: at once if it was answered, else after the last try.
+tunnel: at once if it was answered, else after the last try. --each counts both; datagrams to one real server are
+a second apart, as Linux sends no more port unreachables. The client gets a SYN-ACK for each pair of a closed loop.
 
 Frames go to the gateway past this host's own queues and firewall (AF_PACKET); to real servers that are on-link,
 or where policy rules or several next hops choose the way, packets go through the host's stack.

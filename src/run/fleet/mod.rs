@@ -388,7 +388,7 @@ impl FleetSweep {
         let packets = now_left + silent * f64::from(self.limits.tries.saturating_sub(pass));
         let realservers = self.fleet.groups().iter().map(Group::realservers);
         let each = f64::from(realservers.max().unwrap_or(1))
-            / Spacing::apart(self.limits.each).as_secs_f64();
+            / Spacing::apart(Protocol::Tcp, self.limits.each).as_secs_f64();
         let rate = f64::from(self.limits.rate).min(each);
         FleetProgress {
             counts: self.counts,
@@ -457,7 +457,9 @@ impl FleetSweep {
         let probe =
             probe.filter(|probe| self.is_undecided(pair.number) && (!closes || probe.opens()));
         if let Some(probe) = probe {
-            let when = self.spacing.when(&self.fleet, &place, self.walk);
+            let when = self
+                .spacing
+                .when(&self.fleet, &place, (pair.service.protocol, self.walk));
             if let Some(when) = when.filter(|when| *when > now) {
                 return Step::Wait(when);
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::exchange::Mono;
 use crate::plan::Fleet;
+use crate::plan::Protocol;
 use crate::run::fleet::order::Place;
 
 /// A bucket of packets that may be sent at once: four milliseconds' worth, one at least.
@@ -52,28 +53,37 @@ impl Bucket {
 /// passed each of a thousand stretches of a group's real servers, and each group that shares some with others.
 #[derive(Clone, Debug)]
 pub(super) struct Spacing {
-    apart: Duration,
+    each: u32,
     group: Option<usize>,
     /// Each walk over a group's real servers has another number.
     walk: u64,
     /// Of the walks before, and of this one, too.
     before: Vec<Option<Mono>>,
     passed: Vec<Option<Mono>>,
+    /// When each group was asked last, and when those were that share a real server with the one in hand.
     left: Vec<Option<Mono>>,
     entered: Option<Mono>,
 }
 
 const STRETCHES: u32 = 1024;
 
+/// A twentieth more than Linux's limit, for clocks that differ.
+const ICMP_LIMIT: Duration = Duration::from_millis(1050);
+
 impl Spacing {
-    /// A SYN and the RST that closes what it opened are two packets, so probes are this far apart.
-    pub(super) fn apart(each: u32) -> Duration {
-        Duration::from_secs_f64(2.0 / f64::from(each))
+    /// How far probes to one real server are apart. A SYN and the RST that closes what it opened are two packets. Of
+    /// port unreachables Linux sends one a second to one host, after six (`icmp_ratelimit`).
+    pub(super) fn apart(protocol: Protocol, each: u32) -> Duration {
+        let apart = Duration::from_secs_f64(2.0 / f64::from(each));
+        match protocol {
+            Protocol::Tcp => apart,
+            Protocol::Udp => apart.max(ICMP_LIMIT),
+        }
     }
 
     pub(super) fn new(fleet: &Fleet, each: u32) -> Spacing {
         Spacing {
-            apart: Spacing::apart(each),
+            each,
             group: None,
             walk: 0,
             before: Vec::new(),
@@ -83,8 +93,13 @@ impl Spacing {
         }
     }
 
-    /// When the real server at this place may be asked; a time that is past already, or `None`, is now.
-    pub(super) fn when(&mut self, fleet: &Fleet, at: &Place, walk: u64) -> Option<Mono> {
+    /// When the real server at this place may be asked by this protocol; a time that is past already, or `None`, is now.
+    pub(super) fn when(
+        &mut self,
+        fleet: &Fleet,
+        at: &Place,
+        (protocol, walk): (Protocol, u64),
+    ) -> Option<Mono> {
         let (group, position) = (at.group, at.position);
         if self.group != Some(group) {
             self.enter(fleet, group);
@@ -94,8 +109,8 @@ impl Spacing {
             self.before.clone_from(&self.passed);
         }
         let stretch = stretch(fleet, group, position);
-        let since = self.before[stretch].map(|passed| passed + self.apart);
-        since.max(self.entered)
+        let since = self.before[stretch].max(self.entered);
+        since.map(|since| since + Spacing::apart(protocol, self.each))
     }
 
     /// The real server at this place was asked.
@@ -108,7 +123,7 @@ impl Spacing {
         let groups = fleet.groups();
         let stretches = groups[group].realservers().min(STRETCHES) as usize;
         let shared = self.left.iter().enumerate().filter_map(|(other, left)| {
-            let left = (*left)? + self.apart;
+            let left = (*left)?;
             (other == group || groups[other].overlaps(&groups[group])).then_some(left)
         });
         self.entered = shared.max();

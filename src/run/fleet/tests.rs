@@ -148,10 +148,10 @@ fn a_healthy_fleet_is_asked_once_and_closed() {
         .map(|(_, send)| send.pair.number)
         .collect();
     assert_eq!(closed.len(), 500);
-    // 1500 packets at 1000 a second, and no pause that nobody needs.
+    // The datagram of each real server is 1.05 s after its SYN, and nothing waits for a pause that nobody needs.
     let took = played.now.since(ms(0));
     assert!(
-        took > Duration::from_millis(1400) && took < Duration::from_millis(1700),
+        took > Duration::from_millis(1400) && took < Duration::from_millis(2100),
         "{took:?}"
     );
 }
@@ -235,7 +235,10 @@ fn groups_that_share_a_real_server_keep_its_rate() {
     let mut last: HashMap<_, Mono> = HashMap::new();
     for (at, send) in &played.sent {
         if let Some(before) = last.insert(send.pair.rip, *at) {
-            assert!(at.since(before) >= Duration::from_micros(199_999));
+            assert!(
+                at.since(before) >= Duration::from_secs(1),
+                "ICMP is limited"
+            );
         }
     }
     assert_eq!(played.sent.len(), 3 * 100);
@@ -314,7 +317,7 @@ fn silence_does_not_count_where_packets_were_lost() {
     };
     assert!(!played.play(&mut sweep, ms(500), &mut |_| None));
     sweep.handle_lost(3);
-    assert!(!played.play(&mut sweep, ms(1500), &mut |_| None));
+    assert!(!played.play(&mut sweep, ms(3500), &mut |_| None));
     sweep.handle_lost(1);
     assert!(played.play(&mut sweep, ms(100_000), &mut |_| None));
     assert_eq!(played.results.len(), 20);
