@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -105,6 +106,13 @@ pub(super) enum Failure {
     Resume { path: PathBuf, source: ResumeError },
     #[error("the sweep cannot go on from `{}`: its results so far are `--format {format}`", .path.display())]
     OtherFormat { path: PathBuf, format: String },
+    #[error("the sweep cannot go on from `{}`: its results so far are {}", .path.display(), place(.output.as_deref()))]
+    OtherOutput {
+        path: PathBuf,
+        output: Option<PathBuf>,
+    },
+    #[error("`--output` and `--resume` are the same file `{}`", .path.display())]
+    SameFile { path: PathBuf },
     #[error("cannot send")]
     Burst(#[source] BurstError),
     #[error("cannot listen")]
@@ -178,13 +186,23 @@ impl Failure {
                 "`--probe both` asks UDP services directly, and TCP services by the closed loop first"
                     .to_owned(),
             ],
-            Failure::Resume { path, .. } | Failure::OtherFormat { path, .. } => vec![format!(
+            Failure::Resume { path, .. }
+            | Failure::OtherFormat { path, .. }
+            | Failure::OtherOutput { path, .. } => vec![format!(
                 "use the fleet file and options that it was begun with; or begin anew: `rm {}`",
                 path.display()
             )],
             Failure::Burst(BurstError::NotDirector(dip)) => vec![format!(
                 "run it on the director; `ip address show to {dip}` shows whether this is it"
             )],
+            Failure::Burst(BurstError::OwnAddress(own)) => vec![format!(
+                "take {own} out of `realservers`: a sweep asks other hosts"
+            )],
+            Failure::Burst(BurstError::Xdp { .. }) => vec![
+                "leave out `--xdp`; it takes root, a kernel with CONFIG_XDP_SOCKETS, and a queue 0 that nobody else uses by AF_XDP"
+                    .to_owned(),
+            ],
+            Failure::Burst(BurstError::NothingByXdp) => vec!["leave out `--xdp`".to_owned()],
             Failure::Burst(_) | Failure::Ring(_) => {
                 vec!["it takes root, or CAP_NET_RAW".to_owned()]
             }
@@ -231,6 +249,14 @@ impl Failure {
         for hint in self.hints() {
             anstream::eprintln!("hint: {hint}");
         }
+    }
+}
+
+/// Where results are.
+fn place(output: Option<&Path>) -> String {
+    match output {
+        Some(path) => format!("in `{}`", path.display()),
+        None => "on stdout".to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Plan to bytes: every field derived or forced, forced ones listed.
 //!
-//! [`build`] turns layers, outermost first, into the octets on the wire; [`probe`] and [`cleanup`] are the
-//! layers of tunproof's own probes, [`script`] those that a suite writes out;
+//! [`build()`] turns layers, outermost first, into the octets on the wire; [`probe()`] and [`cleanup`] are the
+//! layers of tunproof's own probes, [`script()`] those that a suite writes out;
 //! [`FleetCraft`] patches those of a sweep.
 
 mod build;

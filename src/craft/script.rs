@@ -23,7 +23,7 @@ const LEAST_PAYLOAD: usize = 16;
 /// (2), as far as there is room, and has 16 octets if it was left out entirely.
 ///
 /// # Errors
-/// As [`build`]; a packet that starts neither at IPv4 nor at Ethernet; one that starts at IPv4, and that a raw
+/// As [`build()`]; a packet that starts neither at IPv4 nor at Ethernet; one that starts at IPv4, and that a raw
 /// socket does not send as it is (raw(7)).
 pub fn script(packet: &Packet, id: ProbeId, key: &SessionKey) -> Result<Crafted, CraftError> {
     let layers = filled(packet, id, key)?;

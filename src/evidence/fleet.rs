@@ -13,8 +13,8 @@ pub struct Swept {
     pub pair: Pair,
     /// What came.
     pub heard: FleetHeard,
-    /// Whether the closed loop was asked before, and nothing came of it.
-    pub is_loop_silent: bool,
+    /// What the closed loop came to that was asked before, if it left the pair undecided.
+    pub closed_loop: Option<NoAnswer>,
     /// How often the last probe was sent, at most.
     pub tries: u8,
     /// From the hand-over of the probe's batch to the kernel to the arrival of its answer; `None` if the answer may
@@ -22,12 +22,21 @@ pub struct Swept {
     pub round_trip: Option<Duration>,
 }
 
+/// That nothing came, and what that is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// At least two tries were listened for without loss.
+    Silent,
+    /// Answers may have been lost here.
+    Unheard,
+}
+
 /// What came of a pair's probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FleetHeard {
     /// This answer to this probe.
     Answered(FleetProbe, FleetAnswer),
-    /// This error of the host itself: the packet never left.
+    /// This error of the host itself: a packet never left, and those that did were not answered.
     NotSent(i32),
     /// Nothing, and the silence counts: at least two tries were listened for without loss.
     Silence,

@@ -27,6 +27,7 @@ pub use elsewhere::elsewhere;
 pub use expected::Standing;
 pub use expected::Tally;
 pub use fleet::FleetHeard;
+pub use fleet::NoAnswer;
 pub use fleet::Swept;
 pub use flows::FlowTally;
 pub use flows::SplitFlows;

@@ -1,6 +1,7 @@
 //! Sending many packets a second: in frames to a gateway, 64 in a system call, where the next hop is one for many real
 //! servers; else through the host's own stack.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::net::SocketAddrV4;
@@ -18,12 +19,14 @@ use crate::exchange::Link;
 use crate::exchange::Mono;
 use crate::live::clock;
 use crate::live::links;
+use crate::live::neighbour;
 use crate::live::netlink::Netlink;
 use crate::live::netlink::NetlinkError;
 use crate::live::next_hop;
 use crate::live::next_hop::NextHop;
 use crate::live::next_hop::Pieces;
 use crate::live::sys;
+use crate::live::sys::XdpSender;
 use crate::plan::Fleet;
 use crate::plan::Range;
 
@@ -41,8 +44,10 @@ const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
 const FRESH: Duration = Duration::from_secs(1);
 /// How long a gateway may take to answer ARP before its real servers are left to the host's stack.
 const ANSWER: Duration = Duration::from_millis(500);
-/// How long a full queue is waited for.
+/// How long a full queue is waited for; and for room in the host's stack, where it may be the neighbour table that has
+/// none for a while.
 const FULL: Duration = Duration::from_millis(200);
+const SHORT_OF_ROOM: Duration = Duration::from_millis(1);
 
 /// Where a fleet's packets leave.
 pub struct Burst {
@@ -50,6 +55,8 @@ pub struct Burst {
     /// Which gateway a real server has, by its number; in rising order.
     pieces: Numbered,
     gateways: Vec<Gateway>,
+    /// Real servers of which the kernel asked for a hardware address when it was looked last.
+    asked: BTreeSet<Ipv4Addr>,
     /// What is sent by each gateway, and last what is left to the stack: numbers of packets.
     sorted: Vec<Vec<usize>>,
 }
@@ -62,11 +69,28 @@ struct Gateway {
     device: Device,
     mac: Option<[u8; 6]>,
     checked: Option<Mono>,
+    /// Whether it does not answer ARP.
+    is_mute: bool,
 }
 
 struct Device {
-    socket: Socket,
+    way: Way,
     mac: [u8; 6],
+}
+
+/// How frames are handed to a device.
+enum Way {
+    Packet(Socket),
+    Xdp(XdpSender),
+}
+
+impl Way {
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        match self {
+            Way::Packet(socket) => sys::send_many(socket, frames, None),
+            Way::Xdp(sender) => sender.send(frames),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -85,7 +109,7 @@ impl AsRef<[u8]> for Frame {
 #[derive(Debug, thiserror::Error)]
 pub enum BurstError {
     /// A socket could not be set up: mostly EPERM, without `CAP_NET_RAW`.
-    #[error("{operation}: {source}")]
+    #[error("cannot {operation}")]
     Socket {
         /// What was tried.
         operation: &'static str,
@@ -95,18 +119,36 @@ pub enum BurstError {
     /// The director's address is not this host's.
     #[error("this host does not have the director's address {0}")]
     NotDirector(Ipv4Addr),
+    /// A device does not take frames by AF_XDP: mostly EPERM, without `CAP_NET_RAW`, or a kernel without it.
+    #[error("cannot open an AF_XDP socket on `{device}`")]
+    Xdp {
+        /// The device.
+        device: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No real server has a gateway, to which frames could be sent.
+    #[error("no real server has a gateway on an Ethernet device, and AF_XDP sends nothing else")]
+    NothingByXdp,
+    /// A real server's address is this host's: what answered would be this host.
+    #[error("the real server {0} is an address of this host itself")]
+    OwnAddress(Ipv4Addr),
     /// The kernel could not be asked for routes.
     #[error("cannot ask for routes")]
     Routes(#[from] NetlinkError),
 }
 
 impl Burst {
-    /// Opens what it takes in the calling thread's network namespace.
+    /// The error of a packet to whom does not answer ARP: EHOSTUNREACH, as the kernel has it.
+    pub const MUTE: i32 = libc::EHOSTUNREACH;
+
+    /// Opens what it takes in the calling thread's network namespace; frames are sent by AF_XDP, if that is wanted, else
+    /// by AF_PACKET.
     ///
     /// # Errors
     ///
     /// [`BurstError`].
-    pub fn open(fleet: &Fleet) -> Result<Burst, BurstError> {
+    pub fn open(fleet: &Fleet, by_xdp: bool) -> Result<Burst, BurstError> {
         let failed = |operation| move |source| BurstError::Socket { operation, source };
         // IPPROTO_RAW implies IP_HDRINCL, and such a socket receives nothing.
         let raw = Some(Protocol::from(libc::IPPROTO_RAW));
@@ -126,10 +168,24 @@ impl Burst {
                 .set_send_buffer_size(BUFFER)
                 .map_err(failed("set SO_SNDBUF"))?;
         }
-        let (gateways, pieces) = gateways(next_hop::find(fleet)?)?;
+        // Without it the kernel says nothing of packets for which its neighbour table or a device's queue has no room.
+        let said = nix::sys::socket::sockopt::Ipv4RecvErr;
+        nix::sys::socket::setsockopt(&stack, said, &true)
+            .map_err(|errno| failed("set IP_RECVERR")(errno.into()))?;
+        let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+        let (links, _) = links::list(&mut netlink)?;
+        let mut own = links.iter().flat_map(|link| &link.addresses);
+        if let Some(own) = own.find(|own| fleet.pairs_of(own.ip).next().is_some()) {
+            return Err(BurstError::OwnAddress(own.ip));
+        }
+        let (gateways, pieces) = gateways(next_hop::find(fleet)?, &links, by_xdp)?;
+        if by_xdp && gateways.is_empty() {
+            return Err(BurstError::NothingByXdp);
+        }
         Ok(Burst {
             stack,
             pieces,
+            asked: BTreeSet::new(),
             sorted: vec![Vec::new(); gateways.len() + 1],
             gateways,
         })
@@ -168,15 +224,40 @@ impl Burst {
                 {
                     self.by_stack(packets, &[*first], &mut refused)?;
                     self.gateways[number].look_up(now);
+                    if self.gateways[number].is_mute {
+                        refused(*first, Burst::MUTE);
+                    }
                     numbers = others;
                 }
                 numbers = self.gateways[number].send(packets, numbers)?;
+                if self.gateways[number].is_mute {
+                    // The stack asks it again, but has nowhere to send these.
+                    for number in numbers {
+                        refused(*number, Burst::MUTE);
+                    }
+                }
             }
             self.by_stack(packets, numbers, &mut refused)?;
         }
         sorted.iter_mut().for_each(Vec::clear);
         self.sorted = sorted;
         Ok(())
+    }
+
+    /// Real servers that are on-link and do not answer ARP, so that what was left to the stack for them never left. The
+    /// kernel says so of a few only (`icmp_msgs_per_sec`). Those that were asked a moment ago may answer yet: they count
+    /// when this is called again, a good while later, and they still did not.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be asked.
+    pub fn mute(&mut self) -> Result<Vec<Ipv4Addr>, NetlinkError> {
+        let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+        let (asked, failed) = neighbour::unresolved(&mut netlink)?;
+        let still = asked.intersection(&self.asked).copied();
+        let mute = still.chain(failed).collect();
+        self.asked = asked;
+        Ok(mute)
     }
 
     /// The number of the gateway that a real server is sent to by.
@@ -201,7 +282,7 @@ impl Burst {
             let addresses: Vec<_> = some.iter().map(address).collect();
             let mut done = 0;
             while done < some.len() {
-                let sent = patiently(|| {
+                let sent = patiently(SHORT_OF_ROOM, || {
                     sys::send_many(&self.stack, &octets[done..], Some(&addresses[done..]))
                 });
                 match sent {
@@ -239,7 +320,8 @@ impl Gateway {
         loop {
             // An entry that cannot be read is as good as none: the stack sends.
             self.mac = next_hop::hardware_address(&self.hop).ok().flatten();
-            if self.mac.is_some() || !is_first || clock::mono() > until {
+            self.is_mute = self.mac.is_none();
+            if !self.is_mute || !is_first || clock::mono() > until {
                 return;
             }
             thread::sleep(Duration::from_millis(1));
@@ -266,8 +348,7 @@ impl Gateway {
             }
             let mut done = 0;
             while done < count {
-                match patiently(|| sys::send_many(&self.device.socket, &frames[done..count], None))
-                {
+                match patiently(FULL, || self.device.way.send(&frames[done..count])) {
                     Ok(sent) => done += sent,
                     // The device is down or gone, or takes no such packet: the stack knows why.
                     Err(_) => {
@@ -293,13 +374,16 @@ impl Frame {
 }
 
 /// Sends once there is room, if there is any for a while.
-fn patiently(mut send: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+fn patiently(patience: Duration, mut send: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let begin = clock::mono();
     loop {
         match send() {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR) => {}
-                Some(libc::ENOBUFS | libc::EAGAIN) if clock::mono().since(begin) < FULL => {
+                Some(libc::EAGAIN) if clock::mono().since(begin) < FULL => {
+                    thread::sleep(Duration::from_micros(50));
+                }
+                Some(libc::ENOBUFS) if clock::mono().since(begin) < patience => {
                     thread::sleep(Duration::from_micros(50));
                 }
                 _ => return Err(error),
@@ -310,9 +394,11 @@ fn patiently(mut send: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
 }
 
 /// Sockets for the gateways on Ethernet devices, and the pieces that leave by them.
-fn gateways(pieces: Pieces) -> Result<(Vec<Gateway>, Numbered), BurstError> {
-    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
-    let (devices, _) = links::list(&mut netlink)?;
+fn gateways(
+    pieces: Pieces,
+    devices: &[Link],
+    by_xdp: bool,
+) -> Result<(Vec<Gateway>, Numbered), BurstError> {
     let mut gateways: Vec<Gateway> = Vec::new();
     let mut found = Vec::new();
     for (piece, hop) in pieces {
@@ -327,10 +413,11 @@ fn gateways(pieces: Pieces) -> Result<(Vec<Gateway>, Numbered), BurstError> {
                     continue;
                 };
                 gateways.push(Gateway {
-                    device: Device::open(device)?,
+                    device: Device::open(device, by_xdp)?,
                     hop,
                     mac: None,
                     checked: None,
+                    is_mute: false,
                 });
                 gateways.len() - 1
             }
@@ -347,7 +434,15 @@ fn is_ethernet(link: &Link) -> bool {
 }
 
 impl Device {
-    fn open((link, mac): (&Link, [u8; 6])) -> Result<Device, BurstError> {
+    fn open((link, mac): (&Link, [u8; 6]), by_xdp: bool) -> Result<Device, BurstError> {
+        if by_xdp {
+            let sender = XdpSender::new(link.index).map_err(|source| BurstError::Xdp {
+                device: link.name.clone(),
+                source,
+            })?;
+            let way = Way::Xdp(sender);
+            return Ok(Device { way, mac });
+        }
         let failed = |operation| move |source| BurstError::Socket { operation, source };
         // Protocol 0: it receives nothing.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
@@ -356,6 +451,7 @@ impl Device {
         socket
             .bind(&sys::link_address(link.index, 0))
             .map_err(failed("bind the AF_PACKET socket"))?;
-        Ok(Device { socket, mac })
+        let way = Way::Packet(socket);
+        Ok(Device { way, mac })
     }
 }

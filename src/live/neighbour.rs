@@ -1,5 +1,6 @@
 //! Neighbour entries: listed, forgotten so that ARP has to work anew, and put back.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -121,6 +122,34 @@ pub(super) fn list(
     }
     found.retain(|neighbour| neighbour.state != 0);
     Ok(found)
+}
+
+/// Addresses whose hardware address is asked for, and those that did not answer: INCOMPLETE, and FAILED.
+pub(super) fn unresolved(
+    netlink: &mut Netlink,
+) -> Result<(BTreeSet<Ipv4Addr>, BTreeSet<Ipv4Addr>), NetlinkError> {
+    let mut ask = NeighbourMessage::default();
+    ask.header.family = AddressFamily::Inet;
+    let answer = netlink.dump(RouteNetlinkMessage::GetNeighbour(ask))?;
+    let (mut asked, mut failed) = (BTreeSet::new(), BTreeSet::new());
+    for message in &answer.messages {
+        let RouteNetlinkMessage::NewNeighbour(entry) = message else {
+            continue;
+        };
+        let address = entry
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+                _ => None,
+            });
+        match entry.header.state {
+            NeighbourState::Incomplete => asked.extend(address),
+            NeighbourState::Failed => failed.extend(address),
+            _ => {}
+        }
+    }
+    Ok((asked, failed))
 }
 
 /// One entry, and the conversation about it.

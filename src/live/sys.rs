@@ -238,6 +238,317 @@ impl Drop for PacketRing {
     }
 }
 
+/// An AF_XDP socket that only transmits, in copy mode: the kernel copies frames from memory that it shares with this
+/// process, without a system call for each, nor a lookup, queueing discipline or tap on the way to the driver.
+pub(crate) struct XdpSender {
+    socket: OwnedFd,
+    memory: Mapping,
+    transmit: XdpRing,
+    completed: XdpRing,
+    /// Frames that the kernel does not have: where they begin in `memory`.
+    free: Vec<u64>,
+}
+
+/// Memory that belongs to one value alone, until it is dropped.
+struct Mapping {
+    base: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: nobody but its owner has a pointer to it.
+unsafe impl Send for Mapping {}
+
+/// A ring that the kernel and this process share: of them one writes entries and one reads them.
+struct XdpRing {
+    mapping: Mapping,
+    offsets: libc::xdp_ring_offset,
+}
+
+impl Mapping {
+    /// Anonymous memory, or what `file` has at an offset.
+    fn new(length: usize, file: Option<(&OwnedFd, u64)>) -> io::Result<Mapping> {
+        let (flags, fd, offset) = match file {
+            Some((fd, offset)) => (libc::MAP_SHARED, fd.as_raw_fd(), offset),
+            None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0),
+        };
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        // SAFETY: the kernel chooses where, so nothing of ours is mapped over.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags | libc::MAP_POPULATE,
+                fd,
+                offset,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).expect("the first page is never mapped");
+        Ok(Mapping { base, length })
+    }
+
+    /// Where so many octets begin at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie within.
+    fn at(&self, offset: usize, octets: usize) -> *mut u8 {
+        let end = offset.checked_add(octets);
+        assert!(
+            end.is_some_and(|end| end <= self.length),
+            "{offset} + {octets}"
+        );
+        // SAFETY: it was just compared.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it is what `new` mapped, and nobody has a pointer into it.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
+    }
+}
+
+impl XdpRing {
+    fn counter(&self, offset: u64) -> &AtomicU32 {
+        let at = self.mapping.at(offset as usize, mem::size_of::<u32>());
+        // SAFETY: it lies within the mapping, which lives as long as `self`; the kernel aligns it, and uses it as an
+        // atomic word, too.
+        unsafe { AtomicU32::from_ptr(at.cast()) }
+    }
+
+    fn producer(&self) -> &AtomicU32 {
+        self.counter(self.offsets.producer)
+    }
+
+    fn consumer(&self) -> &AtomicU32 {
+        self.counter(self.offsets.consumer)
+    }
+
+    fn entry<T>(&self, number: u32) -> *mut T {
+        let number = number as usize % XdpSender::FRAMES;
+        let offset = self.offsets.desc as usize + number * mem::size_of::<T>();
+        self.mapping.at(offset, mem::size_of::<T>()).cast()
+    }
+}
+
+impl XdpSender {
+    /// A power of two: as many entries as each ring has.
+    const FRAMES: usize = 2048;
+    /// The least that the kernel takes.
+    const FRAME: usize = 2048;
+
+    /// Opens one for the first queue of a device.
+    pub(crate) fn new(device: u32) -> io::Result<XdpSender> {
+        // SAFETY: the arguments are numbers, and the descriptor is owned by nobody else.
+        let socket = unsafe {
+            match libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) {
+                -1 => return Err(io::Error::last_os_error()),
+                fd => OwnedFd::from_raw_fd(fd),
+            }
+        };
+        let memory = Mapping::new(XdpSender::FRAMES * XdpSender::FRAME, None)?;
+        // SAFETY: all-zero is a valid `xdp_umem_reg`.
+        let mut register: libc::xdp_umem_reg = unsafe { mem::zeroed() };
+        register.addr = memory.base.as_ptr() as u64;
+        register.len = memory.length as u64;
+        register.chunk_size = XdpSender::FRAME as u32;
+        set_xdp_option(&socket, libc::XDP_UMEM_REG, &register)?;
+        let entries = XdpSender::FRAMES as u32;
+        // Nothing is received, yet no socket is bound without a ring of frames for that.
+        for ring in [
+            libc::XDP_UMEM_FILL_RING,
+            libc::XDP_UMEM_COMPLETION_RING,
+            libc::XDP_TX_RING,
+        ] {
+            set_xdp_option(&socket, ring, &entries)?;
+        }
+        let offsets = xdp_offsets(&socket)?;
+        let ring = |offsets: libc::xdp_ring_offset, entry: usize, page: u64| {
+            let length = offsets.desc as usize + XdpSender::FRAMES * entry;
+            let mapping = Mapping::new(length, Some((&socket, page)))?;
+            io::Result::Ok(XdpRing { mapping, offsets })
+        };
+        let transmit = ring(
+            offsets.tx,
+            mem::size_of::<libc::xdp_desc>(),
+            libc::XDP_PGOFF_TX_RING as u64,
+        )?;
+        let completed = ring(
+            offsets.cr,
+            mem::size_of::<u64>(),
+            libc::XDP_UMEM_PGOFF_COMPLETION_RING,
+        )?;
+        let address = libc::sockaddr_xdp {
+            sxdp_family: libc::AF_XDP as u16,
+            sxdp_flags: libc::XDP_COPY,
+            sxdp_ifindex: device,
+            sxdp_queue_id: 0,
+            sxdp_shared_umem_fd: 0,
+        };
+        // SAFETY: the kernel reads as many octets as the address has.
+        let bound = unsafe {
+            libc::bind(
+                socket.as_raw_fd(),
+                (&raw const address).cast(),
+                mem::size_of_val(&address) as libc::socklen_t,
+            )
+        };
+        if bound != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let frames = (0..XdpSender::FRAMES).map(|number| (number * XdpSender::FRAME) as u64);
+        Ok(XdpSender {
+            socket,
+            memory,
+            transmit,
+            completed,
+            free: frames.collect(),
+        })
+    }
+
+    /// Sends frames, [`MOST_AT_ONCE`] at most, and says how many of the first the kernel took. An error is the first
+    /// frame's; `ENOBUFS` and `EAGAIN` pass.
+    pub(crate) fn send(&mut self, frames: &[impl AsRef<[u8]>]) -> io::Result<usize> {
+        self.reclaim();
+        let count = frames.len().min(MOST_AT_ONCE).min(self.free.len());
+        let first = self.transmit.producer().load(Ordering::Relaxed);
+        for (number, frame) in frames[..count].iter().enumerate() {
+            let frame = frame.as_ref();
+            assert!(frame.len() <= XdpSender::FRAME, "{} octets", frame.len());
+            let addr = self.free.pop().expect("there are as many");
+            let to = self.memory.at(addr as usize, frame.len());
+            let entry = self
+                .transmit
+                .entry::<libc::xdp_desc>(first.wrapping_add(number as u32));
+            let descriptor = libc::xdp_desc {
+                addr,
+                len: frame.len() as u32,
+                options: 0,
+            };
+            // SAFETY: the kernel has given this frame back, and does not look at this entry before the counter says
+            // so; both lie within their mappings.
+            unsafe {
+                std::ptr::copy_nonoverlapping(frame.as_ptr(), to, frame.len());
+                entry.write(descriptor);
+            }
+        }
+        let producer = self.transmit.producer();
+        producer.store(first.wrapping_add(count as u32), Ordering::Release);
+        let (taken, refused) = self.kick(first, count);
+        // The kernel reads the ring only while it is asked to: what it left can be taken back.
+        producer.store(first.wrapping_add(taken as u32), Ordering::Release);
+        for number in taken..count {
+            let entry = self
+                .transmit
+                .entry::<libc::xdp_desc>(first.wrapping_add(number as u32));
+            // SAFETY: it was written above.
+            self.free.push(unsafe { entry.read() }.addr);
+        }
+        match refused {
+            // The driver dropped the last of those that were taken.
+            Some(error) if error.raw_os_error() == Some(libc::EBUSY) => match taken {
+                ..=1 => Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
+                _ => Ok(taken - 1),
+            },
+            Some(error) if taken == 0 => Err(error),
+            None if taken == 0 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            _ => Ok(taken),
+        }
+    }
+
+    /// Has the kernel send what stands in the ring, of which it takes some at each call; says how many it took, and why
+    /// no more.
+    fn kick(&self, first: u32, count: usize) -> (usize, Option<io::Error>) {
+        let taken = || {
+            let consumer = self.transmit.consumer().load(Ordering::Acquire);
+            consumer.wrapping_sub(first) as usize
+        };
+        let mut before = taken();
+        while before < count {
+            // SAFETY: without data and address there is nothing to read.
+            let sent = unsafe {
+                libc::sendto(
+                    self.socket.as_raw_fd(),
+                    std::ptr::null(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null(),
+                    0,
+                )
+            };
+            let error = (sent < 0).then(io::Error::last_os_error);
+            let now = taken();
+            let goes_on = match error.as_ref().and_then(io::Error::raw_os_error) {
+                None | Some(libc::EAGAIN | libc::ENOBUFS) => now > before,
+                Some(libc::EINTR) => true,
+                Some(_) => false,
+            };
+            before = now;
+            if !goes_on {
+                return (now, error);
+            }
+        }
+        (before, None)
+    }
+
+    /// Takes back the frames that are sent.
+    fn reclaim(&mut self) {
+        let ring = &self.completed;
+        let end = ring.producer().load(Ordering::Acquire);
+        let mut next = ring.consumer().load(Ordering::Relaxed);
+        while next != end {
+            // SAFETY: the kernel wrote this entry before it said so, and leaves it until it is given back.
+            self.free.push(unsafe { ring.entry::<u64>(next).read() });
+            next = next.wrapping_add(1);
+        }
+        ring.consumer().store(next, Ordering::Release);
+    }
+}
+
+fn set_xdp_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads as many octets from `value` as it has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_XDP,
+            option,
+            std::ptr::from_ref(value).cast(),
+            mem::size_of::<T>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Where the counters and entries of an AF_XDP socket's rings are.
+fn xdp_offsets(socket: &OwnedFd) -> io::Result<libc::xdp_mmap_offsets> {
+    // SAFETY: all-zero is a valid `xdp_mmap_offsets`.
+    let mut offsets: libc::xdp_mmap_offsets = unsafe { mem::zeroed() };
+    let mut length = mem::size_of_val(&offsets) as libc::socklen_t;
+    // SAFETY: the kernel writes as many octets as `length` says, and there are as many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_XDP,
+            libc::XDP_MMAP_OFFSETS,
+            (&raw mut offsets).cast(),
+            &raw mut length,
+        )
+    };
+    match result {
+        0 if length as usize == mem::size_of_val(&offsets) => Ok(offsets),
+        0 => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Keeps the host's connection tracking from collecting the fragments that a raw socket sends (`IP_NODEFRAG`).
 pub(crate) fn send_fragments_as_they_are(socket: &Socket) -> io::Result<()> {
     let yes: libc::c_int = 1;

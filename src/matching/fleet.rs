@@ -36,6 +36,9 @@ pub enum FleetAnswer {
     PortUnreachable,
     /// The client's RST.
     ClientReset,
+    /// The probe itself, out of the tunnel: its end forwarded what it should have taken. Whatever is answered then, it
+    /// may be another host that answers.
+    CameBack,
     /// An ICMP error.
     Error(FleetError),
 }
@@ -130,10 +133,32 @@ impl FleetMatcher {
             return None;
         }
         match ip.protocol() {
-            IpProtocol::TCP => self.segment(&ip),
+            IpProtocol::TCP => self.came_back(&ip).or_else(|| self.segment(&ip)),
+            IpProtocol::UDP => self.came_back(&ip),
             IpProtocol::ICMP => self.error(&ip),
             _ => None,
         }
+    }
+
+    /// A probe that comes to the director, and to no real server.
+    fn came_back(&self, ip: &Ipv4<'_>) -> Option<FleetSighting> {
+        let probe = match ip.source() {
+            source if source == self.fleet.dip() => FleetProbe::ReflectSyn,
+            source if Some(source) == self.fleet.cip() => FleetProbe::ClosedLoop,
+            _ => return None,
+        };
+        if ip.protocol() == IpProtocol::TCP {
+            let tcp = Segment::read(ip.payload().bytes())?;
+            if TcpFlags(tcp.flags).kind() != TcpFlags::SYN {
+                return None;
+            }
+        }
+        let (pair, probe) = self.transport(ip, probe)?;
+        Some(FleetSighting::Of {
+            pair: pair.number,
+            probe,
+            answer: FleetAnswer::CameBack,
+        })
     }
 
     fn segment(&self, ip: &Ipv4<'_>) -> Option<FleetSighting> {

@@ -6,7 +6,6 @@
 //! matter; this file only says what they are.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -113,10 +112,8 @@ impl SessionKey {
 
     /// The keyed hash of a value, another one for each purpose.
     pub(super) fn hash(&self, purpose: u8, value: u32) -> u64 {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
-        hasher.write(&[purpose]);
-        hasher.write(&value.to_be_bytes());
-        hasher.finish()
+        let [a, b, c, d] = value.to_be_bytes();
+        SipHasher24::new_with_key(&self.0).hash(&[purpose, a, b, c, d])
     }
 
     fn permute_nonzero(&self, purpose: u8, number: u16) -> u16 {

@@ -3,49 +3,43 @@
 //! JSON lines, schema `tunproof.sweep/1`. Each has `type`:
 //!
 //! - `pair`: `realserver`, `vip`, `port`, `protocol`; `verdict` (`proven`, `broken`, `unproven`); `answer` (`client-rst`,
-//!   `syn-ack`, `rst`, `port-unreachable`, `icmp-error`, `not-sent`, `none`, or `unheard`, where answers may have been
-//!   lost), `from`, `icmp` (null, or `type`, `code`, `about`: `tunnel`, `inner`, `return`), `errno` (null, or why the
+//!   `syn-ack`, `rst`, `port-unreachable`, `icmp-error`, `came-back` (the probe itself, which the real server forwarded),
+//!   `not-sent`, `none`, or `unheard`, where answers may have been lost), `from`, `icmp` (null, or `type`, `code`, `about`: `tunnel`, `inner`, `return`), `errno` (null, or why the
 //!   host itself did not send); `proven` (hops) and `broken` (a hop or null); `probe` (the one that was answered, or
-//!   null), `loop` (`silent` if the closed loop was asked before in vain, else null), `tries`, `rtt_us` (or null).
+//!   null), `loop` (null, or of a closed loop that was asked before in vain `silent`, or `unheard` as above), `tries`,
+//!   `rtt_us` (or null).
 //! - `summary`, the last line: `schema`, `partial`, `pairs`, `proven`, `broken`, `unproven` (a `none` and the `unheard`
 //!   among them), `undecided` (of a partial sweep), `realservers` (`all`, `some`, `none` proven), `sent`, `closed`,
 //!   `errors`, `repeated`, `late`, `lost`, `vague` (errors that did not say about which pair), `rtt_us` (`min`, `mean`,
 //!   `max`, or null), `elapsed_ms`.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::fmt::Write;
+use std::fmt;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
-use serde::Deserialize;
 use serde::Serialize;
-use serde_json::Value;
-use serde_json::json;
 
 use crate::evidence::FleetHeard;
+use crate::evidence::NoAnswer;
 use crate::evidence::Swept;
 use crate::matching::About;
 use crate::matching::FleetAnswer;
-use crate::matching::FleetError;
 use crate::matching::Whom;
-use crate::plan::Fleet;
 use crate::plan::Hop;
 use crate::plan::Pair;
-use crate::report::wording::icmp_error;
 use crate::verdict::Outcome;
 use crate::verdict::PairJudgement;
+
+mod summary;
+
+pub use summary::FleetEnd;
+pub use summary::FleetSummary;
+pub use summary::Realservers;
 
 /// The schema of the JSON lines.
 const SCHEMA: &str = "tunproof.sweep/1";
 
 /// The first line of the CSV format.
 pub const FLEET_CSV_HEAD: &str = "realserver,vip,port,protocol,verdict,answer,from,icmp_type,icmp_code,about,errno,broken,probe,loop,tries,rtt_us\n";
-
-/// How many kinds of answers are kept apart, how many pairs of each are named, and how many real servers.
-const MOST_GROUPS: usize = 256;
-const MOST_EXAMPLES: usize = 3;
-const MOST_REALSERVERS: usize = 20;
 
 /// A pair's line of JSON.
 pub fn fleet_json(swept: &Swept, judgement: &PairJudgement) -> String {
@@ -69,7 +63,7 @@ pub fn fleet_json(swept: &Swept, judgement: &PairJudgement) -> String {
         proven: judgement.proven,
         broken: judgement.broken,
         probe: words.probe,
-        r#loop: words.is_loop_silent.then_some("silent"),
+        r#loop: words.r#loop,
         tries: swept.tries,
         rtt_us: swept.round_trip.map(|time| time.as_micros() as u64),
     };
@@ -107,9 +101,6 @@ struct Icmp {
 
 /// A pair's line of CSV; see [`FLEET_CSV_HEAD`]. What is null in JSON is empty.
 pub fn fleet_csv(swept: &Swept, judgement: &PairJudgement) -> String {
-    fn or_empty<T: ToString>(value: Option<T>) -> String {
-        value.map(|value| value.to_string()).unwrap_or_default()
-    }
     let words = Words::of(swept);
     let Pair { rip, service, .. } = swept.pair;
     let icmp = words.icmp;
@@ -120,17 +111,26 @@ pub fn fleet_csv(swept: &Swept, judgement: &PairJudgement) -> String {
         service.protocol.name(),
         verdict(judgement.outcome),
         words.answer,
-        or_empty(words.from),
-        or_empty(icmp.map(|(icmp_type, ..)| icmp_type)),
-        or_empty(icmp.map(|(_, code, _)| code)),
+        OrEmpty(words.from),
+        OrEmpty(icmp.map(|(icmp_type, ..)| icmp_type)),
+        OrEmpty(icmp.map(|(_, code, _)| code)),
         icmp.map_or("", |(.., about)| about),
-        or_empty(words.errno),
+        OrEmpty(words.errno),
         judgement.broken.map_or("", Hop::id),
         words.probe.unwrap_or_default(),
-        if words.is_loop_silent { "silent" } else { "" },
+        words.r#loop.unwrap_or_default(),
         swept.tries,
-        or_empty(swept.round_trip.map(|time| time.as_micros())),
+        OrEmpty(swept.round_trip.map(|time| time.as_micros() as u64)),
     )
+}
+
+/// A value, or nothing.
+struct OrEmpty<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrEmpty<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |value| value.fmt(f))
+    }
 }
 
 fn verdict(outcome: Outcome) -> &'static str {
@@ -148,7 +148,7 @@ struct Words {
     icmp: Option<(u8, u8, &'static str)>,
     errno: Option<i32>,
     probe: Option<&'static str>,
-    is_loop_silent: bool,
+    r#loop: Option<&'static str>,
 }
 
 impl Words {
@@ -159,7 +159,10 @@ impl Words {
             icmp: None,
             errno: None,
             probe: None,
-            is_loop_silent: swept.is_loop_silent,
+            r#loop: swept.closed_loop.map(|no_answer| match no_answer {
+                NoAnswer::Silent => "silent",
+                NoAnswer::Unheard => "unheard",
+            }),
         };
         let vip = Some(swept.pair.service.vip);
         match swept.heard {
@@ -177,6 +180,7 @@ impl Words {
                         ("port-unreachable", vip, Some((3, 3, "inner")))
                     }
                     FleetAnswer::ClientReset => ("client-rst", None, None),
+                    FleetAnswer::CameBack => ("came-back", None, None),
                     FleetAnswer::Error(error) => {
                         let from = match error.from {
                             Whom::Vip => swept.pair.service.vip,
@@ -206,421 +210,201 @@ impl Words {
     }
 }
 
-/// What all results of a sweep come to, in memory that their number does not make larger.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct FleetSummary {
-    proven: u64,
-    broken: u64,
-    unproven: u64,
-    unheard: u64,
-    groups: Vec<Group>,
-    /// Pairs that are in none of the groups, which are full.
-    others: u64,
-    vague: Vec<Vague>,
-    vague_others: u64,
-    fastest: Option<Duration>,
-    slowest: Duration,
-    sum: Duration,
-    measured: u64,
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-/// Pairs that are not proven for the same reason.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Group {
-    is_broken: bool,
-    what: String,
-    pairs: u64,
-    examples: Vec<String>,
-}
+    use serde_json::Value;
 
-/// Errors about nobody knows which pairs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Vague {
-    what: String,
-    errors: u64,
-    example: Ipv4Addr,
-}
+    use super::*;
+    use crate::matching::FleetError;
+    use crate::plan::Fleet;
+    use crate::plan::FleetProbe;
+    use crate::plan::Protocol;
+    use crate::plan::Range;
+    use crate::plan::Service;
+    use crate::verdict::judge_pair;
 
-/// What a summary says beside what it counted itself.
-#[derive(Clone, Debug)]
-pub struct FleetEnd {
-    /// Whether the sweep was stopped before its end.
-    pub is_partial: bool,
-    /// Pairs that it did not decide.
-    pub undecided: u32,
-    /// Probes sent.
-    pub probes: u64,
-    /// RSTs sent that close what probes opened.
-    pub closings: u64,
-    /// Errors heard.
-    pub errors: u64,
-    /// Answers that came again.
-    pub repeated: u64,
-    /// Answers that came when the pair was decided.
-    pub late: u64,
-    /// Packets that the kernel dropped.
-    pub lost: u64,
-    /// How long it took.
-    pub elapsed: Duration,
-}
+    /// A pair's line as users read it: every field is there, and no other.
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Read {
+        r#type: String,
+        realserver: Ipv4Addr,
+        vip: Ipv4Addr,
+        port: u16,
+        protocol: String,
+        verdict: String,
+        answer: String,
+        from: Option<Ipv4Addr>,
+        icmp: Option<ReadIcmp>,
+        errno: Option<i32>,
+        proven: Vec<String>,
+        broken: Option<String>,
+        probe: Option<String>,
+        r#loop: Option<String>,
+        tries: u8,
+        rtt_us: Option<u64>,
+    }
 
-impl FleetSummary {
-    /// Adds a pair.
-    pub fn add(&mut self, swept: &Swept, judgement: &PairJudgement) {
-        match judgement.outcome {
-            Outcome::Proven => self.proven += 1,
-            Outcome::Broken => self.broken += 1,
-            Outcome::Unproven => self.unproven += 1,
-        }
-        self.unheard += u64::from(swept.heard == FleetHeard::Unheard);
-        if let Some(time) = swept.round_trip {
-            self.fastest = Some(self.fastest.map_or(time, |fastest| fastest.min(time)));
-            self.slowest = self.slowest.max(time);
-            self.sum += time;
-            self.measured += 1;
-        }
-        if judgement.outcome == Outcome::Proven {
-            return;
-        }
-        let what = what(swept, judgement);
-        let is_broken = judgement.outcome == Outcome::Broken;
-        let known = self.groups.iter().position(|group| group.what == what);
-        let at = match known {
-            Some(at) => at,
-            None if self.groups.len() < MOST_GROUPS => {
-                self.groups.push(Group {
-                    is_broken,
-                    what,
-                    pairs: 0,
-                    examples: Vec::new(),
-                });
-                self.groups.len() - 1
-            }
-            None => {
-                self.others += 1;
-                return;
-            }
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ReadIcmp {
+        r#type: u8,
+        code: u8,
+        about: String,
+    }
+
+    fn swept(heard: FleetHeard, closed_loop: Option<NoAnswer>) -> Swept {
+        let range = Range {
+            first: [203, 0, 113, 5].into(),
+            last: [203, 0, 113, 6].into(),
         };
-        let group = &mut self.groups[at];
-        group.pairs += 1;
-        if group.examples.len() < MOST_EXAMPLES {
-            let Pair { rip, service, .. } = swept.pair;
-            let protocol = service.protocol.name();
-            group
-                .examples
-                .push(format!("{rip} {}:{}/{protocol}", service.vip, service.port));
-        }
-    }
-
-    /// Adds an error about one of a real server's pairs.
-    pub fn add_vague(&mut self, rip: Ipv4Addr, error: &FleetError) {
-        let from = match error.from {
-            Whom::Vip => "the VIP".to_owned(),
-            Whom::RealServer => "the real server".to_owned(),
-            Whom::Other(address) => address.to_string(),
+        let service = Service {
+            vip: [192, 0, 2, 10].into(),
+            port: 80,
+            protocol: Protocol::Tcp,
         };
-        let what = format!("{} from {from}", icmp_error(error.icmp_type, error.code));
-        if let Some(known) = self.vague.iter_mut().find(|vague| vague.what == what) {
-            known.errors += 1;
-        } else if self.vague.len() < MOST_GROUPS {
-            self.vague.push(Vague {
-                what,
-                errors: 1,
-                example: rip,
-            });
-        } else {
-            self.vague_others += 1;
+        let groups = vec![(vec![service], vec![range])];
+        let fleet = Fleet::new([192, 0, 2, 2].into(), None, groups).unwrap();
+        Swept {
+            pair: fleet.pair(1).unwrap(),
+            heard,
+            closed_loop,
+            tries: 2,
+            round_trip: Some(Duration::from_micros(1234)),
         }
     }
 
-    /// What the sweep says in all: broken if a pair is, proven if all `pairs` are.
-    pub fn outcome(&self, pairs: u32) -> Outcome {
-        match (self.broken, self.proven == u64::from(pairs)) {
-            (1.., _) => Outcome::Broken,
-            (0, true) => Outcome::Proven,
-            (0, false) => Outcome::Unproven,
-        }
-    }
-
-    /// The last line of JSON.
-    pub fn to_json(&self, fleet: &Fleet, end: &FleetEnd, servers: &Realservers) -> String {
-        let vague: u64 = self.vague.iter().map(|vague| vague.errors).sum();
-        let times = self.fastest.map(|fastest| {
-            json!({
-                "min": fastest.as_micros() as u64,
-                "mean": self.mean().as_micros() as u64,
-                "max": self.slowest.as_micros() as u64,
-            })
-        });
-        let line: Value = json!({
-            "type": "summary",
-            "schema": SCHEMA,
-            "partial": end.is_partial,
-            "pairs": fleet.pairs(),
-            "proven": self.proven,
-            "broken": self.broken,
-            "unproven": self.unproven,
-            "unheard": self.unheard,
-            "undecided": end.undecided,
-            "realservers": { "all": servers.all, "some": servers.some, "none": servers.none },
-            "sent": end.probes,
-            "closed": end.closings,
-            "errors": end.errors,
-            "repeated": end.repeated,
-            "late": end.late,
-            "lost": end.lost,
-            "vague": vague + self.vague_others,
-            "rtt_us": times,
-            "elapsed_ms": end.elapsed.as_millis() as u64,
-        });
-        format!("{line}\n")
-    }
-
-    /// The summary for people.
-    pub fn to_text(&self, fleet: &Fleet, end: &FleetEnd, servers: &Realservers) -> String {
-        let mut text = String::new();
-        // What is written to a `String` is written.
-        let _ = self.write(&mut text, fleet, end, servers);
-        text
-    }
-
-    fn write(
-        &self,
-        text: &mut String,
-        fleet: &Fleet,
-        end: &FleetEnd,
-        servers: &Realservers,
-    ) -> std::fmt::Result {
-        let pairs = fleet.pairs();
-        if end.is_partial {
-            writeln!(
-                text,
-                "partial: stopped before its end; {} of {pairs} pairs are not decided\n",
-                end.undecided
-            )?;
-        }
-        let share = |count: u64| count as f64 * 100.0 / f64::from(pairs.max(1));
-        let client = match fleet.cip() {
-            Some(_) => "",
-            None => "; not that answers reach clients",
+    #[test]
+    fn json_and_csv_say_the_same_in_fields_that_stay() {
+        let error = |icmp_type, code, about, from| {
+            let from = Whom::Other(Ipv4Addr::from(from));
+            let error = FleetError {
+                icmp_type,
+                code,
+                about,
+                from,
+            };
+            FleetHeard::Answered(FleetProbe::ReflectSyn, FleetAnswer::Error(error))
         };
-        let silent = self.unproven - self.unheard;
-        let rows = [
+        let reflect = |answer| FleetHeard::Answered(FleetProbe::ReflectSyn, answer);
+        let came_back = FleetHeard::Answered(FleetProbe::ClosedLoop, FleetAnswer::CameBack);
+        for (heard, closed_loop, line) in [
             (
-                "proven",
-                self.proven,
-                format!("answered through the tunnel{client}"),
+                reflect(FleetAnswer::SynAck),
+                Some(NoAnswer::Silent),
+                "unproven,syn-ack,192.0.2.10,,,,,,reflect-syn,silent,2,1234",
             ),
             (
-                "broken",
-                self.broken,
-                "refused, and by no later try mended".to_owned(),
+                reflect(FleetAnswer::SynAck),
+                Some(NoAnswer::Unheard),
+                "unproven,syn-ack,192.0.2.10,,,,,,reflect-syn,unheard,2,1234",
             ),
             (
-                "unproven",
-                silent,
-                "no answer, or not of all that was asked".to_owned(),
+                reflect(FleetAnswer::Reset),
+                None,
+                "broken,rst,192.0.2.10,,,,,service,reflect-syn,,2,1234",
             ),
             (
-                "unheard",
-                self.unheard,
-                "no answer seen, but packets were lost here, or nobody listened".to_owned(),
+                error(3, 1, About::Tunnel, [10, 0, 0, 1]),
+                None,
+                "broken,icmp-error,10.0.0.1,3,1,tunnel,,director-to-realserver,reflect-syn,,2,1234",
             ),
             (
-                "undecided",
-                end.undecided.into(),
-                "not asked to the end".to_owned(),
+                came_back,
+                None,
+                "broken,came-back,,,,,,realserver-accept,tunnel-syn,,2,1234",
             ),
-        ];
-        for (name, count, meaning) in rows.iter().filter(|(_, count, _)| *count > 0) {
-            writeln!(
-                text,
-                "{name:>10} {count:>9} {:>6.2} %  {meaning}",
-                share(*count)
-            )?;
-        }
-        writeln!(
-            text,
-            "{:>10} {pairs:>9}           pairs of a real server and a service\n",
-            "in all"
-        )?;
-        for (is_broken, title) in [(true, "broken, by what came back"), (false, "unproven")] {
-            let mut groups: Vec<_> = self
-                .groups
-                .iter()
-                .filter(|group| group.is_broken == is_broken)
-                .collect();
-            if groups.is_empty() {
-                continue;
-            }
-            groups.sort_by_key(|group| Reverse(group.pairs));
-            writeln!(text, "{title}:")?;
-            for group in groups {
-                writeln!(text, "{:>10}  {}", group.pairs, group.what)?;
-                let more = group.pairs > group.examples.len() as u64;
-                let more = if more { ", …" } else { "" };
-                writeln!(text, "            {}{more}", group.examples.join(", "))?;
-            }
-            text.push('\n');
-        }
-        if self.others > 0 {
-            writeln!(text, "{} pairs for yet other reasons\n", self.others)?;
-        }
-        for Vague {
-            what,
-            errors,
-            example,
-        } in &self.vague
-        {
-            writeln!(
-                text,
-                "{errors} of {what}, about a pair of {example} or others: too little was quoted to say which"
-            )?;
-        }
-        if self.vague_others > 0 {
-            writeln!(
-                text,
-                "{} errors more that did not say about which pair",
-                self.vague_others
-            )?;
-        }
-        writeln!(
-            text,
-            "real servers: {} proven for all services, {} for some, {} for none",
-            servers.all, servers.some, servers.none
-        )?;
-        for (rip, proven, all) in &servers.worst {
-            writeln!(text, "{rip:>17}  {proven} of {all} services proven")?;
-        }
-        let listed = servers.worst.len() as u64;
-        if servers.some + servers.none > listed {
-            writeln!(
-                text,
-                "{:>17}  (and {} more)",
-                "…",
-                servers.some + servers.none - listed
-            )?;
-        }
-        if let Some(fastest) = self.fastest {
-            let times = [fastest, self.mean(), self.slowest]
-                .map(|time| format!("{:.3}", time.as_secs_f64() * 1e3));
-            writeln!(
-                text,
-                "round trips: {} ms (shortest/mean/longest)",
-                times.join("/")
-            )?;
-        }
-        for (count, what) in [
             (
-                end.repeated,
-                "answers came more than once, and are counted once",
+                FleetHeard::NotSent(101),
+                None,
+                "unproven,not-sent,,,,,101,,,,2,1234",
             ),
-            (end.late, "answers came after their pair was decided"),
-            (
-                end.lost,
-                "packets were lost by this host before they were read: silences since then do not count",
-            ),
+            (FleetHeard::Silence, None, "unproven,none,,,,,,,,,2,1234"),
+            (FleetHeard::Unheard, None, "unproven,unheard,,,,,,,,,2,1234"),
         ] {
-            if count > 0 {
-                writeln!(text, "{count} {what}")?;
-            }
+            let swept = swept(heard, closed_loop);
+            let judgement = judge_pair(&swept);
+            let csv = fleet_csv(&swept, &judgement);
+            assert_eq!(csv, format!("203.0.113.6,192.0.2.10,80,tcp,{line}\n"));
+            assert_eq!(
+                csv.matches(',').count(),
+                FLEET_CSV_HEAD.matches(',').count()
+            );
+            let json = fleet_json(&swept, &judgement);
+            let read: Read = serde_json::from_str(&json).unwrap();
+            let or_empty = |value: Option<String>| value.unwrap_or_default();
+            let icmp = read.icmp.as_ref();
+            let again = [
+                read.verdict,
+                read.answer,
+                or_empty(read.from.map(|from| from.to_string())),
+                or_empty(icmp.map(|icmp| icmp.r#type.to_string())),
+                or_empty(icmp.map(|icmp| icmp.code.to_string())),
+                or_empty(icmp.map(|icmp| icmp.about.clone())),
+                or_empty(read.errno.map(|errno| errno.to_string())),
+                or_empty(read.broken),
+                or_empty(read.probe),
+                or_empty(read.r#loop),
+                read.tries.to_string(),
+                or_empty(read.rtt_us.map(|time| time.to_string())),
+            ];
+            assert_eq!(again.join(","), line);
+            assert_eq!(
+                (read.realserver, read.vip, read.port),
+                ([203, 0, 113, 6].into(), [192, 0, 2, 10].into(), 80)
+            );
+            assert_eq!(read.proven.len(), judgement.proven.len());
         }
-        writeln!(
-            text,
-            "{} probes and {} RSTs sent in {:.1} s",
-            end.probes,
-            end.closings,
-            end.elapsed.as_secs_f64()
-        )
     }
 
-    fn mean(&self) -> Duration {
-        Duration::from_secs_f64(self.sum.as_secs_f64() / self.measured.max(1) as f64)
-    }
-}
-
-/// Why a pair is not proven.
-fn what(swept: &Swept, judgement: &PairJudgement) -> String {
-    let hop = judgement
-        .broken
-        .map(|hop| format!(" ({})", hop.id()))
-        .unwrap_or_default();
-    let from = |error: &FleetError| match error.from {
-        Whom::Vip => "the VIP".to_owned(),
-        Whom::RealServer => "the real server".to_owned(),
-        Whom::Other(address) => address.to_string(),
-    };
-    let what = match swept.heard {
-        FleetHeard::Silence if swept.is_loop_silent => {
-            return "no answer, neither by the client nor to the director".to_owned();
+    #[test]
+    fn a_summary_counts_each_pair_once_and_says_why() {
+        let mut summary = FleetSummary::default();
+        let reflect = |answer| FleetHeard::Answered(FleetProbe::ReflectSyn, answer);
+        for (heard, closed_loop) in [
+            (reflect(FleetAnswer::SynAck), None),
+            (reflect(FleetAnswer::SynAck), Some(NoAnswer::Unheard)),
+            (reflect(FleetAnswer::Reset), None),
+            (FleetHeard::NotSent(101), None),
+            (FleetHeard::Silence, None),
+            (FleetHeard::Unheard, None),
+        ] {
+            let swept = swept(heard, closed_loop);
+            summary.add(&swept, &judge_pair(&swept));
         }
-        FleetHeard::Silence => return "no answer".to_owned(),
-        FleetHeard::Unheard => return "no answer seen, but some may have been lost here".to_owned(),
-        FleetHeard::NotSent(errno) => {
-            let error = std::io::Error::from_raw_os_error(errno);
-            format!("not sent by this host: {error}")
-        }
-        FleetHeard::Answered(_, answer) => match answer {
-            FleetAnswer::Reset => "RST from the VIP: nothing listens there".to_owned(),
-            FleetAnswer::Error(error) => {
-                let name = icmp_error(error.icmp_type, error.code);
-                let about = match error.about {
-                    About::Tunnel => "the tunnelled packet",
-                    About::Inner => "what came out of the tunnel",
-                    About::Return => "the service's answer",
-                };
-                format!("{name} from {}, about {about}", from(&error))
-            }
-            FleetAnswer::SynAck | FleetAnswer::PortUnreachable | FleetAnswer::ClientReset => {
-                "the service answers the director, but the closed loop stays silent: the way to the client, the \
-                 client, or its way back"
-                    .to_owned()
-            }
-        },
-    };
-    what + &hop
-}
-
-/// How many real servers are proven for how many of their services.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Realservers {
-    all: u64,
-    some: u64,
-    none: u64,
-    /// Address, services proven, services asked; the worst first.
-    worst: Vec<(Ipv4Addr, u32, u32)>,
-}
-
-impl Realservers {
-    /// Counts them; one that is in two groups of the fleet is counted in each.
-    pub fn count(fleet: &Fleet, is_proven: impl Fn(u32) -> bool) -> Realservers {
-        let mut servers = Realservers::default();
-        // The best of the worst is on top, and the first to go.
-        let mut worst = BinaryHeap::new();
-        for group in fleet.groups() {
-            let services = group.services().len() as u32;
-            for index in 0..group.realservers() {
-                let numbers = (0..services).map(|service| group.number(service, index));
-                let proven = numbers.filter(|number| is_proven(*number)).count() as u32;
-                match proven {
-                    _ if proven == services => servers.all += 1,
-                    0 => servers.none += 1,
-                    _ => servers.some += 1,
-                }
-                if proven < services {
-                    let missing = Reverse(services - proven);
-                    worst.push((missing, group.realserver(index), services));
-                    if worst.len() > MOST_REALSERVERS {
-                        worst.pop();
-                    }
-                }
-            }
-        }
-        let sorted = worst.into_sorted_vec();
-        let entry = |(Reverse(missing), rip, services): (Reverse<u32>, _, u32)| {
-            (rip, services - missing, services)
+        let fleet = Fleet::new([192, 0, 2, 2].into(), None, Vec::new()).unwrap();
+        let end = FleetEnd {
+            is_partial: false,
+            undecided: 0,
+            probes: 6,
+            closings: 2,
+            errors: 1,
+            repeated: 0,
+            late: 0,
+            lost: 1,
+            elapsed: Duration::from_secs(1),
         };
-        servers.worst = sorted.into_iter().map(entry).collect();
-        servers
+        let servers = Realservers::default();
+        let line: Value = serde_json::from_str(&summary.to_json(&fleet, &end, &servers)).unwrap();
+        for (field, count) in [
+            ("proven", 1),
+            ("broken", 1),
+            ("unproven", 4),
+            ("unheard", 1),
+        ] {
+            assert_eq!(line[field], count, "{field}");
+        }
+        let text = summary.to_text(&fleet, &end, &servers);
+        for part in [
+            "RST from the VIP: nothing listens there, or a firewall says so (service)",
+            "not sent by this host: Network is unreachable",
+            "the client's answers may have been lost here",
+            "1 packets were lost by this host",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert_eq!(summary.outcome(6), Outcome::Broken);
     }
 }

@@ -4,7 +4,6 @@ use crate::evidence::FleetHeard;
 use crate::evidence::Swept;
 use crate::matching::About;
 use crate::matching::FleetAnswer;
-use crate::matching::FleetError;
 use crate::matching::Whom;
 use crate::plan::FleetProbe;
 use crate::plan::Hop;
@@ -14,7 +13,7 @@ use crate::verdict::Outcome;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairJudgement {
     /// Proven if the last probe was answered as hoped and no other was silent; broken by an error that was never
-    /// followed by an answer; else unproven. A silence breaks nothing.
+    /// followed by an answer; else unproven. A silence breaks nothing, nor does a packet that never left.
     pub outcome: Outcome,
     /// What is proven of the path, in its order: never more than what was seen.
     pub proven: &'static [Hop],
@@ -46,11 +45,9 @@ const RETURNED: &[Hop] = &[
     Hop::ReturnToDirector,
 ];
 
-/// Destination unreachable, and its codes for a host, a protocol and a port.
+/// Destination unreachable, and its codes for a host.
 const UNREACHABLE: u8 = 3;
 const HOST: [u8; 2] = [1, 7];
-const PROTOCOL: u8 = 2;
-const PORT: u8 = 3;
 
 /// Judges a pair.
 pub fn judge_pair(swept: &Swept) -> PairJudgement {
@@ -60,9 +57,9 @@ pub fn judge_pair(swept: &Swept) -> PairJudgement {
         broken: Some(hop),
     };
     let proven = |hops| PairJudgement {
-        outcome: match swept.is_loop_silent {
-            true => Outcome::Unproven,
-            false => Outcome::Proven,
+        outcome: match swept.closed_loop {
+            Some(_) => Outcome::Unproven,
+            None => Outcome::Proven,
         },
         proven: hops,
         broken: None,
@@ -73,15 +70,16 @@ pub fn judge_pair(swept: &Swept) -> PairJudgement {
         broken: None,
     };
     match swept.heard {
-        FleetHeard::Silence | FleetHeard::Unheard => unproven(&[]),
-        FleetHeard::NotSent(_) => broken(&[], Hop::DirectorToRealserver),
+        FleetHeard::Silence | FleetHeard::Unheard | FleetHeard::NotSent(_) => unproven(&[]),
         FleetHeard::Answered(probe, answer) => match answer {
             FleetAnswer::ClientReset => proven(RETURNED),
             FleetAnswer::SynAck => proven(SERVED),
             FleetAnswer::PortUnreachable => proven(ACCEPTED),
             FleetAnswer::Reset => broken(ACCEPTED, Hop::Service),
+            FleetAnswer::CameBack => broken(DECAPSULATED, Hop::RealserverAccept),
             FleetAnswer::Error(error) => match error.about {
-                About::Tunnel if is_from_the_tunnels_end(&error) => {
+                // Others, whatever they say, are firewalls on the way: of its own protocols a host speaks as itself.
+                About::Tunnel if error.from == Whom::RealServer => {
                     broken(TUNNELLED, Hop::Decapsulation)
                 }
                 About::Tunnel => broken(&[], Hop::DirectorToRealserver),
@@ -101,21 +99,17 @@ pub fn judge_pair(swept: &Swept) -> PairJudgement {
     }
 }
 
-/// Only the host that a packet was for speaks of its protocol and of what it carries.
-fn is_from_the_tunnels_end(error: &FleetError) -> bool {
-    error.from == Whom::RealServer
-        || error.icmp_type == UNREACHABLE && matches!(error.code, PROTOCOL | PORT)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::NoAnswer;
+    use crate::matching::FleetError;
     use crate::plan::Fleet;
     use crate::plan::Protocol;
     use crate::plan::Range;
     use crate::plan::Service;
 
-    fn judged(heard: FleetHeard, is_loop_silent: bool) -> PairJudgement {
+    fn judged(heard: FleetHeard, closed_loop: Option<NoAnswer>) -> PairJudgement {
         let rip = [203, 0, 113, 5].into();
         let service = Service {
             vip: [192, 0, 2, 10].into(),
@@ -131,7 +125,7 @@ mod tests {
         judge_pair(&Swept {
             pair: fleet.pair(0).unwrap(),
             heard,
-            is_loop_silent,
+            closed_loop,
             tries: 1,
             round_trip: None,
         })
@@ -175,6 +169,13 @@ mod tests {
                 Some(Hop::Service),
             ),
             (
+                ClosedLoop,
+                FleetAnswer::CameBack,
+                Outcome::Broken,
+                2,
+                Some(Hop::RealserverAccept),
+            ),
+            (
                 ReflectSyn,
                 error(3, 2, About::Tunnel, Whom::RealServer),
                 Outcome::Broken,
@@ -184,6 +185,13 @@ mod tests {
             (
                 ReflectSyn,
                 error(3, 1, About::Tunnel, router),
+                Outcome::Broken,
+                0,
+                Some(Hop::DirectorToRealserver),
+            ),
+            (
+                ReflectSyn,
+                error(3, 2, About::Tunnel, router),
                 Outcome::Broken,
                 0,
                 Some(Hop::DirectorToRealserver),
@@ -217,7 +225,7 @@ mod tests {
                 Some(Hop::ClientArrival),
             ),
         ] {
-            let judgement = judged(FleetHeard::Answered(probe, answer), false);
+            let judgement = judged(FleetHeard::Answered(probe, answer), None);
             let got = (judgement.outcome, judgement.proven.len(), judgement.broken);
             assert_eq!(got, (outcome, proven, hop), "{probe:?} {answer:?}");
             assert!(!judgement.proven.iter().any(|proven| Some(*proven) == hop));
@@ -226,15 +234,21 @@ mod tests {
 
     #[test]
     fn silence_breaks_nothing_and_half_an_answer_proves_not_all() {
-        for heard in [FleetHeard::Silence, FleetHeard::Unheard] {
-            let judgement = judged(heard, false);
+        for heard in [
+            FleetHeard::Silence,
+            FleetHeard::Unheard,
+            FleetHeard::NotSent(105),
+        ] {
+            let judgement = judged(heard, None);
             assert_eq!(
                 (judgement.outcome, judgement.proven.len()),
                 (Outcome::Unproven, 0)
             );
         }
         let heard = FleetHeard::Answered(FleetProbe::ReflectSyn, FleetAnswer::SynAck);
-        let half = judged(heard, true);
-        assert_eq!((half.outcome, half.proven.len()), (Outcome::Unproven, 4));
+        for before in [NoAnswer::Silent, NoAnswer::Unheard] {
+            let half = judged(heard, Some(before));
+            assert_eq!((half.outcome, half.proven.len()), (Outcome::Unproven, 4));
+        }
     }
 }

@@ -121,6 +121,58 @@ fn a_sweep_of_the_lab_says_what_answers_and_leaves_nothing_open() {
         (&"syn-ack".into(), &"silent".into())
     );
     assert_eq!(half_open(), "");
+
+    // Stopped while its SYN is half open, it closes that, too.
+    let mut command = lab.command(&["exec", "d", TUNPROOF, "sweep", "--format", "json"]);
+    let stopped = command
+        .arg(&one)
+        .args(["--probe", "closed-loop", "--tries", "10"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while half_open().is_empty() {
+        assert!(Instant::now() < until, "no SYN arrives");
+    }
+    let id = nix::unistd::Pid::from_raw(stopped.id() as i32);
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
+    let stopped = stopped.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(3), "{}", text(&stopped));
+    assert_eq!(half_open(), "");
+    let summary = &lines(&stopped.stdout)[0];
+    assert_eq!(
+        (&summary["partial"], &summary["closed"]),
+        (&true.into(), &1.into())
+    );
+    lab.run(&["mend"]);
+
+    // What the real server forwards may be answered by another; it is no proof, whoever answers.
+    let broken = lab.run(&["break", "vip-not-local"]);
+    assert!(broken.status.success(), "{}", text(&broken));
+    lab.on("s", "sysctl -qw net.ipv4.ip_forward=1");
+    let output = swept(&lab, &one, &["--probe", "closed-loop"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let line = &lines(&output.stdout)[0];
+    assert_eq!(
+        (&line["answer"], &line["broken"]),
+        (&"came-back".into(), &"realserver-accept".into()),
+        "{line}"
+    );
+    lab.on("s", "sysctl -qw net.ipv4.ip_forward=0");
+    lab.run(&["mend"]);
+
+    // A packet that never left (the route says unreachable: EHOSTUNREACH) says nothing of the path.
+    let broken = lab.run(&["break", "no-route-to-realserver"]);
+    assert!(broken.status.success(), "{}", text(&broken));
+    let output = swept(&lab, &one, &["--probe", "reflect"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let line = &lines(&output.stdout)[0];
+    assert_eq!(
+        (&line["answer"], &line["errno"], &line["broken"]),
+        (&"not-sent".into(), &113.into(), &Value::Null),
+        "{line}"
+    );
     lab.run(&["mend"]);
 
     let broken = lab.run(&["break", "rp-filter-drops"]);
@@ -128,6 +180,13 @@ fn a_sweep_of_the_lab_says_what_answers_and_leaves_nothing_open() {
     let output = swept(&lab, &one, &["--probe", "reflect"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert_eq!(lines(&output.stdout)[0]["answer"], "none");
+
+    lab.on("d", "ip address add 203.0.113.9/32 dev lo");
+    let own = fleet_file(&lab, "own.toml", "80", "\"203.0.113.0/28\"");
+    let output = swept(&lab, &own, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = "the real server 203.0.113.9 is an address of this host itself";
+    assert!(text(&output).contains(said), "{}", text(&output));
 
     let elsewhere = lab
         .command(&["exec", "c", TUNPROOF, "sweep"])
@@ -347,9 +406,19 @@ fn helper_hundred_thousand() {
          realservers = [\"10.64.0.0/17\", \"10.80.0.1\", \"10.80.1.0/25\"]\n[limits]\nrate = 25000\n",
     );
     let results = site.folder.join("pairs.jsonl");
+    for by in [&[][..], &["--xdp"]] {
+        hundred_thousand(&file, &results, by);
+    }
+}
+
+fn hundred_thousand(file: &Path, results: &Path, by: &[&str]) {
     let child = sweep(
-        &file,
-        &["--format", "json", "--output", results.to_str().unwrap()],
+        file,
+        &[
+            &["--format", "json", "--output", results.to_str().unwrap()],
+            by,
+        ]
+        .concat(),
     );
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
@@ -389,6 +458,44 @@ fn helper_hundred_thousand() {
         );
     }
     println!("{summary}");
+}
+
+#[test]
+fn what_nobody_takes_on_the_link_is_not_sent() {
+    in_namespace("helper_mute");
+}
+
+#[test]
+#[ignore = "run by what_nobody_takes_on_the_link_is_not_sent"]
+fn helper_mute() {
+    let site = Site::new();
+    let text_of = |realservers| {
+        format!(
+            "[director]\nip = \"10.9.0.1\"\n[[service]]\nvip = \"192.0.2.11\"\nport = 80\nrealservers = \
+             [\"{realservers}\"]\n[limits]\nrate = 5000\n"
+        )
+    };
+    let ip = |arguments: &str| {
+        let ip = Command::new("ip").args(arguments.split(' ')).status();
+        assert!(ip.unwrap().success());
+    };
+    // More than the neighbour table, and the kernel's limit of ICMP errors, hold.
+    let on_link = site.file("on-link.toml", &text_of("10.9.16.0/21"));
+    ip("address add 10.9.0.1/16 dev near");
+    // A gateway that nobody is.
+    let behind = site.file("behind.toml", &text_of("10.64.0.0/21"));
+    ip("route replace default via 10.9.0.3");
+    for (file, arguments) in [(&on_link, &[][..]), (&behind, &[]), (&behind, &["--xdp"])] {
+        let all = [&["--format", "json"], arguments].concat();
+        let output = sweep(file, &all).wait_with_output().unwrap();
+        let lines = lines(&output.stdout);
+        let (told, summary) = told(&lines);
+        assert_eq!(told.len(), 2046, "{}", text(&output));
+        let silent = told.values().filter(|(answer, _)| answer == "none");
+        assert_eq!(silent.count(), 0, "{file:?} {summary}");
+        let proven = told.values().filter(|(_, verdict)| verdict == "proven");
+        assert_eq!(proven.count(), 0, "{summary}");
+    }
 }
 
 #[test]
@@ -486,6 +593,22 @@ fn helper_resume() {
         .unwrap();
     assert!(
         text(&wrong).contains("other probes or tries"),
+        "{}",
+        text(&wrong)
+    );
+
+    let elsewhere = site.folder.join("elsewhere.jsonl");
+    fs::write(&elsewhere, "precious\n".repeat(100_000)).unwrap();
+    let mut others = arguments;
+    others[3] = elsewhere.to_str().unwrap();
+    let wrong = sweep(&file, &others).wait_with_output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+    assert!(text(&wrong).contains("its results so far are in `"));
+    assert_eq!(fs::metadata(&elsewhere).unwrap().len(), 900_000);
+    others[3] = state.to_str().unwrap();
+    let wrong = sweep(&file, &others).wait_with_output().unwrap();
+    assert!(
+        text(&wrong).contains("are the same file"),
         "{}",
         text(&wrong)
     );

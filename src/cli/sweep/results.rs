@@ -48,6 +48,20 @@ impl Results {
         self.try_to(|place| place.flush())
     }
 
+    /// Has what was written outlast a crash of the machine.
+    pub(super) fn sync(&mut self) -> Result<(), Failure> {
+        self.flush()?;
+        match &self.place {
+            Place::File(file, path) => {
+                let file = file.get_ref();
+                let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+                let synced = if is_file { file.sync_data() } else { Ok(()) };
+                synced.map_err(|source| cannot_write(path, source))
+            }
+            Place::Stdout(_) | Place::Closed => Ok(()),
+        }
+    }
+
     fn try_to(
         &mut self,
         act: impl FnOnce(&mut dyn Write) -> io::Result<()>,

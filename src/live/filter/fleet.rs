@@ -13,7 +13,6 @@ use super::LOAD_HALF_X;
 use super::LOAD_WORD;
 use super::Program;
 use super::REJECT;
-use super::RST;
 use super::SYN_OR_RST;
 use crate::plan::Fleet;
 use crate::plan::SessionKey;
@@ -24,8 +23,9 @@ pub(crate) const SNAP_LENGTH: usize = 256;
 /// More VIPs than this are not told apart by the kernel, whose programs have an end.
 const MOST_VIPS: usize = 1000;
 
-/// Segments with SYN and ACK, or RST, from a VIP to the DIP, or from the client to a VIP, with a port of ours; ICMP
-/// errors to the DIP or a VIP.
+/// Segments with SYN and ACK, or RST, from a VIP to the DIP, and RSTs from the client to a VIP, with a port of ours;
+/// ICMP errors to the DIP or a VIP; and what may be a probe that came back: SYNs from the client and from the DIP, and
+/// datagrams from the DIP, to a VIP.
 pub(crate) fn assemble(fleet: &Fleet) -> Vec<Instruction> {
     let vips: BTreeSet<_> = fleet
         .services()
@@ -41,6 +41,12 @@ pub(crate) fn assemble(fleet: &Fleet) -> Vec<Instruction> {
         false => body(program),
     };
     let dip = [fleet.dip().to_bits()];
+    let sources: Vec<_> = fleet
+        .cip()
+        .iter()
+        .map(|cip| cip.to_bits())
+        .chain(dip)
+        .collect();
     let first_port = u32::from(*SessionKey::CLIENT_PORTS.start());
     let mut program = Program::default();
     program.load(LOAD_HALF, 6);
@@ -59,17 +65,23 @@ pub(crate) fn assemble(fleet: &Fleet) -> Vec<Instruction> {
             one_of_vips(p, 12, &|p| p.end(ACCEPT));
             p.end(REJECT);
         });
-        if let Some(client) = fleet.cip() {
-            tcp.load(LOAD_WORD, 12);
-            tcp.one_of(&[client.to_bits()], |p| {
-                p.load(LOAD_BYTE_X, 13);
-                p.unless_set(RST);
-                p.load(LOAD_HALF_X, 0);
-                p.unless_at_least(first_port);
-                one_of_vips(p, 16, &|p| p.end(ACCEPT));
-            });
-        }
+        tcp.load(LOAD_WORD, 12);
+        tcp.one_of(&sources, |p| {
+            p.load(LOAD_HALF_X, 0);
+            p.unless_at_least(first_port);
+            one_of_vips(p, 16, &|p| p.end(ACCEPT));
+        });
         tcp.end(REJECT);
+    });
+    program.one_of(&[17], |udp| {
+        udp.load(LOAD_WORD, 12);
+        // From an address of this host's own: nobody else has a reason to.
+        udp.one_of(&dip, |p| {
+            p.load(LOAD_HALF_X, 0);
+            p.unless_at_least(first_port);
+            p.end(ACCEPT);
+        });
+        udp.end(REJECT);
     });
     program.one_of(&[1], |icmp| {
         icmp.load(LOAD_BYTE_X, 0);
@@ -150,11 +162,11 @@ mod tests {
                         answers
                     );
                     assert!(!keeps(&packet(vip, DIP, 6, &segment((80, 49_151), flags))));
-                    let reset = flags & 4 != 0;
-                    assert_eq!(
-                        keeps(&packet(CIP, vip, 6, &segment((50_000, 80), flags))),
-                        reset
-                    );
+                    for source in [CIP, DIP] {
+                        let told = flags & 6 != 0;
+                        let segment = segment((50_000, 80), flags);
+                        assert_eq!(keeps(&packet(source, vip, 6, &segment)), told);
+                    }
                     assert!(!keeps(&packet(
                         STRANGER,
                         vip,
@@ -162,7 +174,12 @@ mod tests {
                         &segment((50_000, 80), flags)
                     )));
                     assert!(!keeps(&packet(CIP, vip, 6, &segment((80, 50_000), flags))));
+                    assert!(!keeps(&packet(DIP, vip, 6, &segment((80, 50_000), flags))));
                 }
+                let datagram = segment((50_000, 33_434), 0);
+                assert!(keeps(&packet(DIP, vip, 17, &datagram)));
+                assert!(!keeps(&packet(CIP, vip, 17, &datagram)));
+                assert!(!keeps(&packet(DIP, vip, 17, &segment((53, 33_434), 0))));
                 for kind in 0..20 {
                     let told = matches!(kind, 3 | 11 | 12);
                     assert_eq!(keeps(&packet(STRANGER, vip, 1, &[kind, 0])), told);

@@ -155,6 +155,30 @@ fn answers_name_their_pairs() {
 }
 
 #[test]
+fn a_probe_that_comes_out_of_the_tunnel_to_the_director_came_back() {
+    let matcher = matcher();
+    let stranger = FleetMatcher::new(fleet(), key(2));
+    let asked = tcp_pairs()
+        .flat_map(|pair| {
+            [FleetProbe::ClosedLoop, FleetProbe::ReflectSyn].map(|probe| (pair, probe))
+        })
+        .chain(udp_pairs().map(|pair| (pair, FleetProbe::ReflectUdp)));
+    for (pair, which) in asked.step_by(7) {
+        let mut packet = probe(which, &pair);
+        packet[8] -= 1; // who forwards counts down; no checksum of IPv4 is compared
+        let expected = of(&pair, which, FleetAnswer::CameBack);
+        assert_eq!(matcher.recognise(&packet), expected);
+        assert_eq!(stranger.recognise(&packet), None);
+        // Still in its tunnel it is what IPVS, or somebody's route, sends.
+        assert_eq!(matcher.recognise(&wrapped(which, &pair)), None);
+        if which != FleetProbe::ReflectUdp {
+            packet[33] = 0x10;
+            assert_eq!(matcher.recognise(&packet), None, "an ACK is no SYN");
+        }
+    }
+}
+
+#[test]
 fn port_unreachable_of_the_vip_answers_a_datagram() {
     let matcher = matcher();
     let udp = FleetProbe::ReflectUdp;

@@ -8,6 +8,7 @@
 //! gives nothing more.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::evidence::FleetHeard;
+use crate::evidence::NoAnswer;
 use crate::evidence::Swept;
 use crate::exchange::Mono;
+use crate::matching::About;
 use crate::matching::FleetAnswer;
 use crate::plan::Fleet;
 use crate::plan::FleetProbe;
@@ -30,6 +33,7 @@ mod pace;
 mod recent;
 mod saved;
 mod states;
+mod steps;
 
 pub use saved::ResumeError;
 
@@ -41,6 +45,7 @@ use states::Kind;
 use states::Kinds;
 use states::State;
 use states::States;
+use steps::Step;
 
 /// The most packets of a batch.
 const BATCH: usize = 64;
@@ -151,7 +156,18 @@ pub struct FleetSweep {
     clean: u8,
     /// Whether something was lost since this pass began.
     is_lossy: bool,
-    stopping: Option<Mono>,
+    /// Whether the silence of the closed loop, which was asked before, counts.
+    was_loop_heard: bool,
+    stopping: Option<Stopping>,
+}
+
+/// How a sweep ends that is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    /// What was asked last may be answered yet, and is closed.
+    Hearing { until: Mono },
+    /// SYNs that were not answered are closed, slot by slot up to `end`.
+    Closing { round: Round, slot: u32, end: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,14 +199,6 @@ enum Stage {
 struct Undecided {
     tcp: u32,
     udp: u32,
-}
-
-/// What a step of the stage gave.
-enum Step {
-    Send(FleetSend),
-    Again,
-    Wait(Mono),
-    Done,
 }
 
 impl FleetSweep {
@@ -232,6 +240,7 @@ impl FleetSweep {
             longest: Duration::ZERO,
             clean: 0,
             is_lossy: false,
+            was_loop_heard: true,
             stopping: None,
             fleet,
             key,
@@ -255,7 +264,12 @@ impl FleetSweep {
         let Some(pair) = self.fleet.pair(pair) else {
             return;
         };
-        if matches!(answer, FleetAnswer::SynAck | FleetAnswer::ClientReset) {
+        let has_opened = match answer {
+            FleetAnswer::SynAck | FleetAnswer::ClientReset => true,
+            FleetAnswer::Error(error) => error.about == About::Return,
+            FleetAnswer::Reset | FleetAnswer::PortUnreachable | FleetAnswer::CameBack => false,
+        };
+        if has_opened {
             // Again, too, if it came before: then the RST was lost, and the real server asks once more.
             self.closings.push_back((pair.number, probe));
         }
@@ -271,6 +285,13 @@ impl FleetSweep {
                 let state = if is_half { State::Half } else { State::Proven };
                 self.counts.answered += 1;
                 self.decide(pair, state, FleetHeard::Answered(probe, answer), round_trip);
+            }
+            // At once: whatever is answered after this, it may be another host that answers.
+            State::Open | State::Refused(_) if answer == FleetAnswer::CameBack => {
+                self.counts.errors += 1;
+                let round_trip = self.round_trip(&pair, probe, at);
+                let heard = FleetHeard::Answered(probe, answer);
+                self.decide(pair, State::Told, heard, round_trip);
             }
             State::Open | State::Refused(_) => {
                 self.refused(pair, Kind::Answer(probe, answer), at);
@@ -289,22 +310,41 @@ impl FleetSweep {
         }
     }
 
+    /// A real server does not answer ARP: what was sent to it never left this host. An answer still mends that.
+    pub fn handle_mute(&mut self, realserver: Ipv4Addr, errno: i32) {
+        let Some(refusal) = self.kinds.number(Kind::NotSent(errno)) else {
+            return;
+        };
+        for number in self.fleet.pairs_of(realserver) {
+            if self.states.of(number) == State::Open {
+                self.counts.errors += 1;
+                self.states.set(number, State::Refused(refusal));
+            }
+        }
+    }
+
     /// The kernel dropped packets before they were read, or nobody listened for a while.
     pub fn handle_lost(&mut self, packets: u64) {
         self.counts.lost += packets;
         self.is_lossy = true;
     }
 
-    /// Ends the sweep early: nothing more is asked, but what is answered yet is closed.
+    /// Ends the sweep early: nothing more is asked, and what was opened is closed, answered or not.
     pub fn stop(&mut self, now: Mono) {
         if self.stopping.is_none() && self.stage != Stage::Done {
-            self.stopping = Some(now + self.pause(1).min(FIRST_PAUSE));
+            let until = now + self.pause(1).min(FIRST_PAUSE);
+            self.stopping = Some(Stopping::Hearing { until });
         }
     }
 
     /// Whether it was stopped before its end.
     pub fn is_partial(&self) -> bool {
         self.stopping.is_some()
+    }
+
+    /// How far probes of a protocol to one real server are apart.
+    pub fn apart(&self, protocol: Protocol) -> Duration {
+        Spacing::apart(protocol, self.limits.each)
     }
 
     /// What to send now, at most 64 packets, and when to ask again.
@@ -325,17 +365,15 @@ impl FleetSweep {
                 }));
                 continue;
             }
-            if let Some(until) = self.stopping {
-                return match now >= until {
-                    true => FleetPoll::Done,
-                    false => FleetPoll::Wait(until),
-                };
-            }
             steps += 1;
             if steps > STEPS || self.results.len() > STEPS {
                 return FleetPoll::Wait(now);
             }
-            match self.step(now, batch.is_empty()) {
+            let step = match self.stopping {
+                Some(stopping) => self.wind_up(stopping, now),
+                None => self.step(now, batch.is_empty()),
+            };
+            match step {
                 Step::Send(send) => batch.push(send),
                 Step::Again => {}
                 Step::Wait(until) => return FleetPoll::Wait(until),
@@ -387,8 +425,8 @@ impl FleetSweep {
         let silent = f64::from(undecided) * (1.0 - share);
         let packets = now_left + silent * f64::from(self.limits.tries.saturating_sub(pass));
         let realservers = self.fleet.groups().iter().map(Group::realservers);
-        let each = f64::from(realservers.max().unwrap_or(1))
-            / Spacing::apart(Protocol::Tcp, self.limits.each).as_secs_f64();
+        let each =
+            f64::from(realservers.max().unwrap_or(1)) / self.apart(Protocol::Tcp).as_secs_f64();
         let rate = f64::from(self.limits.rate).min(each);
         FleetProgress {
             counts: self.counts,
@@ -396,131 +434,6 @@ impl FleetSweep {
             pass,
             left: Duration::try_from_secs_f64(packets / rate).unwrap_or_default(),
         }
-    }
-
-    fn step(&mut self, now: Mono, is_first: bool) -> Step {
-        match self.stage {
-            Stage::Asking { round, pass, slot } => self.ask(round, pass, slot, (now, is_first)),
-            Stage::Pausing { round, pass, until } => {
-                let undecided = self.undecided.of(round);
-                if undecided > 0 && now < until {
-                    return Step::Wait(until);
-                }
-                self.clean += u8::from(!self.is_lossy);
-                self.is_lossy = false;
-                self.stage = match pass {
-                    _ if undecided == 0 => Stage::Telling { round, next: 0 },
-                    pass if pass < self.limits.tries => self.begin(round, Pass::Try(pass + 1)),
-                    _ if self.undecided.tcp > 0 => self.begin(round, Pass::Closing),
-                    _ => Stage::Telling { round, next: 0 },
-                };
-                Step::Again
-            }
-            Stage::Telling { round, next } => self.tell(round, next),
-            Stage::Done => Step::Done,
-        }
-    }
-
-    fn begin(&mut self, round: Round, pass: Pass) -> Stage {
-        self.recent.clear();
-        Stage::Asking {
-            round,
-            pass,
-            slot: 0,
-        }
-    }
-
-    fn ask(&mut self, round: Round, pass: Pass, slot: u32, (now, is_first): (Mono, bool)) -> Step {
-        if slot == self.fleet.pairs() {
-            self.stage = match pass {
-                Pass::Try(pass) => Stage::Pausing {
-                    round,
-                    pass,
-                    until: now + self.pause(pass),
-                },
-                Pass::Closing => Stage::Telling { round, next: 0 },
-            };
-            return Step::Again;
-        }
-        let place = self.order.place(&self.fleet, slot);
-        if place.position == 0 {
-            self.walk += 1;
-        }
-        let pair = self.fleet.pair(place.pair).expect("a slot has a pair");
-        let probe = match (round, pair.service.protocol) {
-            (Round::Loop, Protocol::Tcp) => Some(FleetProbe::ClosedLoop),
-            (Round::Loop, Protocol::Udp) => None,
-            (Round::Reflect, Protocol::Tcp) => Some(FleetProbe::ReflectSyn),
-            (Round::Reflect, Protocol::Udp) => Some(FleetProbe::ReflectUdp),
-        };
-        let closes = pass == Pass::Closing;
-        let probe =
-            probe.filter(|probe| self.is_undecided(pair.number) && (!closes || probe.opens()));
-        if let Some(probe) = probe {
-            let when = self
-                .spacing
-                .when(&self.fleet, &place, (pair.service.protocol, self.walk));
-            if let Some(when) = when.filter(|when| *when > now) {
-                return Step::Wait(when);
-            }
-            if !self.bucket.take() {
-                return Step::Wait(self.bucket.next());
-            }
-            self.spacing.asked(&self.fleet, &place, now);
-            if is_first {
-                self.recent.sent(slot, now);
-            }
-            match closes {
-                true => self.counts.closings += 1,
-                false => self.counts.probes += 1,
-            }
-            self.stage = Stage::Asking {
-                round,
-                pass,
-                slot: slot + 1,
-            };
-            return Step::Send(FleetSend {
-                pair,
-                probe,
-                closes,
-            });
-        }
-        self.stage = Stage::Asking {
-            round,
-            pass,
-            slot: slot + 1,
-        };
-        Step::Again
-    }
-
-    fn tell(&mut self, round: Round, next: u32) -> Step {
-        let is_half_way = round == Round::Loop && self.asking == Asking::Both;
-        if next == self.fleet.pairs() {
-            self.stage = match is_half_way {
-                true => {
-                    self.clean = 0;
-                    self.is_lossy = false;
-                    self.begin(Round::Reflect, Pass::Try(1))
-                }
-                false => Stage::Done,
-            };
-            return Step::Again;
-        }
-        self.stage = Stage::Telling {
-            round,
-            next: next + 1,
-        };
-        let heard = match self.states.of(next) {
-            State::Refused(refusal) => self.kinds.kind(refusal).map(heard),
-            State::Open if is_half_way => None,
-            State::Open if self.clean >= LEAST_CLEAN => Some(FleetHeard::Silence),
-            State::Open => Some(FleetHeard::Unheard),
-            State::Proven | State::Told | State::Half => None,
-        };
-        if let (Some(heard), Some(pair)) = (heard, self.fleet.pair(next)) {
-            self.decide(pair, State::Told, heard, None);
-        }
-        Step::Again
     }
 
     fn refused(&mut self, pair: Pair, kind: Kind, at: Mono) {
@@ -581,13 +494,17 @@ impl FleetSweep {
             Stage::Done => (Round::Reflect, self.limits.tries),
         };
         let is_loop = matches!(heard, FleetHeard::Answered(FleetProbe::ClosedLoop, _));
+        let was_asked = self.asking == Asking::Both
+            && round == Round::Reflect
+            && pair.service.protocol == Protocol::Tcp;
+        let no_answer = match self.was_loop_heard {
+            true => NoAnswer::Silent,
+            false => NoAnswer::Unheard,
+        };
         self.results.push_back(Swept {
             pair,
             heard,
-            is_loop_silent: self.asking == Asking::Both
-                && round == Round::Reflect
-                && pair.service.protocol == Protocol::Tcp
-                && !is_loop,
+            closed_loop: (was_asked && !is_loop).then_some(no_answer),
             tries: pass,
             round_trip,
         });

@@ -133,8 +133,8 @@ impl Spacing {
     }
 }
 
+/// Of as many equal stretches as there are, or fewer.
 fn stretch(fleet: &Fleet, group: usize, position: u32) -> usize {
     let realservers = fleet.groups()[group].realservers();
-    let stretches = u64::from(realservers.min(STRETCHES));
-    (u64::from(position) * stretches / u64::from(realservers)) as usize
+    (position / realservers.div_ceil(STRETCHES)) as usize
 }

@@ -57,6 +57,7 @@ struct Head<More> {
     counts: FleetCounts,
     longest: Duration,
     clean: u8,
+    was_loop_heard: bool,
     more: More,
 }
 
@@ -75,6 +76,7 @@ impl FleetSweep {
             counts: self.counts,
             longest: self.longest,
             clean: self.clean,
+            was_loop_heard: self.was_loop_heard,
             more,
         };
         let head = serde_json::to_vec(&head).expect("keys are strings");
@@ -139,6 +141,7 @@ impl FleetSweep {
         sweep.counts = head.counts;
         sweep.longest = head.longest;
         sweep.clean = head.clean;
+        sweep.was_loop_heard = head.was_loop_heard;
         sweep.is_lossy = true;
         sweep.stage = match head.stage {
             Stage::Pausing { round, pass, .. } => Stage::Pausing {
