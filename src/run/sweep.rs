@@ -16,8 +16,8 @@ const BATCH: u8 = 8;
 const FARTHEST: u8 = 30;
 /// How long a batch may take before the next.
 const BATCH_WAIT: Duration = Duration::from_millis(350);
-/// How long to wait before silent times to live are tried again: one ICMP error a second is what a Linux
-/// router sends to one address when its burst is spent.
+/// How long after its first try a silent time to live is tried for the last time: one ICMP error a second is what a
+/// Linux router sends to one address when its burst is spent, and others send no more from the outset.
 const AGAIN: Duration = Duration::from_millis(1100);
 /// How often silent times to live are tried again.
 const REPEATS: u8 = 2;
@@ -30,6 +30,8 @@ pub(super) struct Sweep {
     kind: ProbeKind,
     control: ProbeKind,
     begin: Mono,
+    /// When the last times to live were tried first.
+    widened: Mono,
     reached: u8,
     repeats: u8,
     done: bool,
@@ -44,6 +46,7 @@ impl Sweep {
             kind: ProbeKind::SpoofTrace,
             control: ProbeKind::ControlTrace,
             begin,
+            widened: begin,
             reached: 0,
             repeats: 0,
             done: false,
@@ -97,18 +100,16 @@ impl Sweep {
         if wider && self.repeats == 0 {
             let batch = self.reached + 1..=(self.reached + BATCH).min(FARTHEST);
             self.reached = *batch.end();
+            self.widened = now;
             self.begin = now + BATCH_WAIT;
             return batch
                 .flat_map(|ttl| [(self.kind, ttl), (self.control, ttl)])
                 .chain(self.whole())
                 .collect();
         }
-        if self.repeats == REPEATS {
-            self.done = true;
-            return Vec::new();
-        }
         self.repeats += 1;
-        self.begin = now + AGAIN;
+        self.done = self.repeats == REPEATS;
+        self.begin = now.max(self.widened + AGAIN);
         let passed = answered(evidence, self.path, self.kind);
         (1..=distance.unwrap_or(self.reached))
             .flat_map(|ttl| {

@@ -21,11 +21,11 @@ use crate::run::probing::Probing;
 /// a filter. Six port unreachables are what a Linux host sends in a burst (`icmp_ratelimit`).
 pub(super) const TRIES: [Duration; 6] = [
     Duration::ZERO,
-    Duration::from_millis(250),
+    Duration::from_millis(150),
+    Duration::from_millis(350),
     Duration::from_millis(600),
-    Duration::from_millis(1200),
-    Duration::from_millis(2000),
-    Duration::from_millis(3000),
+    Duration::from_millis(950),
+    Duration::from_millis(1400),
 ];
 
 /// How often the kernel is given occasion to ask for its next hop.
