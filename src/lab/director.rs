@@ -5,9 +5,11 @@
 //! encapsulated and sent by a raw socket, through the director's own routing and OUTPUT rules. Unlike IPVS, it
 //! leaves the time to live of the director's own packets as it is.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
+use std::time::Instant;
 
 use etherparse::IpNumber;
 use etherparse::Ipv4HeaderSlice;
@@ -270,12 +272,16 @@ pub(super) struct Director {
     tunnel: Packets,
     direct: Packets,
     network: Network,
-    connections: HashSet<(Ipv4Addr, u16)>,
+    /// When each had its last packet.
+    connections: HashMap<(Ipv4Addr, u16), Instant>,
     identification: u16,
     faults: Faults,
 }
 
-/// More connections than a lab has.
+/// How long a connection is known after its last packet, as of SYNs in `net/netfilter/ipvs/ip_vs_proto_tcp.c`.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// More connections than a lab has at once.
 const CONNECTIONS: usize = 65_536;
 
 impl Director {
@@ -330,7 +336,7 @@ impl Director {
             tunnel,
             direct,
             network: here.run(Network::open)?,
-            connections: HashSet::new(),
+            connections: HashMap::new(),
             identification: 0,
             faults,
         })
@@ -369,7 +375,13 @@ impl Director {
         let connection = (client, tcp.source_port());
         let faults = self.faults.names();
         let has = |name: &str| faults.iter().any(|fault| fault == name);
-        let is_known = self.connections.contains(&connection);
+        let is_known = match self.connections.get_mut(&connection) {
+            Some(last) if last.elapsed() < REMEMBERED => {
+                *last = Instant::now();
+                true
+            }
+            _ => false,
+        };
         if !is_known {
             if !tcp.syn() || tcp.ack() {
                 return Ok(());
@@ -382,7 +394,7 @@ impl Director {
             if self.connections.len() == CONNECTIONS {
                 self.connections.clear();
             }
-            self.connections.insert(connection);
+            self.connections.insert(connection, Instant::now());
         }
         if has(NO_DESTINATION) {
             return Ok(());
