@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
+use std::fs::File;
 use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -52,8 +55,8 @@ pub(crate) struct Tracepoint {
     rings: Vec<Ring>,
     format: Format,
     since: Wall,
-    /// Functions of the kernel by their addresses, once they are needed.
-    symbols: Option<BTreeMap<u64, String>>,
+    /// The kernel's functions that dropped something, by the locations in them.
+    places: HashMap<u64, String>,
     told: HashMap<(u32, u64), usize>,
     said: bool,
 }
@@ -81,7 +84,7 @@ impl Tracepoint {
             rings,
             format,
             since: clock::wall(),
-            symbols: None,
+            places: HashMap::new(),
             told: HashMap::new(),
             said: false,
         })
@@ -108,11 +111,14 @@ impl Tracepoint {
                     continue;
                 }
                 *told += 1;
-                let symbols = self.symbols.get_or_insert_with(symbols);
+                let place = self
+                    .places
+                    .entry(location)
+                    .or_insert_with(|| place_now(location));
                 freed.drops.push(FreedOne {
                     time: Wall::from_nanos(time.saturating_add(ahead)),
                     reason: name.clone(),
-                    place: place(symbols, location),
+                    place: place.clone(),
                 });
             }
         }
@@ -247,23 +253,27 @@ fn sample(body: &[u8], format: &Format) -> Option<Record> {
     (protocol == Capture::IPV4).then_some(Record::Freed(time, reason, location as u64))
 }
 
-/// The kernel's functions; none where it hides their addresses.
-fn symbols() -> BTreeMap<u64, String> {
-    let text = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let address = u64::from_str_radix(words.next()?, 16).ok()?;
-            let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
-            (address > 0 && is_code).then(|| Some((address, words.next()?.to_owned())))?
-        })
-        .collect()
+/// The kernel's function at a location, by its list of symbols, which hides their addresses from some; that has some
+/// megabytes, of which nothing is kept.
+fn place(symbols: impl BufRead, location: u64) -> String {
+    let lines = symbols.lines().map_while(Result::ok);
+    let functions = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
+        let is_before = (1..=location).contains(&address);
+        (is_code && is_before).then(|| Some((address, words.next()?.to_owned())))?
+    });
+    match functions.max_by_key(|(address, _)| *address) {
+        Some((_, name)) => name,
+        None => format!("{location:#x}"),
+    }
 }
 
-fn place(symbols: &BTreeMap<u64, String>, location: u64) -> String {
-    match symbols.range(..=location).next_back() {
-        Some((_, name)) => name.clone(),
-        None => format!("{location:#x}"),
+fn place_now(location: u64) -> String {
+    match File::open("/proc/kallsyms") {
+        Ok(file) => place(BufReader::new(file), location),
+        Err(_) => format!("{location:#x}"),
     }
 }
 
@@ -373,9 +383,11 @@ print fmt: "skbaddr=%p reason: %s", REC->skbaddr, __print_symbolic(REC->reason, 
     #[test]
     fn cpus_and_functions_are_found() {
         assert_eq!(cpus_in("0-2,6\n").collect::<Vec<_>>(), [0, 1, 2, 6]);
-        let symbols = BTreeMap::from([(16, "ip_rcv".to_owned()), (32, "ip_forward".to_owned())]);
-        assert_eq!(place(&symbols, 31), "ip_rcv");
-        assert_eq!(place(&symbols, 33), "ip_forward");
-        assert_eq!(place(&BTreeMap::new(), 31), "0x1f");
+        let symbols = "0000000000000020 T ip_forward\n0000000000000010 t ip_rcv\n0000000000000018 d table\n\
+                       0000000000000000 T hidden\n";
+        let place = |location| place(symbols.as_bytes(), location);
+        assert_eq!(place(31), "ip_rcv");
+        assert_eq!(place(33), "ip_forward");
+        assert_eq!(place(15), "0xf");
     }
 }
