@@ -16,6 +16,7 @@ use crate::run::Event;
 use crate::run::arrival;
 use crate::run::arrival::Noted;
 use crate::run::probing::Probing;
+use crate::run::probing::Witness;
 use crate::run::queries;
 
 /// How fast and how long.
@@ -196,7 +197,7 @@ impl Engine {
                 if record.firewall_before.is_none() {
                     record.firewall_before = Some(*found);
                     if let Phase::Probing(probing) = &mut self.phase {
-                        probing.handle_listed(host, now);
+                        probing.handle_watching(host, Witness::Rules, now);
                     }
                 } else if record.firewall_after.is_none() {
                     record.firewall_after = Some(*found);
@@ -205,6 +206,9 @@ impl Engine {
             }
             Event::DropsWatched(unread) => {
                 self.evidence.host_mut(host).drops_unread = unread;
+                if let Phase::Probing(probing) = &mut self.phase {
+                    probing.handle_watching(host, Witness::Drops, now);
+                }
             }
             Event::Dropped(dropped) => {
                 arrival::note_drop(&mut self.evidence, &self.matcher, host, dropped);
@@ -368,7 +372,7 @@ impl Engine {
                 if !self.suspicious && probing.repeats() {
                     self.suspicious = true;
                     let asked = ask_hosts(&self.evidence, &self.hosts, &mut self.outbox);
-                    probing.await_listings(asked, now);
+                    probing.await_witnesses(asked, now);
                 }
                 if !over && late {
                     self.evidence.cut_short("time was up");
@@ -454,12 +458,12 @@ impl Engine {
 }
 
 /// Packets that are not answered may have died on a host: from now on counters tell by which rule, and the
-/// kernel for what reason. On a path that works, nothing is asked. Gives the hosts that list their rules now.
+/// kernel for what reason. On a path that works, nothing is asked. Gives who was asked.
 fn ask_hosts(
     evidence: &Evidence,
     hosts: &BTreeMap<Host, HostState>,
     outbox: &mut VecDeque<(Host, Command)>,
-) -> BTreeSet<Host> {
+) -> BTreeSet<(Host, Witness)> {
     let mut asked = BTreeSet::new();
     for (host, state) in hosts {
         let Some(facts) = evidence.facts(*host).filter(|_| *state == HostState::Ready) else {
@@ -468,9 +472,10 @@ fn ask_hosts(
         let query = queries::firewall(evidence.plan(), *host, facts);
         let tap = queries::tap(evidence.plan(), *host, Some(facts));
         outbox.push_back((*host, Command::WatchDrops(tap)));
+        asked.insert((*host, Witness::Drops));
         if let Some(query) = query {
             outbox.push_back((*host, Command::Firewall(query)));
-            asked.insert(*host);
+            asked.insert((*host, Witness::Rules));
         }
     }
     asked

@@ -34,9 +34,18 @@ use crate::run::sweep::Sweep;
 /// When a kernel repeats a SYN-ACK first (`TCP_TIMEOUT_INIT`, RFC 6298).
 const SYN_ACK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long the rules of firewalls are waited for while there is nothing else to do. Each of the programs that list
-/// them may take four seconds.
-const LISTING: Duration = Duration::from_secs(5);
+/// How long witnesses are waited for while there is nothing else to do. Each of the programs that list rules may take
+/// four seconds.
+const WATCHING: Duration = Duration::from_secs(5);
+
+/// What of a host tells why packets died there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Witness {
+    /// The counters of its firewall's rules, from their first listing on.
+    Rules,
+    /// The kernel's own account of drops.
+    Drops,
+}
 
 /// The probing phase.
 #[derive(Debug)]
@@ -59,10 +68,10 @@ pub(super) struct Probing {
     proven: Vec<bool>,
     proven_at: Option<Mono>,
     settled: bool,
-    /// The hosts that have still to list their firewall's rules.
-    unlisted: BTreeSet<Host>,
+    /// Who was asked, and does not watch yet.
+    absent: BTreeSet<(Host, Witness)>,
     /// When they are no longer waited for.
-    listed_by: Option<Mono>,
+    watched_by: Option<Mono>,
 }
 
 impl Probing {
@@ -86,8 +95,8 @@ impl Probing {
             proven: vec![false; plan.paths.len()],
             proven_at: None,
             settled: false,
-            unlisted: BTreeSet::new(),
-            listed_by: None,
+            absent: BTreeSet::new(),
+            watched_by: None,
         };
         probing.set_out(evidence, now);
         probing
@@ -214,25 +223,24 @@ impl Probing {
         }
     }
 
-    /// These hosts were asked for the rules of their firewalls.
-    pub(super) fn await_listings(&mut self, hosts: BTreeSet<Host>, now: Mono) {
-        self.unlisted = hosts;
-        self.listed_by = Some(now + LISTING);
+    /// These were asked to watch.
+    pub(super) fn await_witnesses(&mut self, asked: BTreeSet<(Host, Witness)>, now: Mono) {
+        self.absent = asked;
+        self.watched_by = Some(now + WATCHING);
     }
 
-    /// A host has listed them. What a rule has counted since then tells that it dropped what died since then: what
-    /// had its last try before is tried once more.
-    pub(super) fn handle_listed(&mut self, host: Host, now: Mono) {
-        if self.unlisted.remove(&host) && self.unlisted.is_empty() {
+    /// A host watches. It tells only of what dies from now on: on a slow one, everything may have been tried before.
+    pub(super) fn handle_watching(&mut self, host: Host, witness: Witness, now: Mono) {
+        if self.absent.remove(&(host, witness)) && self.absent.is_empty() {
             for task in &mut self.tasks {
-                task.witnesses(now);
+                task.try_before_witnesses(now);
             }
         }
     }
 
     /// A host is gone.
     pub(super) fn handle_lost(&mut self, host: Host) {
-        self.unlisted.remove(&host);
+        self.absent.retain(|(absent, _)| *absent != host);
         self.pacer.drop_host(host);
         for task in self.tasks.iter_mut().filter(|task| task.host == host) {
             task.done = true;

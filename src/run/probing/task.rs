@@ -28,6 +28,9 @@ pub(super) const TRIES: [Duration; 6] = [
     Duration::from_millis(1400),
 ];
 
+/// How many tries of a kind witnesses have to see: what is joined by time takes three (`verdict/freed.rs`).
+const TELLING: usize = 3;
+
 /// How often the kernel is given occasion to ask for its next hop.
 pub(super) const RESOLUTIONS: usize = 3;
 
@@ -47,8 +50,8 @@ pub(super) struct Task {
     /// So often, whatever is answered.
     pub(super) counted: Option<Counted>,
     pub(super) at_least: usize,
-    /// When it is tried once more than usual.
-    pub(super) again: Option<Mono>,
+    /// Tries behind the usual ones: since when, and how many.
+    pub(super) again: Option<(Mono, usize)>,
     pub(super) done: bool,
 }
 
@@ -259,15 +262,21 @@ impl Task {
         };
         match tries.get(self.tries) {
             Some(offset) => Some(self.begin + *offset),
-            None => self.again.filter(|_| self.tries == TRIES.len()),
+            None => {
+                let (begin, count) = self.again?;
+                let number = self.tries - TRIES.len();
+                (number < count).then(|| begin + TRIES[number])
+            }
         }
     }
 
-    /// Is tried once more if all its tries were before `now`.
-    pub(super) fn witnesses(&mut self, now: Mono) {
+    /// From `now` on it is tried so often that witnesses can tell.
+    pub(super) fn try_before_witnesses(&mut self, now: Mono) {
         let adapts = matches!(self.aim, Aim::Probe(_)) && self.counted.is_none();
-        if adapts && !self.is_aside() && self.tries == TRIES.len() {
-            self.again = Some(now);
+        let left = TRIES.len().saturating_sub(self.tries);
+        if adapts && !self.is_aside() && left < TELLING {
+            let last = self.begin + TRIES[TRIES.len() - 1];
+            self.again = Some((now.max(last) + TRIES[1], TELLING - left));
         }
     }
 

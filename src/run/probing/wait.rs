@@ -49,9 +49,9 @@ impl Probing {
         let end = match self.proven_at {
             Some(at) => self.settled_at(at),
             None => {
-                let listed = self.listed_by.filter(|_| !self.unlisted.is_empty());
+                let watched = self.watched_by.filter(|_| !self.absent.is_empty());
                 let answered = self.pacer.last() + self.last_wait();
-                listed.map_or(answered, |listed| listed.max(answered))
+                watched.map_or(answered, |watched| watched.max(answered))
             }
         };
         match self.proven_at {
@@ -80,12 +80,12 @@ impl Probing {
             && !self.is_searching(evidence)
             && self.pacer.is_empty();
         let answered = now >= self.pacer.last() + self.last_wait();
-        nothing_due && (all_done || answered && !self.awaits_listings(now))
+        nothing_due && (all_done || answered && !self.awaits_witnesses(now))
     }
 
-    /// Whether there is a host that may still list the rules of its firewall.
-    fn awaits_listings(&self, now: Mono) -> bool {
-        !self.unlisted.is_empty() && self.listed_by.is_some_and(|by| now < by)
+    /// Whether there is a host that may still come to watch.
+    fn awaits_witnesses(&self, now: Mono) -> bool {
+        !self.absent.is_empty() && self.watched_by.is_some_and(|by| now < by)
     }
 
     /// When a step that is waited for has something to send.
