@@ -68,7 +68,10 @@ END
         sleep 0.2
     done
 }
-stop_nobody() { kill -9 "$(cat /run/nobody.pid)"; }
+stop_nobody() {
+    kill -9 "$(cat /run/nobody.pid)"
+    nobody_listens s
+}
 arp_quiet() {
     conf s all.arp_ignore=1
     conf s all.arp_announce=2

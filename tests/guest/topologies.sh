@@ -75,7 +75,7 @@ two_down() {
 serve_second() { s2 busybox httpd -p 0.0.0.0:80 -h /run/www; }
 stop_second() {
     ip netns pids s2 | xargs -r kill
-    sleep 0.2
+    nobody_listens s2
 }
 
 # A second VIP with another port, and the first VIP on that port, too.

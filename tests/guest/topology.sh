@@ -111,7 +111,15 @@ unprotect() { "$1" nft delete table ip protection; }
 serve() { s busybox httpd -p "${1:-0.0.0.0}:80" -h /run/www; }
 stop_serving() {
     pkill -f '^busybox httpd'
-    while pgrep -f '^busybox httpd' >/dev/null; do sleep 0.05; done
+    nobody_listens s
+}
+# Waits until the port is free: who was killed holds it a moment longer.
+nobody_listens() {
+    for _ in $(busybox seq 100); do
+        if [ -z "$("$1" ss -Htln 'sport = :80')" ]; then return; fi
+        sleep 0.05
+    done
+    echo "$1: somebody still listens on port 80" >&2
 }
 
 # Counters on the routers alone: how far the kernel's own connection gets, without touching c, d and s.
