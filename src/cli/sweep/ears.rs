@@ -1,5 +1,6 @@
 //! What a sweep hears: the ring, read by a thread of its own, and Ctrl-C.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
@@ -13,11 +14,13 @@ use tokio::signal::unix::signal;
 
 use crate::cli::failure::Failure;
 use crate::exchange::Mono;
+use crate::live::burst::BurstError;
 use crate::live::clock;
 use crate::live::ring::Ring;
 use crate::live::tap::TapError;
 use crate::matching::FleetMatcher;
 use crate::matching::FleetSighting;
+use crate::run::FleetSend;
 
 /// How long the thread waits for packets before it looks whether it is to end, and how often it asks for drops.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -50,23 +53,31 @@ pub(super) fn watch_interrupts() -> Result<Arc<AtomicU32>, Failure> {
     Ok(count)
 }
 
-/// What was heard, and what the kernel dropped.
+/// What was heard, what the kernel dropped, and what it did not send.
 pub(super) enum Heard {
     Sightings(Vec<(FleetSighting, Mono)>),
     Lost(u64),
     Failed(TapError),
+    /// The kernel refused these, then.
+    NotSent(Vec<(FleetSend, i32)>, Mono),
+    /// These do not answer ARP.
+    Mute(Vec<Ipv4Addr>),
+    CannotSend(BurstError),
 }
 
 /// The thread that reads the ring.
 pub(super) struct Ears {
-    pub(super) heard: mpsc::Receiver<Heard>,
     ended: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Ears {
-    pub(super) fn listen(mut ring: Ring, matcher: FleetMatcher) -> Result<Ears, Failure> {
-        let (sender, heard) = mpsc::channel();
+    /// Tells `inbox` what it hears.
+    pub(super) fn listen(
+        mut ring: Ring,
+        matcher: FleetMatcher,
+        inbox: mpsc::Sender<Heard>,
+    ) -> Result<Ears, Failure> {
         let ended = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&ended);
         let listen = move || {
@@ -94,7 +105,7 @@ impl Ears {
                     read.err().map(Heard::Failed),
                 ];
                 for message in messages.into_iter().flatten() {
-                    if sender.send(message).is_err() {
+                    if inbox.send(message).is_err() {
                         return;
                     }
                 }
@@ -102,7 +113,6 @@ impl Ears {
         };
         let thread = thread::Builder::new().name("ring".to_owned()).spawn(listen);
         Ok(Ears {
-            heard,
             ended,
             thread: Some(thread.map_err(Failure::Runtime)?),
         })

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -32,11 +33,13 @@ use crate::suite::FleetFile;
 
 mod dry_run;
 mod ears;
+mod mouth;
 mod play;
 mod results;
 
 use ears::Ears;
 use ears::watch_interrupts;
+use mouth::Mouth;
 use play::Run;
 use results::Results;
 use results::cannot_write;
@@ -211,12 +214,14 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let burst = Burst::open(&fleet, arguments.xdp).map_err(Failure::Burst)?;
     let ring = Ring::open(&fleet, limits.rate).map_err(Failure::Ring)?;
     let interrupts = watch_interrupts()?;
-    let ears = Ears::listen(ring, FleetMatcher::new(Arc::clone(&fleet), sweep.key()))?;
+    let (inbox, heard) = mpsc::channel();
+    let matcher = FleetMatcher::new(Arc::clone(&fleet), sweep.key());
+    let ears = Ears::listen(ring, matcher, inbox.clone())?;
     Run {
         craft: FleetCraft::new(&fleet, sweep.key()),
-        burst,
-        packets: Vec::new(),
-        ears,
+        mouth: Mouth::open(burst, inbox)?,
+        heard,
+        _ears: ears,
         interrupts,
         results,
         unwritten: None,

@@ -8,12 +8,13 @@ use crate::cli::sweep::Format;
 use crate::cli::sweep::Kept;
 use crate::cli::sweep::ears::Ears;
 use crate::cli::sweep::ears::Heard;
+use crate::cli::sweep::mouth::Batch;
+use crate::cli::sweep::mouth::Mouth;
 use crate::cli::sweep::name;
 use crate::cli::sweep::results::Results;
 use crate::cli::sweep::results::cannot_write;
 use crate::cli::whole::Whole;
 use crate::craft::FleetCraft;
-use crate::craft::FleetPacket;
 use crate::exchange::Mono;
 use crate::live::burst::Burst;
 use crate::live::clock;
@@ -29,11 +30,11 @@ use crate::verdict;
 use std::fs;
 use std::io;
 use std::io::IsTerminal;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -43,8 +44,6 @@ const SHOWN: Duration = Duration::from_millis(200);
 /// How often results are flushed, and the state is kept.
 const FLUSHED: Duration = Duration::from_millis(100);
 const KEPT: Duration = Duration::from_secs(1);
-/// How often the kernel is asked who does not answer ARP.
-const LOOKED: Duration = Duration::from_millis(250);
 /// Naps up to this are slept through; from longer ones, up to the second, what is heard wakes.
 const NAP: Duration = Duration::from_micros(100);
 const SLEEP: Duration = Duration::from_millis(100);
@@ -53,10 +52,10 @@ const SLEEP: Duration = Duration::from_millis(100);
 pub(super) struct Run {
     pub(super) sweep: FleetSweep,
     pub(super) craft: FleetCraft,
-    pub(super) burst: Burst,
-    /// Those of the batch in hand.
-    pub(super) packets: Vec<(Ipv4Addr, FleetPacket)>,
-    pub(super) ears: Ears,
+    pub(super) mouth: Mouth,
+    /// What it and the ears have to say; they end with the run.
+    pub(super) heard: mpsc::Receiver<Heard>,
+    pub(super) _ears: Ears,
     pub(super) interrupts: Arc<AtomicU32>,
     pub(super) results: Results,
     /// Why results could not be written; the sweep is then stopped, so that nothing stays open.
@@ -96,9 +95,7 @@ impl Run {
         let is_terminal = io::stderr().is_terminal();
         let mut shown = every(if is_terminal { SHOWN } else { SAID });
         let (mut flushed, mut kept) = (every(FLUSHED), every(KEPT));
-        let mut looked = every(LOOKED);
         let mut line = ProgressLine::new(true);
-        let mut batch: Vec<FleetSend> = Vec::new();
         loop {
             self.hear_all()?;
             let interrupts = self.interrupts.load(Ordering::Relaxed);
@@ -114,9 +111,11 @@ impl Run {
                     );
                 }
             }
-            batch.clear();
-            let poll = self.sweep.poll(now, &mut batch);
-            self.send(&batch)?;
+            let mut sends = Vec::new();
+            let poll = self.sweep.poll(now, &mut sends);
+            if !sends.is_empty() {
+                self.send(sends);
+            }
             let now = clock::mono();
             let mut written = self.tell();
             if flushed.is_due(now) {
@@ -128,12 +127,6 @@ impl Run {
                 // A twentieth of the time, at most.
                 let cost = clock::mono().since(now);
                 kept.period = KEPT.max(20 * cost);
-            }
-            if looked.is_due(now) {
-                // A table that changes while it is read is read the next time.
-                for realserver in self.burst.mute().unwrap_or_default() {
-                    self.sweep.handle_mute(realserver, Burst::MUTE);
-                }
             }
             if shown.is_due(now) {
                 let words = self.progress(now);
@@ -154,7 +147,7 @@ impl Run {
 
     /// Takes what was heard meanwhile.
     fn hear_all(&mut self) -> Result<(), Failure> {
-        while let Ok(heard) = self.ears.heard.try_recv() {
+        while let Ok(heard) = self.heard.try_recv() {
             self.take(heard)?;
         }
         Ok(())
@@ -164,6 +157,17 @@ impl Run {
         match heard {
             Heard::Lost(packets) => self.sweep.handle_lost(packets),
             Heard::Failed(error) => return Err(Failure::Ring(error)),
+            Heard::CannotSend(error) => return Err(Failure::Burst(error)),
+            Heard::NotSent(refused, time) => {
+                for (send, errno) in refused {
+                    self.sweep.handle_not_sent(&send, errno, time);
+                }
+            }
+            Heard::Mute(realservers) => {
+                for realserver in realservers {
+                    self.sweep.handle_mute(realserver, Burst::MUTE);
+                }
+            }
             Heard::Sightings(sightings) => {
                 for (sighting, time) in sightings {
                     match sighting {
@@ -182,21 +186,22 @@ impl Run {
         Ok(())
     }
 
-    fn send(&mut self, batch: &[FleetSend]) -> Result<(), Failure> {
-        self.packets.clear();
-        self.packets.extend(batch.iter().filter_map(|send| {
+    fn send(&mut self, sends: Vec<FleetSend>) {
+        let mut batch = Batch {
+            packets: Vec::with_capacity(sends.len()),
+            sends,
+        };
+        batch.sends.retain(|send| {
             let packet = match send.closes {
-                false => self.craft.probe(send.probe, &send.pair),
-                true => self.craft.closing(send.probe, &send.pair)?,
+                false => Some(self.craft.probe(send.probe, &send.pair)),
+                true => self.craft.closing(send.probe, &send.pair),
             };
-            Some((send.pair.rip, packet))
-        }));
-        let (sweep, now) = (&mut self.sweep, clock::mono());
-        self.burst
-            .send(&self.packets, |number, errno| {
-                sweep.handle_not_sent(&batch[number], errno, now);
-            })
-            .map_err(Failure::Burst)
+            let packet = packet.map(|packet| (send.pair.rip, packet));
+            let is_sent = packet.is_some();
+            batch.packets.extend(packet);
+            is_sent
+        });
+        self.mouth.say(batch);
     }
 
     /// Writes what was decided.
@@ -229,7 +234,7 @@ impl Run {
             thread::sleep(left);
             return Ok(());
         }
-        match self.ears.heard.recv_timeout(left.min(SLEEP)) {
+        match self.heard.recv_timeout(left.min(SLEEP)) {
             Ok(heard) => self.take(heard),
             Err(_) => Ok(()),
         }
