@@ -132,6 +132,18 @@ impl HostFacts {
             .all(|name| self.setting(name, "hidden").is_some_and(|value| value != 0))
     }
 
+    /// Adds the answers to more questions, asked a moment later.
+    pub fn complete(&mut self, later: HostFacts) {
+        self.routes.extend(later.routes);
+        self.neighbours = later.neighbours;
+        self.sysctls.extend(later.sysctls);
+        for unread in later.unread {
+            if !self.unread.contains(&unread) {
+                self.unread.push(unread);
+            }
+        }
+    }
+
     fn larger_of_all_and(&self, device: &str, setting: &str) -> Option<i64> {
         let all = self.setting("all", setting)?;
         let own = self.setting(device, setting)?;

@@ -42,6 +42,7 @@ use crate::live::drops::Watched;
 use crate::live::facts;
 use crate::live::firewall;
 use crate::live::janitor;
+use crate::live::janitor::Called;
 use crate::live::janitor::Janitor;
 use crate::live::janitor::with_causes;
 use crate::live::neighbour;
@@ -100,6 +101,8 @@ pub async fn serve(
     stdin: impl AsyncRead + Unpin,
     mut stdout: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(), ServeError> {
+    // It comes while the controller reads the hello.
+    let janitor = Janitor::call();
     let hello = Hello::ours().to_string();
     stdout
         .write_all(hello.as_bytes())
@@ -115,7 +118,7 @@ pub async fn serve(
     };
     let (out, outgoing) = mpsc::channel(BACKLOG);
     let mut writer = tokio::spawn(write(outgoing, stdout));
-    let result = match Served::start(scope, out.clone()) {
+    let result = match Served::start(scope, janitor, out.clone()) {
         Ok(host) => {
             say(&out, FromAgent::Started).await;
             let (queue, commands) = mpsc::unbounded_channel();
@@ -195,10 +198,13 @@ struct Served {
 impl Served {
     fn start(
         scope: Scope,
+        janitor: io::Result<Called>,
         out: mpsc::Sender<FromAgent>,
     ) -> Result<Served, (&'static str, io::Error)> {
         let sender = Sender::open().map_err(|error| (error.operation, error.source))?;
-        let janitor = Janitor::spawn().map_err(|error| ("start the janitor", error))?;
+        let janitor = janitor
+            .and_then(Called::stand_by)
+            .map_err(|error| ("start the janitor", error))?;
         Ok(Served {
             out,
             scope,

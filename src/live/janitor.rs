@@ -39,20 +39,18 @@ pub struct Janitor {
     pipe: ChildStdin,
 }
 
-impl Janitor {
-    /// Starts a janitor, this same program, and waits until it stands by.
+/// A janitor that was called and does not stand by yet.
+#[derive(Debug)]
+pub struct Called(Child);
+
+impl Called {
+    /// Waits until it stands by.
     ///
     /// # Errors
     ///
-    /// If it does not start, or cannot open its sockets.
-    pub fn spawn() -> io::Result<Janitor> {
-        let mut child = Command::new("/proc/self/exe")
-            .arg0("tunproof")
-            .args(["agent", "--janitor"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+    /// If it cannot open its sockets.
+    pub fn stand_by(self) -> io::Result<Janitor> {
+        let mut child = self.0;
         let pipe = child.stdin.take().expect("stdin is piped");
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut line = String::new();
@@ -64,6 +62,24 @@ impl Janitor {
                 Err(io::Error::other(format!("{other} ({status})")))
             }
         }
+    }
+}
+
+impl Janitor {
+    /// Starts a janitor, this same program.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub fn call() -> io::Result<Called> {
+        Command::new("/proc/self/exe")
+            .arg0("tunproof")
+            .args(["agent", "--janitor"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Called)
     }
 
     /// Tells of a deed that is about to be done.

@@ -183,7 +183,8 @@ impl Engine {
                     self.hosts.insert(host, HostState::Completing);
                 }
                 Some(HostState::Completing) => {
-                    self.evidence.host_mut(host).before = Some(*facts);
+                    let before = &mut self.evidence.host_mut(host).before;
+                    before.get_or_insert_default().complete(*facts);
                     self.hosts.insert(host, HostState::Opening);
                 }
                 Some(HostState::Closing { .. }) => {
@@ -418,7 +419,7 @@ impl Engine {
             let mut awaited = 1;
             self.outbox.push_back((*host, Command::TapStatistics));
             if let (Some(known), false) = (self.evidence.facts(*host), everything_proven) {
-                let query = queries::second(&plan, *host, known);
+                let query = queries::whole(&plan, *host, known);
                 self.outbox.push_back((*host, Command::Facts(query)));
                 awaited += 1;
                 if let Some(query) =

@@ -52,9 +52,22 @@ pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
     }
 }
 
-/// The same and what the first answer makes worth asking: input routes by device, the gateway's neighbour
-/// entry.
+/// What the first answer makes worth asking: input routes by device, the gateway's neighbour entry. All else that the
+/// host said stands; on a busy one listing connections takes its time.
 pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
+    let mut query = whole(plan, host, known);
+    let is_new = |asked: &RouteQuery| known.route(asked).is_none();
+    query.routes.retain(is_new);
+    FactQuery {
+        routes: query.routes,
+        neighbours: query.neighbours,
+        sysctls: Vec::new(),
+        service: None,
+    }
+}
+
+/// All that is worth asking a host of which something is known.
+pub(super) fn whole(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
     let mut query = first(plan, host);
     let path = &plan.paths[path_of(host)];
     match host {
