@@ -4,8 +4,8 @@
 //!
 //! All ICMP errors to spoofed probes go to the VIP, and a Linux router sends one address six at once and then one a
 //! second (`icmp_ratelimit`): a pass asks a router four times at most, two of them from the VIP (and in the first
-//! passes toward the director a fifth time), and the next pass begins seconds later. Which of the two goes first changes from time to live to time to live and from pass to pass,
-//! so that a limit hits neither more than the other.
+//! passes toward the director a fifth time), and the next pass begins seconds later. Which of the two goes first
+//! changes from time to live to time to live and from pass to pass, so that a limit hits neither more than the other.
 
 use std::time::Duration;
 

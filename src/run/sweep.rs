@@ -19,6 +19,8 @@ const BATCH_WAIT: Duration = Duration::from_millis(350);
 /// How long after its first try a silent time to live is tried for the last time: one ICMP error a second is what a
 /// Linux router sends to one address when its burst is spent, and others send no more from the outset.
 const AGAIN: Duration = Duration::from_millis(1100);
+/// How many silent times to live behind the last that was answered are tried again, mtr's default (`--max-unknown`).
+const UNKNOWN: u8 = 5;
 /// How often silent times to live are tried again.
 const REPEATS: u8 = 2;
 
@@ -111,7 +113,9 @@ impl Sweep {
         self.done = self.repeats == REPEATS;
         self.begin = now.max(self.widened + AGAIN);
         let passed = answered(evidence, self.path, self.kind);
-        (1..=distance.unwrap_or(self.reached))
+        let last = passed.iter().chain(&control).max().map_or(0, |ttl| *ttl);
+        let farthest = distance.unwrap_or((last + UNKNOWN).min(self.reached));
+        (1..=farthest)
             .flat_map(|ttl| {
                 [
                     (!passed.contains(&ttl)).then_some((self.kind, ttl)),

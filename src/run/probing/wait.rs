@@ -18,7 +18,9 @@ use crate::run::sweep::Sweep;
 /// How long an answer may take before its flow is asked again, unless slower answers were seen.
 const MISSED: Duration = Duration::from_millis(50);
 
-/// How long the last try may take, unless slower answers were seen.
+/// How long the last try may take, unless slower answers were seen: a second, the first timeout of a TCP that has
+/// measured nothing yet (RFC 6298 §2.1). Behind a silence nothing was measured, and what Linux holds back of ICMP
+/// errors to one address it holds back for a second (`icmp_ratelimit`).
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How long an answer may take before its packet may be called lost, unless slower answers were seen.
