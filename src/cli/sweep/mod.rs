@@ -40,6 +40,7 @@ mod results;
 use ears::Ears;
 use ears::watch_interrupts;
 use mouth::Mouth;
+use mouth::Speaker;
 use play::Run;
 use results::Results;
 use results::cannot_write;
@@ -217,9 +218,9 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let (inbox, heard) = mpsc::channel();
     let matcher = FleetMatcher::new(Arc::clone(&fleet), sweep.key());
     let ears = Ears::listen(ring, matcher, inbox.clone())?;
+    let craft = FleetCraft::new(&fleet, sweep.key());
     Run {
-        craft: FleetCraft::new(&fleet, sweep.key()),
-        mouth: Mouth::open(burst, inbox)?,
+        mouth: Mouth::open(Speaker { craft, burst }, inbox)?,
         heard,
         _ears: ears,
         interrupts,

@@ -1,50 +1,48 @@
-//! What a sweep sends: batches, handed to the kernel by a thread of their own, while the next are crafted.
+//! What a sweep sends: batches, crafted and handed to the kernel by a thread of their own.
+//!
+//! It gets what is to be sent, not the packets: these are several times as long, and would go from one processor's
+//! cache to another's.
 
 use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::TrySendError;
 use std::thread;
 use std::time::Duration;
 
 use crate::cli::failure::Failure;
 use crate::cli::sweep::ears::Heard;
+use crate::craft::FleetCraft;
 use crate::craft::FleetPacket;
 use crate::live::burst::Burst;
 use crate::live::burst::BurstError;
 use crate::live::clock;
 use crate::run::FleetSend;
 
-/// How many batches may wait: at the highest rate half a millisecond's.
-const AHEAD: usize = 4;
+/// How many batches may wait: at the highest rate three milliseconds'.
+const AHEAD: usize = 32;
+/// How long room for one more is waited for, by sleeping: being woken for each would cost the thread that sends.
+const ROOM: Duration = Duration::from_millis(1);
 /// How often the kernel is asked who does not answer ARP.
 const LOOKED: Duration = Duration::from_millis(250);
 
-/// Packets that are sent together.
-pub(super) struct Batch {
-    pub(super) sends: Vec<FleetSend>,
-    /// Each with its real server's address.
-    pub(super) packets: Vec<(Ipv4Addr, FleetPacket)>,
-}
-
 /// The thread that sends.
 pub(super) struct Mouth {
-    batches: Option<mpsc::SyncSender<Batch>>,
+    batches: Option<mpsc::SyncSender<Vec<FleetSend>>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Mouth {
-    /// Sends what it is given by `burst`, and tells `inbox` what did not leave.
-    pub(super) fn open(burst: Burst, inbox: mpsc::Sender<Heard>) -> Result<Mouth, Failure> {
+    /// Sends what it is given, and tells `inbox` what did not leave.
+    pub(super) fn open(speaker: Speaker, inbox: mpsc::Sender<Heard>) -> Result<Mouth, Failure> {
         let (sender, batches) = mpsc::sync_channel(AHEAD);
         let speak = move || {
-            if let Err(error) = speak(burst, &batches, &inbox) {
+            if let Err(error) = speaker.speak(&batches, &inbox) {
                 // Nobody hears it who is at an end.
                 let _ = inbox.send(Heard::CannotSend(error));
             }
         };
-        let thread = thread::Builder::new()
-            .name("burst".to_owned())
-            .spawn(speak);
+        let thread = thread::Builder::new().name("burst".to_owned()).spawn(speak);
         Ok(Mouth {
             batches: Some(sender),
             thread: Some(thread.map_err(Failure::Runtime)?),
@@ -52,9 +50,12 @@ impl Mouth {
     }
 
     /// Sends a batch once those before it are gone; if none can be sent any more, the inbox is told why.
-    pub(super) fn say(&self, batch: Batch) {
+    pub(super) fn say(&self, mut batch: Vec<FleetSend>) {
         let batches = self.batches.as_ref().expect("they end when it is dropped");
-        let _ = batches.send(batch);
+        while let Err(TrySendError::Full(back)) = batches.try_send(batch) {
+            batch = back;
+            thread::sleep(ROOM);
+        }
     }
 }
 
@@ -68,40 +69,64 @@ impl Drop for Mouth {
     }
 }
 
-fn speak(
-    mut burst: Burst,
-    batches: &mpsc::Receiver<Batch>,
-    inbox: &mpsc::Sender<Heard>,
-) -> Result<(), BurstError> {
-    let mut looked = clock::mono();
-    loop {
-        match batches.recv_timeout(LOOKED) {
-            Ok(batch) => {
-                let refused = send(&mut burst, &batch)?;
-                if !refused.is_empty() {
-                    let _ = inbox.send(Heard::NotSent(refused, clock::mono()));
+/// How batches become packets, and leave.
+pub(super) struct Speaker {
+    pub(super) craft: FleetCraft,
+    pub(super) burst: Burst,
+}
+
+impl Speaker {
+    fn speak(
+        mut self,
+        batches: &mpsc::Receiver<Vec<FleetSend>>,
+        inbox: &mpsc::Sender<Heard>,
+    ) -> Result<(), BurstError> {
+        let mut packets = Vec::new();
+        let mut looked = clock::mono();
+        loop {
+            match batches.recv_timeout(LOOKED) {
+                Ok(batch) => {
+                    let refused = self.send(batch, &mut packets)?;
+                    if !refused.is_empty() {
+                        let _ = inbox.send(Heard::NotSent(refused, clock::mono()));
+                    }
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        }
-        let now = clock::mono();
-        if now.since(looked) >= LOOKED {
-            looked = now;
-            // A table that changes while it is read is read the next time.
-            let mute = burst.mute().unwrap_or_default();
-            if !mute.is_empty() {
-                let _ = inbox.send(Heard::Mute(mute));
+            let now = clock::mono();
+            if now.since(looked) >= LOOKED {
+                looked = now;
+                // A table that changes while it is read is read the next time.
+                let mute = self.burst.mute().unwrap_or_default();
+                if !mute.is_empty() {
+                    let _ = inbox.send(Heard::Mute(mute));
+                }
             }
         }
     }
-}
 
-/// Which packets the kernel refused, and why.
-fn send(burst: &mut Burst, batch: &Batch) -> Result<Vec<(FleetSend, i32)>, BurstError> {
-    let mut refused = Vec::new();
-    burst.send(&batch.packets, |number, errno| {
-        refused.push((batch.sends[number], errno));
-    })?;
-    Ok(refused)
+    /// Which packets the kernel refused, and why.
+    fn send(
+        &mut self,
+        mut batch: Vec<FleetSend>,
+        packets: &mut Vec<(Ipv4Addr, FleetPacket)>,
+    ) -> Result<Vec<(FleetSend, i32)>, BurstError> {
+        packets.clear();
+        batch.retain(|send| {
+            let packet = match send.closes {
+                false => Some(self.craft.probe(send.probe, &send.pair)),
+                true => self.craft.closing(send.probe, &send.pair),
+            };
+            let packet = packet.map(|packet| (send.pair.rip, packet));
+            let is_sent = packet.is_some();
+            packets.extend(packet);
+            is_sent
+        });
+        let mut refused = Vec::new();
+        self.burst.send(packets, |number, errno| {
+            refused.push((batch[number], errno));
+        })?;
+        Ok(refused)
+    }
 }

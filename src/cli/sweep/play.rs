@@ -8,13 +8,11 @@ use crate::cli::sweep::Format;
 use crate::cli::sweep::Kept;
 use crate::cli::sweep::ears::Ears;
 use crate::cli::sweep::ears::Heard;
-use crate::cli::sweep::mouth::Batch;
 use crate::cli::sweep::mouth::Mouth;
 use crate::cli::sweep::name;
 use crate::cli::sweep::results::Results;
 use crate::cli::sweep::results::cannot_write;
 use crate::cli::whole::Whole;
-use crate::craft::FleetCraft;
 use crate::exchange::Mono;
 use crate::live::burst::Burst;
 use crate::live::clock;
@@ -24,7 +22,6 @@ use crate::report::FleetEnd;
 use crate::report::FleetSummary;
 use crate::report::Realservers;
 use crate::run::FleetPoll;
-use crate::run::FleetSend;
 use crate::run::FleetSweep;
 use crate::verdict;
 use std::fs;
@@ -51,7 +48,6 @@ const SLEEP: Duration = Duration::from_millis(100);
 /// A sweep in its course.
 pub(super) struct Run {
     pub(super) sweep: FleetSweep,
-    pub(super) craft: FleetCraft,
     pub(super) mouth: Mouth,
     /// What it and the ears have to say; they end with the run.
     pub(super) heard: mpsc::Receiver<Heard>,
@@ -111,10 +107,10 @@ impl Run {
                     );
                 }
             }
-            let mut sends = Vec::new();
-            let poll = self.sweep.poll(now, &mut sends);
-            if !sends.is_empty() {
-                self.send(sends);
+            let mut batch = Vec::new();
+            let poll = self.sweep.poll(now, &mut batch);
+            if !batch.is_empty() {
+                self.mouth.say(batch);
             }
             let now = clock::mono();
             let mut written = self.tell();
@@ -184,24 +180,6 @@ impl Run {
             }
         }
         Ok(())
-    }
-
-    fn send(&mut self, sends: Vec<FleetSend>) {
-        let mut batch = Batch {
-            packets: Vec::with_capacity(sends.len()),
-            sends,
-        };
-        batch.sends.retain(|send| {
-            let packet = match send.closes {
-                false => Some(self.craft.probe(send.probe, &send.pair)),
-                true => self.craft.closing(send.probe, &send.pair),
-            };
-            let packet = packet.map(|packet| (send.pair.rip, packet));
-            let is_sent = packet.is_some();
-            batch.packets.extend(packet);
-            is_sent
-        });
-        self.mouth.say(batch);
     }
 
     /// Writes what was decided.
