@@ -88,6 +88,18 @@ pub(crate) fn frames(asked: Asked, count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The RSTs that close what the first probes of the closed loop open, in such frames.
+pub(crate) fn closings(count: usize) -> Vec<Vec<u8>> {
+    let fleet = Asked::ClosedLoop.fleet();
+    let craft = FleetCraft::new(&fleet, key());
+    let pairs = (0..count as u32).map(|number| fleet.pair(number).expect("there are as many"));
+    let closing = pairs.map(|pair| craft.closing(Asked::ClosedLoop.probe(), &pair));
+    closing
+        .map(|packet| packet.expect("a SYN opens something"))
+        .map(|packet| frame(site::GATEWAY_MAC, site::NEAR_MAC, packet.octets()))
+        .collect()
+}
+
 /// An Ethernet frame of an IPv4 packet.
 pub(crate) fn frame(to: [u8; 6], from: [u8; 6], packet: &[u8]) -> Vec<u8> {
     [&to[..], &from, &[8, 0], packet].concat()

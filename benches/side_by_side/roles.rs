@@ -27,7 +27,8 @@ pub(crate) fn main(arguments: &[String]) {
         ["send-burst"] => send_burst(false),
         ["send-burst", "xdp"] => send_burst(true),
         ["flood"] => flood(),
-        ["sweep-bare", asked] => sweep_bare(Asked::from_name(asked)),
+        ["sweep-bare", asked] => sweep_bare(Asked::from_name(asked), false),
+        ["sweep-bare", asked, "closing"] => sweep_bare(Asked::from_name(asked), true),
         ["receive", how] => receive(how),
         _ => panic!("no such role: {words:?}"),
     }
@@ -83,10 +84,14 @@ fn flood() {
     }
 }
 
-/// A whole sweep by bare system calls: prebuilt frames, each another pair's, and a ring that only counts answers. Prints
-/// how many came and how many were dropped.
-fn sweep_bare(asked: Asked) {
+/// A whole sweep by bare system calls: prebuilt frames, each another pair's, behind each batch the RSTs that close what it
+/// opened, if that is wanted, and a ring that only counts answers. Prints how many came and how many were dropped.
+fn sweep_bare(asked: Asked, closes: bool) {
     let frames = fleet::frames(asked, fleet::PAIRS);
+    let closings = match closes {
+        true => fleet::closings(fleet::PAIRS),
+        false => Vec::new(),
+    };
     let near = site::index("near");
     let socket = sys::packet_socket(near, 0).expect("an AF_PACKET socket");
     let mut ring = sys::Ring::open(near, 8).expect("an AF_PACKET ring");
@@ -104,7 +109,11 @@ fn sweep_bare(asked: Asked) {
                 sys::dropped(&ring.socket).expect("PACKET_STATISTICS"),
             )
         });
-        send_all(&socket, &frames);
+        let mut closings = closings.chunks(sys::BATCH);
+        for batch in frames.chunks(sys::BATCH) {
+            send_all(&socket, batch);
+            send_all(&socket, closings.next().unwrap_or_default());
+        }
         ears.join().expect("it does not panic")
     });
     println!("{answers} {dropped}");

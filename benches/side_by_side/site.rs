@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::thread;
@@ -10,6 +11,9 @@ use std::time::Instant;
 
 use nix::sched::CloneFlags;
 use nix::sched::unshare;
+
+use crate::process::words;
+use crate::sys;
 
 pub(crate) const DIP: &str = "10.9.0.1";
 pub(crate) const VIP: &str = "192.0.2.10";
@@ -44,6 +48,32 @@ pub(crate) fn on_site<T: Send>(body: impl FnOnce() -> T + Send) -> T {
         run.join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Moves `far` into a namespace that ends with the process given back, as on a wire it is another host's: a tap on all
+/// devices of this one would see each packet arrive there, too.
+pub(crate) fn part() -> Child {
+    let mut sleep = words("unshare --net sleep 600");
+    let child = sys::die_with_starter(&mut sleep).spawn();
+    let child = child.expect("unshare of util-linux");
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    let (own, number) = (namespace("thread-self"), child.id().to_string());
+    let until = Instant::now() + Duration::from_secs(5);
+    while namespace(&number) == own {
+        assert!(Instant::now() < until, "unshare does nothing");
+        thread::sleep(Duration::from_millis(5));
+    }
+    ip(&format!("link set far netns {number}\n"));
+    let up = words(&format!(
+        "nsenter --target {number} --net ip link set far up"
+    ))
+    .status();
+    assert!(up.is_ok_and(|status| status.success()), "far stays down");
+    while !is_up("near") {
+        assert!(Instant::now() < until, "the link stays down");
+        thread::sleep(Duration::from_millis(10));
+    }
+    child
 }
 
 fn ip(commands: &str) {

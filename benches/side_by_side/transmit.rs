@@ -35,6 +35,7 @@ struct Sender {
 pub(crate) fn run(folder: &Path) -> String {
     let mut senders: Vec<Sender> = senders(folder);
     site::on_site(|| {
+        let far = site::part();
         for round in 0..ROUNDS {
             for sender in &mut senders {
                 let rate = rate(&sender.command);
@@ -42,6 +43,7 @@ pub(crate) fn run(folder: &Path) -> String {
                 sender.rates.push(rate);
             }
         }
+        process::end(far);
     });
     to_markdown(&senders)
 }
