@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
@@ -99,6 +100,13 @@ pub(crate) fn text(output: &Output) -> String {
     [&output.stdout[..], &output.stderr[..]]
         .map(String::from_utf8_lossy)
         .concat()
+}
+
+/// Copies a program by another process: what this one has open to write, a child of another test holds a moment longer,
+/// and nobody may run it then (ETXTBSY).
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").args([from, to]).status().unwrap();
+    assert!(status.success(), "cp: {status}");
 }
 
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -19,6 +19,7 @@ use crate::bench::DIP;
 use crate::bench::TUNPROOF;
 use crate::bench::TestLab;
 use crate::bench::VIP;
+use crate::bench::copy;
 use crate::bench::text;
 use crate::bench::wait_until;
 
@@ -154,7 +155,7 @@ fn an_ordinary_user_has_a_lab() {
     fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
     // Where the target directory is, another user may not be.
     let program = directory.join("program");
-    fs::copy(TUNPROOF, &program).unwrap();
+    copy(Path::new(TUNPROOF), &program);
     let result = ordinary_user(&directory, &program);
     fs::remove_dir_all(&directory).unwrap();
     let (output, left) = result;

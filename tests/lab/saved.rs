@@ -9,6 +9,7 @@ use std::process::Output;
 
 use crate::bench::TUNPROOF;
 use crate::bench::TestLab;
+use crate::bench::copy;
 use crate::bench::text;
 
 /// Judges a case as a user without rights, in a folder and with a network of their own.
@@ -16,7 +17,7 @@ fn judged_elsewhere(case: &Path, arguments: &[&str]) -> Output {
     let folder = env::temp_dir().join(format!("tunproof-elsewhere-{}", std::process::id()));
     fs::create_dir(&folder).unwrap();
     for (from, name) in [(Path::new(TUNPROOF), "tunproof"), (case, "case.json")] {
-        fs::copy(from, folder.join(name)).unwrap();
+        copy(from, &folder.join(name));
         fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o755)).unwrap();
     }
     let mut command = Command::new("unshare");
