@@ -84,6 +84,8 @@ pub(super) enum Failure {
         name: String,
         nearest: Option<&'static str>,
     },
+    #[error("there is no command `{name}`")]
+    UnknownCommand { name: String },
     #[error("the suite has no step `{name}`")]
     UnknownStep {
         name: String,
@@ -224,6 +226,7 @@ impl Failure {
                     .chain([list])
                     .collect()
             }
+            Failure::UnknownCommand { .. } => vec!["`tunproof --help` lists them".to_owned()],
             Failure::NothingToSave => {
                 vec!["`--pcap FILE` writes the packets that would be sent".to_owned()]
             }

@@ -8,6 +8,7 @@ use clap::Subcommand;
 mod addresses;
 mod agent;
 mod common;
+mod completions;
 mod director;
 mod dry_run;
 mod explain;
@@ -15,7 +16,9 @@ mod failure;
 mod judge;
 mod lab;
 mod listen;
+mod man;
 mod match_capture;
+mod offered;
 mod output;
 mod progress;
 mod prove;
@@ -89,6 +92,10 @@ enum Command {
     Explain(explain::Arguments),
     /// Build the whole path on this machine, in network namespaces, and break it
     Lab(lab::LabArgs),
+    /// Print what a shell needs to complete commands, options, faults and codes
+    Completions(completions::Arguments),
+    /// Print a command's page of the manual, or write all of them
+    Man(man::Arguments),
     /// Serve one controller over stdin and stdout; `tunproof verify` starts it
     Agent(agent::Arguments),
 }
@@ -115,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Judge(arguments) => judge::main(arguments),
         Command::Suite(arguments) => suite::main(arguments),
         Command::Explain(arguments) => explain::main(&arguments),
+        Command::Completions(arguments) => completions::main(&arguments),
+        Command::Man(arguments) => man::main(&arguments),
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Agent(arguments) => return agent::main(&arguments),
     };
