@@ -106,6 +106,7 @@ pub(super) fn run(
         .collect();
     let options = StartOptions {
         verbose: settings.verbose,
+        push: settings.push,
         ..StartOptions::default()
     };
     let (started, began) = (clock::wall(), clock::mono());

@@ -24,6 +24,7 @@ mod links;
 mod netlink;
 mod next_hop;
 mod procfs;
+mod push;
 mod routes;
 mod sys;
 #[cfg(test)]
@@ -31,3 +32,4 @@ mod testbed;
 mod tracepoint;
 
 pub use netlink::NetlinkError;
+pub use push::PushError;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod cases;
 mod matching;
+mod push;
 
 fn tunproof(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tunproof"))
