@@ -10,6 +10,8 @@ mod capture;
 mod life;
 #[path = "lab/matrix.rs"]
 mod matrix;
+#[path = "lab/monitor.rs"]
+mod monitor;
 #[path = "lab/push.rs"]
 mod push;
 #[path = "lab/saved.rs"]

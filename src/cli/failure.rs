@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,6 +120,11 @@ pub(super) enum Failure {
     Burst(#[source] BurstError),
     #[error("cannot listen")]
     Ring(#[source] TapError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod fleet;
 pub mod frames;
 pub mod host;
+pub mod http;
 pub mod ipvs;
 pub mod janitor;
 pub mod neighbour;
