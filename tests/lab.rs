@@ -10,6 +10,10 @@ mod capture;
 mod life;
 #[path = "lab/matrix.rs"]
 mod matrix;
+#[path = "lab/monitor.rs"]
+mod monitor;
+#[path = "lab/push.rs"]
+mod push;
 #[path = "lab/saved.rs"]
 mod saved;
 #[path = "lab/spoofing.rs"]

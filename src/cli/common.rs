@@ -67,6 +67,7 @@ pub(super) struct Settings {
     pub(super) dry_run: bool,
     pub(super) limits: Limits,
     pub(super) verbose: bool,
+    pub(super) push: bool,
 }
 
 impl Options {
@@ -100,6 +101,7 @@ impl From<Reporting> for Settings {
             dry_run: false,
             limits: Limits::default(),
             verbose: reporting.verbose,
+            push: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `tunproof explain`: what a finding means.
 
 use crate::cli::failure::Failure;
+use crate::cli::offered::offered;
 use crate::cli::output;
 use crate::cli::prove::Ended;
 use crate::lab::FAULTS;
@@ -11,7 +12,7 @@ use crate::verdict::Code;
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The code in a finding's brackets, such as `rp-filter-drops`; without it all codes are listed
-    #[arg(value_name = "CODE")]
+    #[arg(value_name = "CODE", value_parser = offered(Code::ALL.iter().map(|code| code.id())), hide_possible_values = true)]
     code: Option<String>,
 }
 

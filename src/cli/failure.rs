@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub(super) enum Failure {
         name: String,
         nearest: Option<&'static str>,
     },
+    #[error("there is no command `{name}`")]
+    UnknownCommand { name: String },
     #[error("the suite has no step `{name}`")]
     UnknownStep {
         name: String,
@@ -117,6 +120,11 @@ pub(super) enum Failure {
     Burst(#[source] BurstError),
     #[error("cannot listen")]
     Ring(#[source] TapError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot write to {what}")]
@@ -224,6 +232,7 @@ impl Failure {
                     .chain([list])
                     .collect()
             }
+            Failure::UnknownCommand { .. } => vec!["`tunproof --help` lists them".to_owned()],
             Failure::NothingToSave => {
                 vec!["`--pcap FILE` writes the packets that would be sent".to_owned()]
             }

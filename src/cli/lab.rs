@@ -42,7 +42,8 @@ enum Action {
         #[arg(value_parser = node())]
         host: Node,
         /// The command; a shell if there is none
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true,
+              value_hint = clap::ValueHint::CommandWithArguments)]
         command: Vec<OsString>,
     },
     /// Break the lab with a fault that `tunproof lab list` names

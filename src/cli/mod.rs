@@ -8,6 +8,7 @@ use clap::Subcommand;
 mod addresses;
 mod agent;
 mod common;
+mod completions;
 mod director;
 mod dry_run;
 mod explain;
@@ -15,7 +16,10 @@ mod failure;
 mod judge;
 mod lab;
 mod listen;
+mod man;
 mod match_capture;
+mod monitor;
+mod offered;
 mod output;
 mod progress;
 mod prove;
@@ -77,6 +81,8 @@ enum Command {
     Listen(listen::Arguments),
     /// Say whether a network drops the VIP as a source, and after which router
     Spoofcheck(spoofcheck::Arguments),
+    /// Prove the whole path again and again, for Prometheus
+    Monitor(monitor::Arguments),
     /// Ask a whole fleet of real servers, at a stated rate, whether they answer through the tunnel
     Sweep(sweep::Arguments),
     /// Find a session's probes in a capture file that tcpdump or Wireshark wrote
@@ -89,6 +95,10 @@ enum Command {
     Explain(explain::Arguments),
     /// Build the whole path on this machine, in network namespaces, and break it
     Lab(lab::LabArgs),
+    /// Print what a shell needs to complete commands, options, faults and codes
+    Completions(completions::Arguments),
+    /// Print a command's page of the manual, or write all of them
+    Man(man::Arguments),
     /// Serve one controller over stdin and stdout; `tunproof verify` starts it
     Agent(agent::Arguments),
 }
@@ -110,11 +120,14 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(arguments),
         Command::Listen(arguments) => listen::main(arguments),
         Command::Spoofcheck(arguments) => spoofcheck::main(arguments),
+        Command::Monitor(arguments) => monitor::main(arguments),
         Command::Sweep(arguments) => sweep::main(arguments),
         Command::Match(arguments) => match_capture::main(arguments),
         Command::Judge(arguments) => judge::main(arguments),
         Command::Suite(arguments) => suite::main(arguments),
         Command::Explain(arguments) => explain::main(&arguments),
+        Command::Completions(arguments) => completions::main(&arguments),
+        Command::Man(arguments) => man::main(&arguments),
         Command::Lab(arguments) => return lab::run(arguments),
         Command::Agent(arguments) => return agent::main(&arguments),
     };
@@ -124,16 +137,9 @@ pub fn main() -> ExitCode {
     status(&result)
 }
 
-/// 0: every hop proven; 1: one broken; 2: could not run; 3: nothing broken, not all proven. What proves nothing:
-/// 0: done, 3: nothing found.
+/// 2, if it could not run; else how it ended.
 fn status(result: &Result<Ended, Failure>) -> ExitCode {
-    use crate::verdict::Outcome;
-    ExitCode::from(match result {
-        Err(_) | Ok(Ended::WithoutAnAgent) => 2,
-        Ok(Ended::Judged(Outcome::Broken)) => 1,
-        Ok(Ended::Judged(Outcome::Unproven) | Ended::Nothing) => 3,
-        Ok(Ended::Judged(Outcome::Proven) | Ended::Said) => 0,
-    })
+    ExitCode::from(result.as_ref().map_or(2, |ended| ended.status()))
 }
 
 #[cfg(test)]

@@ -51,6 +51,19 @@ pub(super) enum Ended {
     Nothing,
 }
 
+impl Ended {
+    /// The exit status. 0: every hop proven; 1: one broken; 2: an agent was missing; 3: nothing broken, not all
+    /// proven. What proves nothing: 0: done, 3: nothing found.
+    pub(super) fn status(self) -> u8 {
+        match self {
+            Ended::WithoutAnAgent => 2,
+            Ended::Judged(Outcome::Broken) => 1,
+            Ended::Judged(Outcome::Unproven) | Ended::Nothing => 3,
+            Ended::Judged(Outcome::Proven) | Ended::Said => 0,
+        }
+    }
+}
+
 /// The way to a host that is this one.
 pub(super) fn local() -> Vec<String> {
     vec!["local".to_owned()]
@@ -106,6 +119,7 @@ pub(super) fn run(
         .collect();
     let options = StartOptions {
         verbose: settings.verbose,
+        push: settings.push,
         ..StartOptions::default()
     };
     let (started, began) = (clock::wall(), clock::mono());

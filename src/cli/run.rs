@@ -79,6 +79,10 @@ pub(super) struct Arguments {
     /// Give a variable of the suite another value; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE")]
     overrides: Vec<Override>,
+    /// Bring this program along, through `via`, to hosts that lack it or have another version: into a private
+    /// folder that is gone before the agent starts, so that nothing is left there
+    #[arg(long)]
+    push: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -91,9 +95,11 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         session,
         repeat,
         overrides,
+        push,
         options,
     } = arguments;
-    let settings = Settings::from(options);
+    let mut settings = Settings::from(options);
+    settings.push = push;
     let file = verify::path_file(&path)?;
     let session = session.unwrap_or_else(|| SessionKey::new(rand::random()));
     let mut plan = file.plan(session);

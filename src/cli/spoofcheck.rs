@@ -90,6 +90,10 @@ pub(super) struct Arguments {
     /// A capture of a host without `via`, as a witness; may be repeated
     #[arg(long = "add", value_name = "STATION=FILE")]
     additions: Vec<Addition>,
+    /// Bring this program along, through `via`, to hosts that lack it or have another version: into a private
+    /// folder that is gone before the agent starts, so that nothing is left there
+    #[arg(long)]
+    push: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -103,6 +107,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         realserver,
         session,
         additions,
+        push,
         options,
     } = arguments;
     let mut file = verify::path_file(&path)?;
@@ -137,10 +142,11 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         return Err(Failure::NoRealserver { path });
     }
     let paths = plan.paths.len() as u32;
-    let settings = options.settings(Limits {
+    let mut settings = options.settings(Limits {
         rate: RATE,
         timeout: BESIDES + PASS * u32::from(passes) * paths,
     });
+    settings.push = push;
     let recordings = Recordings::new(additions, &plan)?;
     prove::prove_with(plan, verify::vias(file), recordings, &settings)
 }

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use clap::ValueEnum;
 
 use crate::cli::failure::Failure;
+use crate::cli::offered::offered;
 use crate::cli::output;
 use crate::cli::prove::Ended;
 use crate::cli::sendable;
@@ -49,7 +50,7 @@ enum Command {
     /// List the suites that come with tunproof
     List {
         /// Print the file of this one instead, to be changed
-        #[arg(value_name = "SUITE")]
+        #[arg(value_name = "SUITE", value_parser = offered(Embedded::ALL.iter().map(|suite| suite.name)), hide_possible_values = true)]
         name: Option<String>,
     },
     /// Print the JSON Schema of a kind of file

@@ -73,6 +73,10 @@ pub(super) struct Arguments {
     /// A capture of a host without `via`, as a vantage; may be repeated (see below)
     #[arg(long = "add", value_name = "STATION=FILE")]
     additions: Vec<Addition>,
+    /// Bring this program along, through `via`, to hosts that lack it or have another version: into a private
+    /// folder that is gone before the agent starts, so that nothing is left there
+    #[arg(long)]
+    push: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -82,6 +86,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         path,
         session,
         additions,
+        push,
         options,
     } = arguments;
     let file = path_file(&path)?;
@@ -92,7 +97,9 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         return Err(Failure::NoVantage { path });
     }
     let recordings = Recordings::new(additions, &plan)?;
-    prove::prove_with(plan, vias(file), recordings, &Settings::from(options))
+    let mut settings = Settings::from(options);
+    settings.push = push;
+    prove::prove_with(plan, vias(file), recordings, &settings)
 }
 
 /// Reads a path file.

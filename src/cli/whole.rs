@@ -3,9 +3,11 @@
 use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -34,6 +36,14 @@ impl Whole {
                 draft: None,
             },
         })
+    }
+
+    /// That everybody may read it.
+    pub(super) fn open_to_all(&self) -> io::Result<()> {
+        match &self.draft {
+            Some(_) => self.file.set_permissions(Permissions::from_mode(0o644)),
+            None => Ok(()),
+        }
     }
 
     /// Writes what comes next.

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod fleet;
 pub mod frames;
 pub mod host;
+pub mod http;
 pub mod ipvs;
 pub mod janitor;
 pub mod neighbour;
@@ -24,6 +25,7 @@ mod links;
 mod netlink;
 mod next_hop;
 mod procfs;
+mod push;
 mod routes;
 mod sys;
 #[cfg(test)]
@@ -31,3 +33,4 @@ mod testbed;
 mod tracepoint;
 
 pub use netlink::NetlinkError;
+pub use push::PushError;

@@ -35,6 +35,8 @@ use crate::agent::HelloError;
 use crate::agent::MessageCodec;
 use crate::agent::Scope;
 use crate::agent::ToAgent;
+use crate::live::push;
+use crate::live::push::PushError;
 use crate::live::sys;
 use crate::plan::Host;
 
@@ -65,6 +67,8 @@ pub struct StartOptions {
     pub silence: Duration,
     /// Whether to pass the agents' stderr on as it comes (`-v`).
     pub verbose: bool,
+    /// Whether to bring this program along to hosts that lack it (`--push`).
+    pub push: bool,
 }
 
 impl Default for StartOptions {
@@ -73,6 +77,7 @@ impl Default for StartOptions {
             handshake: Duration::from_secs(10),
             silence: Duration::from_secs(30),
             verbose: false,
+            push: false,
         }
     }
 }
@@ -140,6 +145,9 @@ pub enum AgentError {
     /// It said something out of turn.
     #[error("the agent said something out of turn: {0}")]
     OutOfTurn(String),
+    /// It is not there, and could not be brought there.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// The pipe failed, or brought something that is no message.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -149,8 +157,24 @@ pub enum AgentError {
 const NO_PROGRAM: [i32; 2] = [126, 127];
 
 impl AgentError {
-    /// What to do about an agent that was to be started by `argv`.
-    fn hint(&self, argv: &[String]) -> String {
+    /// Whether the host may lack the program, as far as this and what the command wrote to stderr tells: sudo,
+    /// docker and kubectl have exit statuses of their own.
+    fn is_lack(&self, stderr: &str) -> bool {
+        match self {
+            AgentError::Hello(HelloError::Protocol(_)) => true,
+            AgentError::Ended(status) => {
+                let code = status.and_then(|status| status.code());
+                code.is_some_and(|code| NO_PROGRAM.contains(&code))
+                    || ["not found", "No such file or directory"]
+                        .iter()
+                        .any(|said| stderr.contains(said))
+            }
+            _ => false,
+        }
+    }
+
+    /// What to do about an agent that was to be started by `argv`, and wrote this to stderr.
+    fn hint(&self, argv: &[String], stderr: &str) -> String {
         let by_hand = || {
             let words = argv.iter().map(String::as_str);
             let line = shlex::try_join(words).unwrap_or_else(|_| argv.join(" "));
@@ -158,10 +182,11 @@ impl AgentError {
             format!("`{line}` must print `{}` and wait", ours.trim_end())
         };
         let elsewhere = format!(
-            "install tunproof {} on that host, or say where it is there: `export \
-             {AGENT_VARIABLE}=/path/to/tunproof`",
+            "install tunproof {} on that host; or say where it is there: `export \
+             {AGENT_VARIABLE}=/path/to/tunproof`; or add `--push`, which brings it along and leaves nothing",
             env!("CARGO_PKG_VERSION")
         );
+        let is_pushed = argv.last().is_some_and(|word| word == push::SHELL);
         match self {
             AgentError::Spawn { program, .. } => {
                 format!("`via` begins with `{program}`, which this host must have in its PATH")
@@ -169,12 +194,23 @@ impl AgentError {
             AgentError::Hello(HelloError::Garbage(_)) => {
                 format!("{}; a login script there must print nothing", by_hand())
             }
-            AgentError::Hello(HelloError::Protocol(_)) => elsewhere,
-            AgentError::Ended(Some(status))
-                if status.code().is_some_and(|code| NO_PROGRAM.contains(&code)) =>
-            {
-                elsewhere
+            AgentError::Push(PushError::Nowhere | PushError::Machine { .. }) => format!(
+                "install tunproof {} on that host",
+                env!("CARGO_PKG_VERSION")
+            ),
+            AgentError::Push(PushError::Answer(_)) => {
+                let words = argv.iter().map(String::as_str);
+                let line = shlex::try_join(words).unwrap_or_else(|_| argv.join(" "));
+                format!("`{line}` must be a shell that prints nothing by itself")
             }
+            AgentError::Push(_) => String::new(),
+            AgentError::Ended(_) if is_pushed => {
+                "it was brought there and did not start: a tunproof that is linked statically runs on every \
+                 Linux (README, Install)"
+                    .to_owned()
+            }
+            error if error.is_lack(stderr) => elsewhere,
+            AgentError::Hello(_) => String::new(),
             AgentError::Ended(_) | AgentError::Silent { .. } => by_hand(),
             AgentError::CannotStart { error, .. } if error.contains("(os error 1)") => {
                 "it needs root there, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned()
@@ -228,25 +264,59 @@ async fn start_one(
     scope: &Scope,
     options: StartOptions,
 ) -> Result<AgentHandle, AgentFailure> {
-    let spawned = agent_argv(&vantage.via).and_then(|argv| {
-        let spawned = spawn(&argv, options.verbose)?;
-        Ok((argv, spawned))
-    });
-    let (argv, (mut process, stdin, stdout)) = match spawned {
+    let mut argv = match agent_argv(&vantage.via) {
+        Ok(argv) => argv,
+        Err(error) => return Err(unstarted(&vantage, &error)),
+    };
+    let (error, failure) = match try_start(&vantage, &argv, scope, options).await {
+        Ok(agent) => return Ok(agent),
+        Err(failed) => failed,
+    };
+    if !options.push || is_local(&vantage.via) || !error.is_lack(&failure.stderr) {
+        return Err(failure);
+    }
+    argv.truncate(argv.len() - 2);
+    argv.push(push::SHELL.to_owned());
+    let pushed = try_start(&vantage, &argv, scope, options).await;
+    pushed.map_err(|(_, failure)| failure)
+}
+
+/// What is said of an agent whose command could not be run.
+fn unstarted(vantage: &Vantage, error: &AgentError) -> AgentFailure {
+    AgentFailure {
+        host: vantage.host,
+        via: vantage.via.clone(),
+        reason: error.to_string(),
+        stderr: String::new(),
+        hint: error.hint(&vantage.via, ""),
+    }
+}
+
+/// Starts an agent by `argv`; where that is a shell, this program is brought to it first.
+async fn try_start(
+    vantage: &Vantage,
+    argv: &[String],
+    scope: &Scope,
+    options: StartOptions,
+) -> Result<AgentHandle, (AgentError, AgentFailure)> {
+    let (mut process, mut stdin, stdout) = match spawn(argv, options.verbose) {
         Ok(spawned) => spawned,
         Err(error) => {
-            return Err(AgentFailure {
-                host: vantage.host,
-                reason: error.to_string(),
-                stderr: String::new(),
-                hint: error.hint(&vantage.via),
-                via: vantage.via,
-            });
+            let failure = unstarted(vantage, &error);
+            return Err((error, failure));
         }
     };
     let mut stdout = BufReader::new(stdout);
+    let is_shell = argv.last().is_some_and(|word| word == push::SHELL);
+    let pushed = match is_shell {
+        true => push::push(&mut stdin, &mut stdout, options.handshake).await,
+        false => Ok(()),
+    };
     let mut to = FramedWrite::new(stdin, MessageCodec::default());
-    let greeted = timeout(options.handshake, hello(&mut stdout)).await;
+    let greeted = match pushed {
+        Ok(()) => timeout(options.handshake, hello(&mut stdout)).await,
+        Err(error) => Ok(Err(error.into())),
+    };
     let mut from = FramedRead::new(stdout, MessageCodec::default());
     let result = match greeted {
         Ok(Ok(())) => timeout(options.handshake, open(&mut to, &mut from, scope))
@@ -263,7 +333,7 @@ async fn start_one(
     };
     match result {
         Ok(()) => Ok(AgentHandle {
-            vantage,
+            vantage: vantage.clone(),
             silence: options.silence,
             process,
             to,
@@ -272,10 +342,9 @@ async fn start_one(
         Err(error) => {
             drop((to, from));
             let error = process.ended(error).await;
-            Err(AgentFailure {
-                hint: error.hint(&argv),
-                ..process.failure(&vantage, &error)
-            })
+            let failure = process.failure(vantage, &error);
+            let hint = error.hint(argv, &failure.stderr);
+            Err((error, AgentFailure { hint, ..failure }))
         }
     }
 }
@@ -439,6 +508,11 @@ fn argv(via: &[String], own: &Path, remote: &str, is_installed: bool) -> Vec<Str
     });
     words.push("agent".to_owned());
     words
+}
+
+/// Whether an agent is this program itself.
+fn is_local(via: &[String]) -> bool {
+    via.first().is_none_or(|first| first == "local")
 }
 
 fn stays_on_this_machine(via: &[String], own: &Path) -> bool {

@@ -123,3 +123,14 @@ pub enum Severity {
     /// Worth knowing.
     Note,
 }
+
+impl Severity {
+    /// Its name in reports.
+    pub fn id(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
+}

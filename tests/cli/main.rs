@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod cases;
 mod matching;
+mod push;
 
 fn tunproof(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tunproof"))
@@ -83,6 +84,9 @@ fn help_goes_to_stdout_and_shows_how_it_is_used() {
         &["run", "--help"],
         &["spoofcheck", "--help"],
         &["suite", "--help"],
+        &["monitor", "--help"],
+        &["completions", "--help"],
+        &["man", "--help"],
     ] {
         let output = tunproof(arguments);
         assert_eq!((code(&output), stderr(&output)), (0, ""), "{arguments:?}");
@@ -107,6 +111,11 @@ fn wrong_usage_is_status_2() {
         &["match", "c.pcap"],
         &["spoofcheck", "path.toml", "--toward", "realserver"],
         &["judge"],
+        &["monitor", "path.toml", "--interval", "9s"],
+        &["monitor", "path.toml", "--textfile", "tunproof.txt"],
+        &["monitor", "path.toml", "--listen", "localhost"],
+        &["completions"],
+        &["man", "mock"],
     ] {
         let output = tunproof(arguments);
         assert_eq!((code(&output), stdout(&output)), (2, ""), "{arguments:?}");

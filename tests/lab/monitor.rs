@@ -1,0 +1,127 @@
+//! `tunproof monitor`: what Prometheus scrapes, while the path breaks.
+
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::bench::TUNPROOF;
+use crate::bench::TestLab;
+use crate::bench::text;
+
+struct Monitor {
+    process: Child,
+    address: String,
+}
+
+impl Monitor {
+    fn start(lab: &TestLab, textfile: &str) -> Monitor {
+        let mut process = Command::new(TUNPROOF)
+            .arg("monitor")
+            .arg(lab.directory().join("path.toml"))
+            .args(["--listen", "127.0.0.1:0", "--interval", "10s"])
+            .args(["--textfile", textfile])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stderr = process.stderr.take().unwrap();
+        BufReader::new(stderr).read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on http://");
+        let address = address.and_then(|rest| rest.strip_suffix("/metrics\n"));
+        let address = address.unwrap_or_else(|| panic!("{line}")).to_owned();
+        Monitor { process, address }
+    }
+
+    fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.0 200 OK"), "{head}");
+        assert!(
+            head.contains("content-type: text/plain; version=0.0.4"),
+            "{head}"
+        );
+        body.to_owned()
+    }
+
+    /// The metrics, once this line is among them.
+    fn with(&self, line: &str) -> String {
+        let until = Instant::now() + Duration::from_secs(90);
+        loop {
+            let metrics = self.metrics();
+            if metrics.lines().any(|other| other == line) {
+                return metrics;
+            }
+            assert!(Instant::now() < until, "no {line}\n{metrics}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_monitor_shows_the_break_and_ends_on_sigterm() {
+    let lab = TestLab::up("monitor");
+    let textfile = std::env::temp_dir().join(format!("{}.prom", lab.name));
+    let mut monitor = Monitor::start(&lab, textfile.to_str().unwrap());
+    let proven = monitor.with("tunproof_path_proven{realserver=\"s\"} 1");
+    for line in [
+        "tunproof_agent_up{host=\"client\"} 1",
+        "tunproof_last_run_exit_status 0",
+        "tunproof_hop_state{realserver=\"s\",hop=\"service\",state=\"proven\"} 1",
+    ] {
+        assert!(
+            proven.lines().any(|other| other == line),
+            "{line}\n{proven}"
+        );
+    }
+    assert!(
+        proven.contains("tunproof_round_trip_seconds_count{realserver=\"s\",probe=\"tunnel-syn\"}")
+    );
+    let broken = lab.run(&["break", "rp-filter-drops"]);
+    assert!(broken.status.success(), "{}", text(&broken));
+    let broken = monitor.with(
+        "tunproof_finding{realserver=\"s\",hop=\"realserver-accept\",code=\"rp-filter-drops\",severity=\"error\"} 1",
+    );
+    for line in [
+        "tunproof_path_proven{realserver=\"s\"} 0",
+        "tunproof_hop_state{realserver=\"s\",hop=\"realserver-accept\",state=\"broken\"} 1",
+        "tunproof_last_run_exit_status 1",
+    ] {
+        assert!(
+            broken.lines().any(|other| other == line),
+            "{line}\n{broken}"
+        );
+    }
+    let written = fs::read_to_string(&textfile).unwrap();
+    fs::remove_file(&textfile).unwrap();
+    assert!(
+        written.contains("tunproof_last_run_exit_status 1\n"),
+        "{written}"
+    );
+    let number = Pid::from_raw(monitor.process.id() as i32);
+    kill(number, Signal::SIGTERM).unwrap();
+    let status = monitor.process.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+}
