@@ -6,6 +6,8 @@
 mod bench;
 #[path = "lab/capture.rs"]
 mod capture;
+#[path = "lab/killed.rs"]
+mod killed;
 #[path = "lab/life.rs"]
 mod life;
 #[path = "lab/matrix.rs"]

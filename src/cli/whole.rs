@@ -6,35 +6,45 @@ use std::fs::OpenOptions;
 use std::fs::Permissions;
 use std::io;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+
+use nix::fcntl::AT_FDCWD;
+use nix::fcntl::AtFlags;
+use nix::unistd::linkat;
 
 /// A file that its owner alone may read. It is there under its name once it is whole; what was there before is
 /// there until then. What is no regular file, such as a pipe, is written to as it is.
 #[derive(Debug)]
 pub(super) struct Whole {
     file: File,
-    /// Where it stands until it is whole, and where then.
-    draft: Option<(PathBuf, PathBuf)>,
+    /// Where it will stand; `None` of what is written to as it is.
+    target: Option<PathBuf>,
+    /// Where it stands until it is whole, if it has a name until then.
+    draft: Option<PathBuf>,
 }
 
 impl Whole {
     /// A file of which nothing is written yet.
     pub(super) fn begin(path: &Path) -> io::Result<Whole> {
-        Ok(match replaceable(path)? {
-            Some(target) => {
-                let (draft, file) = draft(&target)?;
-                Whole {
-                    file,
-                    draft: Some((draft, target)),
-                }
-            }
-            None => Whole {
+        let Some(target) = replaceable(path)? else {
+            return Ok(Whole {
                 file: OpenOptions::new().write(true).open(path)?,
+                target: None,
                 draft: None,
-            },
+            });
+        };
+        let (draft, file) = match nameless(&target) {
+            Some(file) => (None, file),
+            None => draft(&target).map(|(draft, file)| (Some(draft), file))?,
+        };
+        Ok(Whole {
+            file,
+            target: Some(target),
+            draft,
         })
     }
 
@@ -53,11 +63,15 @@ impl Whole {
 
     /// That it is whole.
     pub(super) fn end(mut self) -> io::Result<()> {
-        let Some((draft, target)) = &self.draft else {
+        let Some(target) = &self.target else {
             return Ok(());
         };
         self.file.sync_all()?;
-        fs::rename(draft, target)?;
+        let draft = match self.draft.take() {
+            Some(draft) => draft,
+            None => name(&self.file, target)?,
+        };
+        fs::rename(self.draft.insert(draft), target)?;
         self.draft = None;
         Ok(())
     }
@@ -65,7 +79,7 @@ impl Whole {
 
 impl Drop for Whole {
     fn drop(&mut self) {
-        if let Some((draft, _)) = &self.draft {
+        if let Some(draft) = &self.draft {
             // What did not become whole need not stay; that it stays is no other failure.
             let _ = fs::remove_file(draft);
         }
@@ -75,8 +89,8 @@ impl Drop for Whole {
 /// Whether [`Whole::begin`] would have a place to write to.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     match replaceable(path)? {
-        Some(target) => fs::remove_file(draft(&target)?.0),
-        None => Ok(()),
+        Some(target) if nameless(&target).is_none() => fs::remove_file(draft(&target)?.0),
+        _ => Ok(()),
     }
 }
 
@@ -91,13 +105,41 @@ fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
+/// A new file without a name, of which a kill leaves nothing, if the file system has such.
+fn nameless(target: &Path) -> Option<File> {
+    let folder = folder(target);
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .custom_flags(libc::O_TMPFILE)
+        .mode(0o600);
+    options.open(folder).ok()
+}
+
+/// Gives a file without a name one beside the one that it shall become.
+fn name(file: &File, target: &Path) -> io::Result<PathBuf> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let draft = beside(target)?;
+    linkat(
+        AT_FDCWD,
+        own.as_str(),
+        AT_FDCWD,
+        &draft,
+        AtFlags::AT_SYMLINK_FOLLOW,
+    )?;
+    Ok(draft)
+}
+
+fn folder(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// A new file beside the one that it shall become.
 fn draft(target: &Path) -> io::Result<(PathBuf, File)> {
-    let name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{:08x}", rand::random::<u32>()));
-    let draft = target.with_file_name(hidden);
+    let draft = beside(target)?;
     let mut options = OpenOptions::new();
     let file = options
         .write(true)
@@ -105,6 +147,14 @@ fn draft(target: &Path) -> io::Result<(PathBuf, File)> {
         .mode(0o600)
         .open(&draft)?;
     Ok((draft, file))
+}
+
+fn beside(target: &Path) -> io::Result<PathBuf> {
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{:08x}", rand::random::<u32>()));
+    Ok(target.with_file_name(hidden))
 }
 
 #[cfg(test)]
@@ -168,10 +218,29 @@ mod tests {
         fs::write(&file, "before").unwrap();
         let mut half = Whole::begin(&file).unwrap();
         half.add(b"aft").unwrap();
-        assert_eq!(folder.names().len(), 2);
+        // Not even a kill at this moment would leave anything, where files without a name are to be had.
+        if nameless(&file).is_some() {
+            assert_eq!(folder.names(), ["case"]);
+        }
         drop(half);
         assert_eq!(folder.names(), ["case"]);
         assert_eq!(fs::read(&file).unwrap(), b"before");
+    }
+
+    #[test]
+    fn a_draft_with_a_name_is_removed() {
+        let folder = Folder::new("draft");
+        let target = Some(folder.0.join("case"));
+        let (path, file) = draft(&folder.0.join("case")).unwrap();
+        let draft = Some(path);
+        let half = Whole {
+            file,
+            target,
+            draft,
+        };
+        assert_eq!(folder.names().len(), 1);
+        drop(half);
+        assert_eq!(folder.names(), [""; 0]);
     }
 
     #[test]

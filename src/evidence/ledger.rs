@@ -68,6 +68,9 @@ pub struct Evidence {
     cut_short: Option<String>,
     young: HashSet<ProbeId>,
     expected: HashSet<ProbeId>,
+    /// Ports from which the client's own programs ask the service.
+    asking: HashSet<u16>,
+    unasked: u64,
     /// By path and step.
     courses: Vec<Vec<Course>>,
 }
@@ -96,6 +99,8 @@ impl Evidence {
             cut_short: None,
             young: HashSet::new(),
             expected: HashSet::new(),
+            asking: HashSet::new(),
+            unasked: 0,
             courses,
         }
     }
@@ -264,6 +269,26 @@ impl Evidence {
     /// Whether a probe's silence says nothing, because it was sent too shortly before the end.
     pub fn is_excused(&self, probe: ProbeId) -> bool {
         self.young.contains(&probe)
+    }
+
+    /// Notes that a program of the client's asks the service from this port.
+    pub fn note_question(&mut self, port: u16) {
+        self.asking.insert(port);
+    }
+
+    /// Notes that the service says something to this port of the client, from which no probe asked it.
+    pub fn note_answer(&mut self, port: u16) {
+        self.unasked += u64::from(!self.asking.contains(&port));
+    }
+
+    /// How many datagrams came from the service to ports of the client from which nobody had asked it.
+    pub fn unasked(&self) -> u64 {
+        self.unasked
+    }
+
+    /// The same, of a run before.
+    pub(super) fn set_unasked(&mut self, unasked: u64) {
+        self.unasked = unasked;
     }
 
     /// Appends an item.

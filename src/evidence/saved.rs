@@ -138,6 +138,9 @@ struct Saved {
     excused: Vec<ProbeId>,
     /// Those whose answers may have been on their way at the end.
     expected: Vec<ProbeId>,
+    /// Datagrams from the service that answer nobody's question.
+    #[serde(default)]
+    unasked: u64,
     /// How far each step of each path's suite came.
     courses: Vec<Vec<Course>>,
     evidence: Vec<Item>,
@@ -171,6 +174,7 @@ pub fn save(evidence: &Evidence, timing: Timing, purpose: Purpose) -> String {
         probes: evidence.probes().to_vec(),
         excused,
         expected,
+        unasked: evidence.unasked(),
         courses: evidence.courses().to_vec(),
         evidence: evidence.items().to_vec(),
     };
@@ -278,6 +282,7 @@ impl Saved {
                 *evidence.course_mut(path, step) = course;
             }
         }
+        evidence.set_unasked(self.unasked);
         if let Some(why) = self.cut_short {
             evidence.cut_short(why);
         }

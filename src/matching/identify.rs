@@ -1,7 +1,7 @@
 //! Is it ours: the innermost datagram against the session's key. No allocation.
 //!
-//! A match needs 30 keyed bits or more, spread over fields that a middlebox rarely changes together; the
-//! one exception is marked [`Certainty::Minimal`].
+//! A match needs 30 keyed bits or more, spread over fields that a middlebox rarely changes together; what
+//! shows fewer is marked [`Certainty::Minimal`].
 
 use crate::matching::Certainty;
 use crate::matching::anatomy::Core;
@@ -105,7 +105,7 @@ pub(super) fn written_out(key: &SessionKey, core: Core<'_>) -> Option<Identified
                 None => {
                     let probe = key.by_identification(ip.identification())?;
                     let ours = udp.source_port == key.client_port(probe);
-                    ours.then_some((probe, Certainty::Fields))?
+                    ours.then_some((probe, Certainty::Minimal))?
                 }
             };
             let ends = (Protocol::Udp, udp.source_port, udp.destination_port);
@@ -167,11 +167,15 @@ fn udp(key: &SessionKey, ip: Ipv4<'_>) -> Option<Identified> {
         }
         None => {
             let probe = key.by_identification(ip.identification())?;
-            let checksum = udp.checksum == key.udp_checksum(probe);
             let closed =
                 !has_service_port(probe.kind) && udp.destination_port == key.closed_port(probe);
-            let ours = udp.source_port == key.client_port(probe) && (checksum || closed);
-            ours.then_some((probe, Certainty::Fields))?
+            let certainty = match udp.checksum == key.udp_checksum(probe) {
+                true => Certainty::Fields,
+                // Address translation changes it. Who knows the ports has the identification to guess.
+                false if closed => Certainty::Minimal,
+                false => return None,
+            };
+            (udp.source_port == key.client_port(probe)).then_some((probe, certainty))?
         }
     };
     sends_udp(probe.kind).then_some(Identified {

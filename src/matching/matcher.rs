@@ -1,5 +1,7 @@
 //! What does it say: a packet that is ours, as a [`Sighting`], and in what it differs from what was sent.
 
+use std::net::Ipv4Addr;
+
 use crate::matching::Alteration;
 use crate::matching::Outer;
 use crate::matching::Sighting;
@@ -19,8 +21,10 @@ use crate::plan::ProbeId;
 use crate::plan::Protocol;
 use crate::plan::Quoting;
 use crate::plan::SessionKey;
+use crate::wire::Checksum;
 use crate::wire::EtherType;
 use crate::wire::Ethernet;
+use crate::wire::IpProtocol;
 use crate::wire::Ipv4;
 use crate::wire::Octets;
 use crate::wire::Tcp;
@@ -79,7 +83,7 @@ impl Matcher {
     /// Allocates nothing, unless suites wrote packets out. Addresses decide nothing, and ports little: what network address translation
     /// changed is matched all the same where the tag, or the cookie with port or identification, is
     /// there; [`Matcher::alterations`] tells the difference. A [`Certainty::Minimal`] sighting should
-    /// count only if its probe was sent and its outer addresses are the path's.
+    /// count only if [`Matcher::is_translated`]: what chance gives once, a forger has as often as he tries.
     ///
     /// [`Certainty::Minimal`]: crate::matching::Certainty::Minimal
     pub fn recognise(&self, packet: &[u8]) -> Option<Sighting> {
@@ -184,6 +188,27 @@ impl Matcher {
             }
         }
         differences.0
+    }
+
+    /// Whether the UDP checksum in `packet`, recognised as the probe's, is the one as sent, adjusted to the addresses
+    /// there as translation does it (RFC 3022 §4.1): so many bits more that a forger would have to guess.
+    pub fn is_translated(&self, probe: &Probe, packet: &[u8]) -> bool {
+        let Some(Core::Datagram(ip)) = Anatomy::read(packet).map(|anatomy| anatomy.core) else {
+            return false;
+        };
+        let Ok(udp) = UdpStart::quoted(ip.payload()) else {
+            return false;
+        };
+        let inverted = |address: Ipv4Addr| address.octets().map(|octet| !octet);
+        let adjusted = Checksum::default()
+            .over(&(!self.key.udp_checksum(probe.id)).to_be_bytes())
+            .over(&inverted(probe.flow.source))
+            .over(&inverted(probe.flow.destination))
+            .over(&ip.source().octets())
+            .over(&ip.destination().octets())
+            .finish();
+        ip.protocol() == IpProtocol::UDP
+            && udp.checksum == if adjusted == 0 { 0xffff } else { adjusted }
     }
 
     fn transport(&self, differences: &mut Differences, probe: &Probe, role: Role, ip: Ipv4<'_>) {

@@ -28,6 +28,7 @@ pub use fleet::Whom;
 pub use matcher::Matcher;
 pub use recorded::Recorder;
 pub use reply::reply;
+pub use reply::talk;
 pub use sighting::Alteration;
 pub use sighting::Certainty;
 pub use sighting::Outer;

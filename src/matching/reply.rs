@@ -5,6 +5,7 @@ use crate::matching::Certainty;
 use crate::matching::Sighting;
 use crate::plan::Flow;
 use crate::plan::Form;
+use crate::plan::Path;
 use crate::plan::Probe;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
@@ -17,7 +18,8 @@ use crate::wire::UdpStart;
 /// probe's, the other way round.
 ///
 /// 14 keyed bits and three declared numbers: [`Certainty::Minimal`]. A client that talks to the service from
-/// the same port at the same time would be mistaken for the probe, and its answer shows the same.
+/// the same port at the same time would be mistaken for the probe, and its answer shows the same. Whoever sends to
+/// every port hits it, and many others: [`talk`] shows those.
 pub fn reply<'a>(packet: &[u8], sent: impl IntoIterator<Item = &'a Probe>) -> Option<Sighting> {
     let ip = Ipv4::checked(Octets::new(packet)).ok()?;
     if ip.protocol() != IpProtocol::UDP || ip.fragment_offset() != 0 {
@@ -59,12 +61,28 @@ pub fn reply<'a>(packet: &[u8], sent: impl IntoIterator<Item = &'a Probe>) -> Op
     })
 }
 
+/// The client's port, and whether the datagram is from it, of one between the client and the path's UDP service.
+pub fn talk(packet: &[u8], path: &Path) -> Option<(u16, bool)> {
+    let ip = Ipv4::checked(Octets::new(packet)).ok()?;
+    if ip.protocol() != IpProtocol::UDP || ip.fragment_offset() != 0 {
+        return None;
+    }
+    let udp = UdpStart::quoted(ip.payload()).ok()?;
+    let (client, service) = ((path.cip, path.vip), path.port);
+    match (ip.source(), ip.destination()) {
+        ends if ends == client && udp.destination_port == service => Some((udp.source_port, true)),
+        (vip, cip) if (cip, vip) == client && udp.source_port == service => {
+            Some((udp.destination_port, false))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::plan::Path;
     use crate::plan::ProbeId;
     use crate::plan::SessionKey;
 

@@ -26,7 +26,8 @@ pub struct Outer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Certainty {
-    /// One 16-bit field only (the inner identification in a minimal quote of a tunnel).
+    /// One 16-bit field only: the inner identification in a minimal quote of a tunnel, and in one of a datagram
+    /// whose checksum is not as sent, which ports go with.
     Minimal,
     /// 32 bits or more: identification with checksum, both identifications, a TCP cookie.
     Fields,

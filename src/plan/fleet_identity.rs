@@ -9,8 +9,9 @@
 //!   quotes of the packet that it is about, and the port the source port.
 //!
 //! The word is 24 bits of number and 8 of a keyed check, masked by the port; the port is 14 bits of the same check. A
-//! packet that is none of ours passes for one of a fleet of n pairs with a chance of n / 2^46, if its addresses and
-//! ports are right, at most 1 in 4,194,304. Where an ICMP error quotes nothing of a tunnelled packet but 28 octets,
+//! packet that is none of ours passes for one of a fleet of n pairs with a chance of n / 2^46, if its addresses are
+//! right. Who knows a port that was used, but not the word, has one of (1 + n / 2^14) / 2^32: 1 in 66 million of a
+//! million pairs, 1 in 4 million of [`Fleet::MOST_PAIRS`]. Where an ICMP error quotes nothing of a tunnelled packet but 28 octets,
 //! its real server is known, and the identifications of both headers, 32 bits, tell its services apart.
 
 use crate::plan::Fleet;

@@ -12,6 +12,7 @@ use crate::matching::Matcher;
 use crate::matching::Sighting;
 use crate::matching::reply;
 use crate::matching::station;
+use crate::matching::talk;
 use crate::plan::Form;
 use crate::plan::Host;
 use crate::plan::Path;
@@ -71,7 +72,11 @@ pub(super) fn note_drop(evidence: &mut Evidence, matcher: &Matcher, host: Host, 
     };
     let id = sighting.probe;
     let known = |item: &&Item| matches!(item.what, What::Drop { .. }) && item.host == host;
-    if evidence.probe(id).is_none() || evidence.about(id).filter(known).count() >= NOTED {
+    let Some(probe) = evidence.probe(id) else {
+        return;
+    };
+    let is_vague = is_vague(matcher, probe, &sighting, &capture.bytes);
+    if is_vague || evidence.about(id).filter(known).count() >= NOTED {
         return;
     }
     let time = capture.time;
@@ -192,21 +197,19 @@ fn note_probe(
         Host::Realserver(path) => path,
         Host::Director | Host::Client => 0,
     };
-    let mut sighting = matcher
-        .recognise(&capture.bytes)
-        .or_else(|| reply_to(evidence, &capture))?;
-    let plan = evidence.plan();
-    let minimal = sighting.certainty == Certainty::Minimal && sighting.form != Form::Reply;
-    if minimal && !is_to_a_realserver(plan, &sighting) {
+    let known = matcher.recognise(&capture.bytes);
+    let Some(mut sighting) = known.or_else(|| reply_to(evidence, &capture)) else {
+        note_talk(evidence, host, &capture);
         return None;
-    }
+    };
+    let plan = evidence.plan();
     let path = &plan.paths[number];
     let place = station(host, &capture, path, evidence.facts(host))
         .filter(|place| is_at_named_device(plan, *place, &sighting, &capture));
     sighting.probe = twin(evidence, matcher, (host, place), &sighting);
     let id = sighting.probe;
     if evidence.probe(id).is_none() {
-        if !listening {
+        if !listening || sighting.certainty == Certainty::Minimal {
             return None;
         }
         let plan = evidence.plan();
@@ -217,7 +220,11 @@ fn note_probe(
     if is_flood(evidence, id, place, &sighting) {
         return None;
     }
-    let altered = matcher.alterations(evidence.probe(id)?, &capture.bytes);
+    let probe = evidence.probe(id)?;
+    if is_vague(matcher, probe, &sighting, &capture.bytes) {
+        return None;
+    }
+    let altered = matcher.alterations(probe, &capture.bytes);
     let time = capture.time;
     let what = What::Seen {
         sighting,
@@ -226,6 +233,13 @@ fn note_probe(
     };
     evidence.append(host, place, time, (Some(id), None), what);
     Some(id)
+}
+
+/// Whether a packet shows so little that one in thousands would pass for ours, by chance or by a forger's patience.
+fn is_vague(matcher: &Matcher, probe: &Probe, sighting: &Sighting, packet: &[u8]) -> bool {
+    sighting.certainty == Certainty::Minimal
+        && sighting.form != Form::Reply
+        && !matcher.is_translated(probe, packet)
 }
 
 /// What a UDP service answered to a probe that was sent.
@@ -237,10 +251,17 @@ fn reply_to(evidence: &Evidence, capture: &Capture) -> Option<Sighting> {
     }
 }
 
-/// Whether the tunnel header of a sighting goes to one of the plan's real servers.
-fn is_to_a_realserver(plan: &Plan, sighting: &Sighting) -> bool {
-    let to = sighting.outer.map(|outer| outer.destination);
-    plan.paths.iter().any(|path| Some(path.rip) == to)
+/// Notes what of a client's own talk with a UDP service tells forged answers from asked ones.
+fn note_talk(evidence: &mut Evidence, host: Host, capture: &Capture) {
+    let path = &evidence.plan().paths[0];
+    if host != Host::Client || path.protocol != Protocol::Udp {
+        return;
+    }
+    match (talk(&capture.bytes, path), capture.direction) {
+        (Some((port, true)), Direction::Out) => evidence.note_question(port),
+        (Some((port, false)), Direction::In) => evidence.note_answer(port),
+        _ => {}
+    }
 }
 
 /// Whether the director passed it at the device that the user named, where one was named: the client's

@@ -4,6 +4,7 @@
 //! Each file of `tests/scenarios` is a network and the verdicts expected there. `SCENARIO=name` plays one of
 //! them and shows what was judged; `SEEDS=n` sets how many random networks the properties are held against, and `FIRST=n` where they begin.
 
+mod adversary;
 mod agent;
 mod draw;
 mod facts;

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tunproof::evidence::Evidence;
+use tunproof::exchange::Capture;
 use tunproof::exchange::ConnectOutcome;
 use tunproof::exchange::Mono;
+use tunproof::exchange::Transmit;
 use tunproof::plan::Host;
 use tunproof::plan::Path;
 use tunproof::plan::Plan;
@@ -50,6 +52,19 @@ pub(crate) fn play(scenario: &Scenario, vantages: &[String], seed: u64) -> Playe
 
 /// The same with a plan of one's own.
 pub(crate) fn play_plan(scenario: &Scenario, plan: Plan, seed: u64) -> Played {
+    play_against(scenario, plan, seed, &mut |_, _| Vec::new())
+}
+
+/// Who sees every packet that is sent, and by whom, and has hosts capture packets of his own.
+pub(crate) type Adversary<'a> = &'a mut dyn FnMut(Host, &Transmit) -> Vec<(Host, Capture)>;
+
+/// The same where somebody answers.
+pub(crate) fn play_against(
+    scenario: &Scenario,
+    plan: Plan,
+    seed: u64,
+    adversary: Adversary<'_>,
+) -> Played {
     let hosts = plan.vantages.clone();
     let limits = Limits::default();
     let mut world = World::new(scenario.clone(), seed);
@@ -68,6 +83,9 @@ pub(crate) fn play_plan(scenario: &Scenario, plan: Plan, seed: u64) -> Played {
                     }
                     _ => Duration::ZERO,
                 };
+                if let Command::Send { transmit, .. } = &command {
+                    world.later(agent * 2, Happening::Forged(adversary(host, transmit)));
+                }
                 world.later(agent + slow, Happening::Ordered(host, command));
             }
         }
@@ -90,6 +108,12 @@ pub(crate) fn play_plan(scenario: &Scenario, plan: Plan, seed: u64) -> Played {
         match world.step() {
             Some(Happening::Said(host, event)) if !lost.contains(&host) => {
                 engine.handle_event(host, event, mono(&world));
+            }
+            Some(Happening::Forged(captures)) => {
+                let heard = |host: &Host| hosts.contains(host) && !lost.contains(host);
+                for (host, capture) in captures.into_iter().filter(|(host, _)| heard(host)) {
+                    engine.handle_event(host, Event::Captured(capture), mono(&world));
+                }
             }
             Some(Happening::Lost(host)) if hosts.contains(&host) => {
                 lost.push(host);

@@ -8,6 +8,7 @@ use std::hash::Hasher;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use tunproof::exchange::Capture;
 use tunproof::plan::Host;
 use tunproof::run::Command;
 use tunproof::run::Event;
@@ -27,6 +28,8 @@ pub(crate) enum Happening {
     Ordered(Host, Command),
     /// The engine hears from an agent.
     Said(Host, Event),
+    /// Taps see packets that somebody forged.
+    Forged(Vec<(Host, Capture)>),
     /// An agent is gone.
     Lost(Host),
     /// The user interrupts.
