@@ -1,6 +1,7 @@
 //! Everything that is known, in the order in which it became known.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
 
@@ -70,7 +71,7 @@ pub struct Evidence {
     expected: HashSet<ProbeId>,
     /// Ports from which the client's own programs ask the service.
     asking: HashSet<u16>,
-    unasked: u64,
+    unasked: BTreeSet<u16>,
     /// By path and step.
     courses: Vec<Vec<Course>>,
 }
@@ -100,7 +101,7 @@ impl Evidence {
             young: HashSet::new(),
             expected: HashSet::new(),
             asking: HashSet::new(),
-            unasked: 0,
+            unasked: BTreeSet::new(),
             courses,
         }
     }
@@ -274,20 +275,24 @@ impl Evidence {
     /// Notes that a program of the client's asks the service from this port.
     pub fn note_question(&mut self, port: u16) {
         self.asking.insert(port);
+        // What it was sent before may answer an older question.
+        self.unasked.remove(&port);
     }
 
     /// Notes that the service says something to this port of the client, from which no probe asked it.
     pub fn note_answer(&mut self, port: u16) {
-        self.unasked += u64::from(!self.asking.contains(&port));
+        if !self.asking.contains(&port) {
+            self.unasked.insert(port);
+        }
     }
 
-    /// How many datagrams came from the service to ports of the client from which nobody had asked it.
-    pub fn unasked(&self) -> u64 {
-        self.unasked
+    /// The ports of the client to which the service said something, and from which nobody had asked it.
+    pub fn unasked(&self) -> &BTreeSet<u16> {
+        &self.unasked
     }
 
     /// The same, of a run before.
-    pub(super) fn set_unasked(&mut self, unasked: u64) {
+    pub(super) fn set_unasked(&mut self, unasked: BTreeSet<u16>) {
         self.unasked = unasked;
     }
 

@@ -25,10 +25,10 @@ const TO_THE_LINK: [Hop; 7] = [
 /// What lies behind it.
 const TO_THE_CLIENT: [Hop; 2] = [Hop::SpoofedSourceTransit, Hop::ClientArrival];
 
-/// How many answers to nobody's question a client may get, if answers are to prove anything: a question asked before the
-/// tap was open is answered late, and other sessions ask in its name. A forger who does not see the probes' ports needs
-/// thousands to hit one.
-const MOST_UNASKED: u64 = 16;
+/// At how many ports a client may get answers to nobody's question, if answers are to prove anything: a question asked
+/// before the tap was open is answered late, and other sessions ask in its name. A forger who does not see the probes'
+/// ports needs thousands to hit one.
+const MOST_UNASKED: usize = 16;
 
 impl Evidence {
     /// An answer from VIP:port proves all that lies before it, if its question went through the tunnel: what
@@ -45,7 +45,7 @@ impl Evidence {
                 (Station::RealserverOut, &[][..]),
                 (Station::ClientIn, &TO_THE_CLIENT),
             ] {
-                if station == Station::ClientIn && self.unasked() > MOST_UNASKED {
+                if station == Station::ClientIn && self.unasked().len() > MOST_UNASKED {
                     continue;
                 }
                 self.prove_by_reply_at(station, hops, &passage, proofs);

@@ -5,6 +5,7 @@
 //! [`load`] returns can be judged without a look at any index: all of them were checked. A suite that was
 //! played several times is a list of such objects, so that a file without its end is none.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -138,9 +139,9 @@ struct Saved {
     excused: Vec<ProbeId>,
     /// Those whose answers may have been on their way at the end.
     expected: Vec<ProbeId>,
-    /// Datagrams from the service that answer nobody's question.
+    /// The ports of the client at which the service answers nobody's question.
     #[serde(default)]
-    unasked: u64,
+    unasked: BTreeSet<u16>,
     /// How far each step of each path's suite came.
     courses: Vec<Vec<Course>>,
     evidence: Vec<Item>,
@@ -174,7 +175,7 @@ pub fn save(evidence: &Evidence, timing: Timing, purpose: Purpose) -> String {
         probes: evidence.probes().to_vec(),
         excused,
         expected,
-        unasked: evidence.unasked(),
+        unasked: evidence.unasked().clone(),
         courses: evidence.courses().to_vec(),
         evidence: evidence.items().to_vec(),
     };
