@@ -55,8 +55,8 @@ pub(super) enum Format {
     Junit,
     /// For test harnesses: TAP 13, such as `prove` reads
     Tap,
-    /// For people, to keep, print or attach to a ticket: one page for a browser that loads nothing and runs no
-    /// script, with the path and the sweeps drawn and the packets taken apart; of `spoofcheck` and `run`, too
+    /// For people, to keep, print or attach to a ticket: one page that loads nothing and runs no script; path and
+    /// sweeps drawn, packets taken apart
     Html,
 }
 

@@ -256,6 +256,7 @@ fn plotted(evidence: &Evidence, judged: &SpoofJudgement) -> Sweep {
     let passed = judged.passed.as_ref().map_or(0, |router| router.ttl);
     Sweep {
         ends: (escape(&path.realserver), judged.toward.id().to_owned()),
+        end: judged.toward.id(),
         sides: (
             format!("from the VIP {}", path.vip),
             format!("from {}", path.rip),
@@ -432,82 +433,13 @@ fn style(outcome: SpoofOutcome) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::Value;
 
-    use super::*;
-    use crate::exchange::Wall;
     use crate::report::fixture;
-
-    fn cell(sent: usize, arrived: usize, by: &[[u8; 4]]) -> SpoofCell {
-        SpoofCell {
-            sent,
-            answered: if by.is_empty() { 0 } else { sent },
-            arrived,
-            refused: 0,
-            by: by.iter().map(|octets| Ipv4Addr::from(*octets)).collect(),
-        }
-    }
-
-    fn report() -> SpoofReport {
-        let gateway = [203, 0, 113, 1];
-        let core = [10, 0, 0, 1];
-        let router = |ttl, address: [u8; 4], passed: bool| Router {
-            ttl,
-            to_the_vip: passed.then_some(address.into()).into_iter().collect(),
-            to_the_control: vec![address.into()],
-            end: None,
-        };
-        let count = Count {
-            sent: 6,
-            arrived: 0,
-        };
-        let judged = SpoofJudgement {
-            path: 0,
-            toward: Toward::Client,
-            outcome: SpoofOutcome::Filtered,
-            confidence: Some(0.999),
-            summary: "a network filters it".to_owned(),
-            detail: "None arrived.".to_owned(),
-            advice: vec!["rs1# traceroute\u{7}".to_owned()],
-            passed: Some(router(1, gateway, true)),
-            stopped: Some(router(2, core, false)),
-            rewritten_to: Vec::new(),
-            rows: vec![
-                SpoofRow {
-                    ttl: 1,
-                    spoofed: cell(6, 0, &[gateway]),
-                    control: cell(6, 0, &[gateway]),
-                },
-                SpoofRow {
-                    ttl: 2,
-                    spoofed: cell(6, 0, &[]),
-                    control: cell(6, 0, &[core, [10, 0, 0, 2]]),
-                },
-            ],
-            flows: vec![crate::verdict::SpoofFlow {
-                port: 50_000,
-                spoofed: count,
-                control: Count {
-                    sent: 6,
-                    arrived: 6,
-                },
-            }],
-            back: Count::default(),
-            shared: Vec::new(),
-            evidence: vec![EvidenceId(1)],
-        };
-        let timing = Timing {
-            started: Wall::default(),
-            elapsed: Duration::from_millis(7100),
-        };
-        SpoofReport::new(&fixture::evidence(), &[judged], timing)
-    }
 
     #[test]
     fn both_sweeps_stand_side_by_side_with_a_line_where_they_part() {
-        let text = anstream::adapter::strip_str(&report().to_text()).to_string();
+        let text = anstream::adapter::strip_str(&fixture::spoof_report().to_text()).to_string();
         let lines: Vec<_> = text.lines().collect();
         let at = |words: &str| lines.iter().position(|line| line.contains(words));
         let first = at("  1  203.0.113.1          6/6 │ 203.0.113.1          6/6");
@@ -528,7 +460,7 @@ mod tests {
     /// The contract, as a script would read it.
     #[test]
     fn the_json_has_the_fields_that_are_documented() {
-        let json: Value = serde_json::from_str(&report().to_json()).unwrap();
+        let json: Value = serde_json::from_str(&fixture::spoof_report().to_json()).unwrap();
         let keys = |value: &Value| -> Vec<String> {
             let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
             keys.sort();

@@ -18,6 +18,8 @@ use crate::report::escape::escape;
 pub(crate) struct Sweep {
     /// The host that sends, and the one that everything goes to.
     pub(crate) ends: (String, String),
+    /// What the latter is, in a word.
+    pub(crate) end: &'static str,
     /// What is asked of, in a few words, and its control.
     pub(crate) sides: (String, String),
     /// Who hears the answers to what is asked of, and whether tunproof was there to see them.
@@ -64,6 +66,7 @@ pub(super) fn sweeps(evidence: &Evidence, number: usize) -> Vec<Sweep> {
         (ProbeKind::SpoofTrace, ProbeKind::ControlTrace),
         Sweep {
             ends: (name.clone(), "client".to_owned()),
+            end: "client",
             sides: (
                 format!("from the VIP {}", path.vip),
                 format!("from {}", path.rip),
@@ -76,7 +79,8 @@ pub(super) fn sweeps(evidence: &Evidence, number: usize) -> Vec<Sweep> {
     let tunnelled = (
         (ProbeKind::TunnelTrace, ProbeKind::TunnelControl),
         Sweep {
-            ends: ("director".to_owned(), name),
+            ends: ("director".to_owned(), format!("real server {name}")),
+            end: "server",
             sides: ("in IPIP".to_owned(), "plain UDP".to_owned()),
             heard: ("director", evidence.sees(Host::Director)),
             rows: Vec::new(),

@@ -60,6 +60,17 @@ impl Html {
         self.element(tag, attributes, |html| html.say(text));
     }
 
+    /// The heads of a table's columns.
+    pub(super) fn columns(&mut self, names: &[&str]) {
+        self.element("thead", &[], |html| {
+            html.element("tr", &[], |html| {
+                for name in names {
+                    html.words("th", &[("scope", &"col")], name);
+                }
+            });
+        });
+    }
+
     /// An element of SVG without content.
     pub(super) fn shape(&mut self, tag: &'static str, attributes: Attributes<'_>) {
         self.open(tag, attributes);

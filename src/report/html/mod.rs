@@ -12,9 +12,6 @@ mod picture;
 mod played;
 mod plot;
 mod spoofcheck;
-#[cfg(test)]
-mod tests;
-
 use crate::plan::Hop;
 use crate::report::FindingReport;
 use crate::report::HopReport;
@@ -60,7 +57,8 @@ pub fn html(report: &Report, verbose: bool) -> String {
         }
         let mut finding = 0;
         for (number, path) in report.paths.iter().enumerate() {
-            path_section(html, &mut pieces, (number, path), &mut finding);
+            let is_one = report.paths.len() == 1;
+            path_section(html, &mut pieces, (number, path, is_one), &mut finding);
         }
         parts::times(html, &report.probes);
         parts::evidence(html, &pieces, verbose);
@@ -107,26 +105,39 @@ fn service(path: &PathReport) -> String {
     )
 }
 
-/// What is broken, first of all.
+/// What is broken, first of all; what is so of several real servers once.
 fn errors(html: &mut Html, findings: &[FindingReport], several: bool) {
-    let errors = || {
-        findings
-            .iter()
-            .enumerate()
-            .filter(|(_, finding)| finding.severity == Severity::Error)
-    };
-    if errors().next().is_none() {
+    let mut errors: Vec<(&FindingReport, Vec<usize>)> = Vec::new();
+    for (number, finding) in findings.iter().enumerate() {
+        if finding.severity != Severity::Error {
+            continue;
+        }
+        let is_same = |known: &FindingReport| {
+            (known.code, known.hop, &known.summary) == (finding.code, finding.hop, &finding.summary)
+        };
+        match errors.iter_mut().find(|(known, _)| is_same(known)) {
+            Some((_, numbers)) => numbers.push(number),
+            None => errors.push((finding, vec![number])),
+        }
+    }
+    if errors.is_empty() {
         return;
     }
     html.element("ul", &[("class", &"errors")], |html| {
-        for (number, finding) in errors() {
+        for (finding, numbers) in errors {
             html.element("li", &[], |html| {
-                let to = format!("#f{}", number + 1);
-                html.words("a", &[("href", &to)], finding.hop);
                 if several {
-                    html.say(format!(" of {}", finding.realserver));
+                    for (place, number) in numbers.iter().enumerate() {
+                        html.say(if place == 0 { "" } else { ", " });
+                        let to = format!("#f{}", number + 1);
+                        html.words("a", &[("href", &to)], &findings[*number].realserver);
+                    }
+                    html.say(format!(": {}: {}", finding.hop, finding.summary));
+                } else {
+                    let to = format!("#f{}", numbers[0] + 1);
+                    html.words("a", &[("href", &to)], finding.hop);
+                    html.say(format!(": {}", finding.summary));
                 }
-                html.say(format!(": {}", finding.summary));
             });
         }
     });
@@ -233,37 +244,56 @@ fn overview(html: &mut Html, paths: &[PathReport]) {
 fn path_section(
     html: &mut Html,
     pieces: &mut Pieces<'_>,
-    (number, path): (usize, &PathReport),
+    (number, path, is_one): (usize, &PathReport, bool),
     finding: &mut usize,
 ) {
     let id = format!("p{}", number + 1);
-    html.element("section", &[("class", &"of-path"), ("id", &id)], |html| {
-        html.element("h2", &[], |html| {
-            html.say(service(path));
-            html.say(" ");
-            Mark::from(path.verdict).with_word(html, mark::outcome(path.verdict));
-        });
-        let hops: Vec<_> = path.hops.iter().collect();
-        drawn_and_listed(html, pieces, path, &hops);
-        if !path.findings.is_empty() {
-            html.words("h3", &[], "Findings");
-        }
-        for one in &path.findings {
-            *finding += 1;
-            parts::finding(html, pieces, one, &format!("f{finding}"));
-        }
-        if path.verdict != Outcome::Proven {
-            parts::unproven(html, &hops);
-        }
-        for sweep in &path.sweeps {
-            html.words(
-                "h3",
-                &[],
-                format!("Sweep from {} to the {}", sweep.ends.0, sweep.ends.1),
-            );
-            plot::sweep(html, sweep);
+    html.element("section", &[("class", &"of-path")], |html| {
+        let title = |html: &mut Html| {
+            html.element("h2", &[], |html| match is_one {
+                true => html.say("The path, hop by hop"),
+                false => {
+                    html.say(service(path));
+                    html.say(" ");
+                    Mark::from(path.verdict).with_word(html, mark::outcome(path.verdict));
+                }
+            });
+        };
+        // Of several, those of which there is nothing to say need not be read.
+        if !is_one && path.verdict == Outcome::Proven && path.findings.is_empty() {
+            html.element("details", &[], |html| {
+                html.element("summary", &[], title);
+                html.element("div", &[("id", &id)], |html| {
+                    within(html, pieces, path, finding);
+                });
+            });
+        } else {
+            title(html);
+            html.element("div", &[("id", &id)], |html| {
+                within(html, pieces, path, finding);
+            });
         }
     });
+}
+
+fn within(html: &mut Html, pieces: &mut Pieces<'_>, path: &PathReport, finding: &mut usize) {
+    let hops: Vec<_> = path.hops.iter().collect();
+    drawn_and_listed(html, pieces, path, &hops);
+    if !path.findings.is_empty() {
+        html.words("h3", &[], "Findings");
+    }
+    for one in &path.findings {
+        *finding += 1;
+        parts::finding(html, pieces, one, &format!("f{finding}"));
+    }
+    if path.verdict != Outcome::Proven {
+        parts::unproven(html, &hops);
+    }
+    for sweep in &path.sweeps {
+        let (from, to) = &sweep.ends;
+        html.words("h3", &[], format!("Sweep from {from} to the {to}"));
+        plot::sweep(html, sweep);
+    }
 }
 
 /// A path's picture, and beside it its hops in words.
@@ -279,3 +309,6 @@ fn drawn_and_listed(
         parts::hops(html, pieces, &caption, hops);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,7 @@ fn layer(
             let last = (header.offset + header.length).saturating_sub(1);
             html.say(format!(", octets {} to {last}{quoted}", header.offset));
         });
-        html.markup("<thead><tr><th>octets<th>hex<th>field<th>value</thead>\n");
+        html.columns(&["octets", "hex", "field", "value"]);
         for field in &header.fields {
             let class = format!("f{fields}");
             *fields += 1;

@@ -90,16 +90,20 @@ fn place(piece: &EvidenceReport) -> String {
 pub(super) fn hops(html: &mut Html, pieces: &mut Pieces<'_>, caption: &str, hops: &[&HopReport]) {
     html.element("table", &[("class", &"hops")], |html| {
         html.words("caption", &[], caption);
-        html.markup("<thead><tr><th scope=\"col\">hop<th scope=\"col\">verdict<th scope=\"col\">by what, or why</thead>\n");
+        html.columns(&["hop", "verdict", "by what, or why"]);
         let mut last = None;
         for hop in hops {
-            html.element("tr", &[("class", &Mark::from(hop.verdict).class())], |html| {
-                html.words("th", &[("scope", &"row")], hop.id);
-                html.element("td", &[], |html| {
-                    Mark::from(hop.verdict).with_word(html, mark::verdict(hop.verdict));
-                });
-                html.element("td", &[], |html| why(html, pieces, hop, last));
-            });
+            html.element(
+                "tr",
+                &[("class", &Mark::from(hop.verdict).class())],
+                |html| {
+                    html.words("th", &[("scope", &"row")], hop.id);
+                    html.element("td", &[], |html| {
+                        Mark::from(hop.verdict).with_word(html, mark::verdict(hop.verdict));
+                    });
+                    html.element("td", &[], |html| why(html, pieces, hop, last));
+                },
+            );
             last = hop.reason.as_deref();
         }
     });
@@ -223,14 +227,12 @@ pub(super) fn times(html: &mut Html, probes: &[ProbeReport]) {
     #[derive(Default)]
     struct Row {
         sent: usize,
-        seen: usize,
         trips: Vec<Duration>,
     }
     let mut rows: BTreeMap<(ProbeKind, &str), Row> = BTreeMap::new();
     for probe in probes.iter().filter(|probe| probe.sent.is_some()) {
         let row = rows.entry((probe.kind, &probe.from)).or_default();
         row.sent += 1;
-        row.seen += usize::from(!probe.seen.is_empty());
         row.trips.extend(probe.round_trip);
     }
     if rows.is_empty() {
@@ -239,23 +241,21 @@ pub(super) fn times(html: &mut Html, probes: &[ProbeReport]) {
     let greatest = rows.values().flat_map(|row| &row.trips).max().copied();
     html.element("section", &[("id", &"times")], |html| {
         html.words("h2", &[], "Times");
-        html.element("table", &[("class", &"wide")], |html| {
+        html.element("table", &[("class", &"wide times")], |html| {
             html.words(
                 "caption",
                 &[],
-                "Probes by kind: how many were sent, of how many anything was seen, and how long it took until the \
-                 first answer came back to the host that sent them, by its own clock",
+                "Probes by kind: how many were sent, how many of them were answered to the host that sent them, and \
+                 how long that took, by its own clock",
             );
-            html.markup("<thead><tr><th scope=\"col\">probe<th scope=\"col\">from<th scope=\"col\">sent<th scope=\"col\">seen");
-            html.markup("<th scope=\"col\">round trip<th scope=\"col\" class=\"strip\">");
-            html.say(greatest.map_or_else(String::new, plot::scale));
-            html.markup("</thead>\n");
+            let scale = greatest.map_or_else(String::new, plot::scale);
+            html.columns(&["probe", "from", "sent", "answered", "round trip", &scale]);
             for ((kind, from), row) in &rows {
                 html.element("tr", &[], |html| {
                     html.words("th", &[("scope", &"row")], kind);
                     html.words("td", &[], from);
                     html.words("td", &[], row.sent);
-                    html.words("td", &[], row.seen);
+                    html.words("td", &[], row.trips.len());
                     html.words("td", &[], plot::spread(&row.trips));
                     html.element("td", &[("class", &"strip")], |html| {
                         if let Some(greatest) = greatest.filter(|_| !row.trips.is_empty()) {
@@ -271,39 +271,49 @@ pub(super) fn times(html: &mut Html, probes: &[ProbeReport]) {
 /// The pieces that were named, in full; with `verbose` all of them, a line each, after that.
 pub(super) fn evidence(html: &mut Html, pieces: &Pieces<'_>, verbose: bool) {
     let mut fields = 0;
-    html.element("section", &[("id", &"evidence"), ("class", &"evidence")], |html| {
-        html.words("h2", &[], "Evidence");
-        let (named, all) = (pieces.named.len(), pieces.all.len());
-        html.element("p", &[], |html| {
-            html.say(format!("The {named} pieces that this page names, of {all} in all. "));
-            if !verbose {
-                html.words("code", &[], "--verbose");
-                html.say(" lists all here, ");
-            }
-            html.words("code", &[], "--pcap FILE");
-            html.say(" has every packet for Wireshark. Point at a field to find its octets.");
-        });
-        for piece in pieces.named.iter().filter_map(|id| pieces.piece(*id)) {
-            fields = fields.max(full(html, piece));
-        }
-        if verbose {
-            html.element("details", &[], |html| {
-                html.words("summary", &[], format!("All {all} pieces"));
-                html.element("table", &[("class", &"all")], |html| {
-                    html.words("caption", &[], "All evidence, in the order in which it became known");
-                    html.markup("<thead><tr><th scope=\"col\">id<th scope=\"col\">time<th scope=\"col\">where<th scope=\"col\">what</thead>\n");
-                    for piece in pieces.all {
-                        html.element("tr", &[], |html| {
-                            html.words("th", &[("scope", &"row")], piece.id);
-                            html.words("td", &[], clock(piece));
-                            html.words("td", &[], place(piece));
-                            html.words("td", &[], &piece.summary);
-                        });
-                    }
-                });
+    html.element(
+        "section",
+        &[("id", &"evidence"), ("class", &"evidence")],
+        |html| {
+            html.words("h2", &[], "Evidence");
+            let (named, all) = (pieces.named.len(), pieces.all.len());
+            html.element("p", &[], |html| {
+                html.say(format!(
+                    "The {named} pieces that this page names, of {all} in all. "
+                ));
+                if !verbose {
+                    html.words("code", &[], "--verbose");
+                    html.say(" lists all here, ");
+                }
+                html.words("code", &[], "--pcap FILE");
+                html.say(" has every packet for Wireshark. Point at a field to find its octets.");
             });
-        }
-    });
+            for piece in pieces.named.iter().filter_map(|id| pieces.piece(*id)) {
+                fields = fields.max(full(html, piece));
+            }
+            if verbose {
+                html.element("details", &[], |html| {
+                    html.words("summary", &[], format!("All {all} pieces"));
+                    html.element("table", &[("class", &"all")], |html| {
+                        html.words(
+                            "caption",
+                            &[],
+                            "All evidence, in the order in which it became known",
+                        );
+                        html.columns(&["id", "time", "where", "what"]);
+                        for piece in pieces.all {
+                            html.element("tr", &[], |html| {
+                                html.words("th", &[("scope", &"row")], piece.id);
+                                html.words("td", &[], clock(piece));
+                                html.words("td", &[], place(piece));
+                                html.words("td", &[], &piece.summary);
+                            });
+                        }
+                    });
+                });
+            }
+        },
+    );
     if fields > 0 {
         // Where a field is pointed at in the table or in the octets, both are lit.
         html.element("style", &[], |html| {

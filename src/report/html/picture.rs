@@ -48,8 +48,8 @@ pub(super) fn picture(html: &mut Html, path: &PathReport, hops: &[&HopReport]) {
     let gateway_hops = within(&[Hop::GatewayArp]);
 
     let ends = [path.gateway, path.cip, path.rip, path.dip];
-    let transit = routers(path, |sweep| sweep.ends.1 == "client", &ends);
-    let tunnel = routers(path, |sweep| sweep.ends.0 == "director", &ends);
+    let transit = routers(path, |sweep| sweep.end == "client", &ends);
+    let tunnel = routers(path, |sweep| sweep.end == "server", &ends);
     let top = height(&director_hops)
         .max(height(&client_hops))
         .max(HEAD + 2 * HOP);
@@ -75,9 +75,9 @@ pub(super) fn picture(html: &mut Html, path: &PathReport, hops: &[&HopReport]) {
             if let Some(hop) = hop(id) {
                 let (from, to) = (LEFT + BOX / 2, RIGHT - BOX / 2);
                 arrow(html, class(hop), (from, y), (to, y));
-                let (word, dx) = (id.id(), 9);
-                Mark::from(hop.verdict).drawn(html, (from + dx + 2, y - 11), 14);
-                words(html, "hop", (from + dx + 12, y - 7), word);
+                let word = id.id();
+                Mark::from(hop.verdict).drawn(html, (from + 9, y - 11), 14);
+                words(html, "hop", (from + 18, y - 7), word);
             }
         }
         // Director to real server, in the tunnel: outer and inner packet, so two lines.
@@ -268,7 +268,7 @@ fn corner(
 
 /// A name that fits a box.
 fn shortened(name: &str) -> String {
-    const FITS: usize = 19;
+    const FITS: usize = 17;
     match name.chars().count() <= FITS {
         true => name.to_owned(),
         false => name.chars().take(FITS - 1).chain(['…']).collect(),

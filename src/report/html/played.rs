@@ -88,23 +88,31 @@ pub fn run_html(report: &RunReport, verbose: bool) -> String {
 fn steps(html: &mut Html, pieces: &mut Pieces<'_>, report: &RunReport, steps: Vec<&StepReport>) {
     html.element("table", &[("class", &"steps")], |html| {
         html.words("caption", &[], "Steps, and what each expects");
-        html.markup("<thead><tr><th scope=\"col\">step<th scope=\"col\">outcome<th scope=\"col\">expected, and why</thead>\n");
+        html.columns(&["step", "outcome", "expected, and why"]);
         for step in steps {
-            html.element("tr", &[("class", &Mark::from(step.worst).class())], |html| {
-                html.element("th", &[("scope", &"row")], |html| {
-                    html.say(&step.id);
-                    if !step.about.is_empty() {
-                        html.words("small", &[], &step.about);
-                    }
-                });
-                html.element("td", &[], |html| {
-                    Mark::from(step.worst).with_word(html, step.worst.id());
-                    if report.rounds > 1 {
-                        html.words("small", &[], format!("passed in {} of {} rounds", step.passed, report.rounds));
-                    }
-                });
-                html.element("td", &[], |html| expected(html, pieces, step));
-            });
+            html.element(
+                "tr",
+                &[("class", &Mark::from(step.worst).class())],
+                |html| {
+                    html.element("th", &[("scope", &"row")], |html| {
+                        html.say(&step.id);
+                        if !step.about.is_empty() {
+                            html.words("small", &[], &step.about);
+                        }
+                    });
+                    html.element("td", &[], |html| {
+                        Mark::from(step.worst).with_word(html, step.worst.id());
+                        if report.rounds > 1 {
+                            html.words(
+                                "small",
+                                &[],
+                                format!("passed in {} of {} rounds", step.passed, report.rounds),
+                            );
+                        }
+                    });
+                    html.element("td", &[], |html| expected(html, pieces, step));
+                },
+            );
         }
     });
 }

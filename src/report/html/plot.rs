@@ -16,6 +16,8 @@ const ASKED: i32 = 64;
 const CONTROL: i32 = 254;
 const ROW: i32 = 38;
 const HEAD: i32 = 56;
+/// What a cut takes.
+const CUT: i32 = 22;
 
 /// A sweep: drawn, its round trips, and as a table.
 pub(super) fn sweep(html: &mut Html, sweep: &Sweep) {
@@ -35,7 +37,7 @@ pub(super) fn sweep(html: &mut Html, sweep: &Sweep) {
             let (who, is_seen) = sweep.heard;
             match is_seen {
                 true => html.say(format!(
-                    " What is sent {asked} is answered to the {who}: by two hosts' clocks no round trip is told."
+                    " What is sent {asked} is answered to the {who}: the clocks of two hosts tell no round trip."
                 )),
                 false => html.say(format!(
                     " What is sent {asked} is answered to the {who}, where nothing was seen: no answer says nothing \
@@ -66,7 +68,14 @@ fn folded(rows: &[SweepRow]) -> Vec<Folded<'_>> {
 }
 
 fn lanes(html: &mut Html, sweep: &Sweep, rows: &[Folded<'_>]) {
-    let height = HEAD + ROW * rows.len() as i32 + 8;
+    let cut_at = sweep
+        .cut
+        .and_then(|(ttl, _)| rows.iter().position(|(_, row)| row.ttl > ttl));
+    let middle = |number: usize| {
+        let below = cut_at.is_some_and(|cut| number >= cut);
+        HEAD + ROW * number as i32 + 10 + if below { CUT } else { 0 }
+    };
+    let height = middle(rows.len()) - 4;
     let view = format!("0 0 {WIDTH} {height}");
     let (from, to) = &sweep.ends;
     let title = format!("Two sweeps from {from} to the {to}; the table below says the same");
@@ -92,11 +101,9 @@ fn lanes(html: &mut Html, sweep: &Sweep, rows: &[Folded<'_>]) {
                 ],
             );
             let mut above = start - 8;
-            let mut is_cut = false;
-            for (number, (_, row)) in rows.iter().enumerate() {
-                let y = HEAD + ROW * number as i32 + 10;
-                is_cut |= side && sweep.cut.is_some_and(|(ttl, _)| row.ttl > ttl);
-                let class = match is_cut {
+            for number in 0..rows.len() {
+                let y = middle(number);
+                let class = match side && cut_at.is_some_and(|cut| number >= cut) {
                     true => "way bad",
                     false => "way plain",
                 };
@@ -105,16 +112,14 @@ fn lanes(html: &mut Html, sweep: &Sweep, rows: &[Folded<'_>]) {
                 above = y;
             }
         }
-        let mut is_cut = false;
+        if let (Some((_, word)), Some(number)) = (sweep.cut, cut_at) {
+            cut(html, middle(number) - 18, word);
+        }
         for (number, (name, row)) in rows.iter().enumerate() {
-            let y = HEAD + ROW * number as i32 + 10;
-            if let Some((ttl, word)) = sweep.cut.filter(|(ttl, _)| !is_cut && row.ttl > *ttl) {
-                is_cut = true;
-                cut(html, y - ROW / 2, (ttl, word));
-            }
+            let y = middle(number);
             text(html, "ttl", (2, y + 4), name);
             if row.is_end {
-                text(html, "dim", (2, y + 17), &sweep.ends.1);
+                text(html, "dim", (2, y + 17), sweep.end);
             }
             cell(html, (ASKED, y), &row.asked);
             cell(html, (CONTROL, y), &row.control);
@@ -123,10 +128,10 @@ fn lanes(html: &mut Html, sweep: &Sweep, rows: &[Folded<'_>]) {
 }
 
 /// A line across the side that is asked of.
-fn cut(html: &mut Html, y: i32, (_, word): (u8, &str)) {
+fn cut(html: &mut Html, y: i32, word: &str) {
     let d = format!("M{} {y}L{} {y}", ASKED - 14, CONTROL - 34);
     html.shape("path", &[("class", &"cut"), ("d", &d)]);
-    text(html, "cut", (ASKED + 14, y - 3), word);
+    text(html, "cut", (ASKED + 14, y - 5), word);
 }
 
 fn cell(html: &mut Html, (x, y): (i32, i32), cell: &SweepCell) {
@@ -186,18 +191,11 @@ fn table(html: &mut Html, sweep: &Sweep, rows: &[Folded<'_>]) {
                     sweep.ends.0, sweep.ends.1
                 ),
             );
-            html.element("tr", &[], |html| {
-                html.words("th", &[("scope", &"col")], "TTL");
-                for side in [asked, control] {
-                    html.words("th", &[("scope", &"col")], side);
-                    html.words("th", &[("scope", &"col")], "answered");
-                }
-                html.words("th", &[("scope", &"col")], "round trip of the control");
-            });
+            html.columns(&["TTL", asked, control, "round trip of the control"]);
             for (name, row) in rows {
                 html.element("tr", &[], |html| {
                     let ttl = match row.is_end {
-                        true => format!("{name}, the {}", sweep.ends.1),
+                        true => format!("{name}, the {}", sweep.end),
                         false => name.clone(),
                     };
                     html.words("th", &[("scope", &"row")], ttl);
@@ -207,8 +205,7 @@ fn table(html: &mut Html, sweep: &Sweep, rows: &[Folded<'_>]) {
                             (_, who) if who.is_empty() => "nobody".to_owned(),
                             (_, who) => who,
                         };
-                        html.words("td", &[], who);
-                        html.words("td", &[], counted(cell));
+                        html.words("td", &[], format!("{who}, {}", counted(cell)));
                     }
                     html.words("td", &[], spread(&row.control.round_trips));
                 });

@@ -164,15 +164,11 @@ fn flows(html: &mut Html, path: &SpoofPath) {
             &[],
             "Of what could arrive, how much did, by flow: equal paths may take them apart",
         );
-        html.element("tr", &[], |html| {
-            html.words("th", &[("scope", &"col")], "port");
-            html.words(
-                "th",
-                &[("scope", &"col")],
-                format!("from the VIP {}", path.vip),
-            );
-            html.words("th", &[("scope", &"col")], format!("from {}", path.rip));
-        });
+        let (vip, rip) = (
+            format!("from the VIP {}", path.vip),
+            format!("from {}", path.rip),
+        );
+        html.columns(&["port", &vip, &rip]);
         for flow in &path.flows {
             html.element("tr", &[], |html| {
                 html.words("th", &[("scope", &"row")], flow.port);
