@@ -89,6 +89,7 @@ fn steps(html: &mut Html, pieces: &mut Pieces<'_>, report: &RunReport, steps: Ve
     html.element("table", &[("class", &"steps")], |html| {
         html.words("caption", &[], "Steps, and what each expects");
         html.columns(&["step", "outcome", "expected, and why"]);
+        let mut last = None;
         for step in steps {
             html.element(
                 "tr",
@@ -117,14 +118,17 @@ fn steps(html: &mut Html, pieces: &mut Pieces<'_>, report: &RunReport, steps: Ve
     });
 }
 
-fn expected(html: &mut Html, pieces: &mut Pieces<'_>, step: &StepReport) {
+fn expected(html: &mut Html, pieces: &mut Pieces<'_>, step: &StepReport, last: Option<&str>) {
     let told = step
         .expectations
         .iter()
         .any(|expected| expected.reason.is_some());
     if let Some(reason) = step.reason.as_ref().filter(|_| !told) {
-        html.say(reason);
-        html.say(" ");
+        // A reason is given once to steps in a row.
+        match last == Some(reason.as_str()) {
+            true => html.say("as above "),
+            false => html.say(format!("{reason} ")),
+        }
     }
     if step.expectations.is_empty() {
         pieces.links(html, &step.evidence[..step.evidence.len().min(6)]);
