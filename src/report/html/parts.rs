@@ -337,7 +337,7 @@ fn full(html: &mut Html, piece: &EvidenceReport) -> usize {
         // Who follows a link to something in it has it opened.
         html.element("div", &[("id", &piece.id), ("class", &"piece")], |html| {
             html.element("p", &[("class", &"where")], |html| {
-                html.say(format!("{} of {}, ", kind(piece.kind), piece.host));
+                html.say(format!("{}, {}, ", kind(piece.kind), piece.host));
                 html.words("time", &[], &piece.time);
                 if let Some(probe) = piece.probe {
                     html.say(", probe ");

@@ -332,10 +332,10 @@ pub(super) fn strip(html: &mut Html, trips: &[Duration], greatest: Duration) {
     html.element("svg", &attributes, |html| {
         html.shape(
             "path",
-            &[("class", &"grid"), ("d", &"M1 1V13M1 7H159M159 1V13")],
+            &[("class", &"grid"), ("d", &"M4 1V13M4 7H156M156 1V13")],
         );
         for trip in trips {
-            let x = 1.0 + trip.as_secs_f64() / top.as_secs_f64() * 158.0;
+            let x = 4.0 + trip.as_secs_f64() / top.as_secs_f64() * 152.0;
             let x = format!("{x:.1}");
             html.shape(
                 "circle",
