@@ -111,9 +111,10 @@ fn steps(html: &mut Html, pieces: &mut Pieces<'_>, report: &RunReport, steps: Ve
                             );
                         }
                     });
-                    html.element("td", &[], |html| expected(html, pieces, step));
+                    html.element("td", &[], |html| expected(html, pieces, step, last));
                 },
             );
+            last = step.reason.as_deref();
         }
     });
 }
