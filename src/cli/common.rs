@@ -55,6 +55,9 @@ pub(super) enum Format {
     Junit,
     /// For test harnesses: TAP 13, such as `prove` reads
     Tap,
+    /// For people, to keep, print or attach to a ticket: one page that loads nothing and runs no script; path and
+    /// sweeps drawn, packets taken apart
+    Html,
 }
 
 /// What the options mean.

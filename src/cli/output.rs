@@ -149,6 +149,7 @@ pub(super) fn write_report(report: &Report, settings: &Settings) -> Result<(), F
         Format::Json => report.to_json(),
         Format::Junit => report::junit(report),
         Format::Tap => report::tap(report),
+        Format::Html => report::html(report, settings.verbose),
     };
     say(&text, settings)
 }
@@ -160,6 +161,7 @@ pub(super) fn write_run(report: &RunReport, settings: &Settings) -> Result<(), F
         Format::Json => report.to_json(),
         Format::Junit => report::run_junit(report),
         Format::Tap => report::run_tap(report),
+        Format::Html => report::run_html(report, settings.verbose),
     };
     say(&text, settings)
 }
@@ -171,6 +173,7 @@ pub(super) fn write_spoofing(report: &SpoofReport, settings: &Settings) -> Resul
         Format::Json => report.to_json(),
         Format::Junit => report::spoof_junit(report),
         Format::Tap => report::spoof_tap(report),
+        Format::Html => report::spoof_html(report, settings.verbose),
     };
     say(&text, settings)
 }

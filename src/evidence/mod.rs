@@ -14,6 +14,7 @@ mod neighbour;
 mod passage;
 mod reply;
 mod rewriting;
+mod round_trip;
 mod saved;
 mod silence;
 mod size;

@@ -110,6 +110,11 @@ impl Evidence {
         trials.collect()
     }
 
+    /// Who answered a probe from the real server toward client or director, spoofed or control, if anybody did.
+    pub fn fate(&self, probe: &Probe) -> Option<Fate> {
+        self.trial(probe, 0, EvidenceId(0)).fate
+    }
+
     fn trial<'a>(&self, probe: &'a Probe, flow: u16, left: EvidenceId) -> Trial<'a> {
         let mut trial = Trial {
             probe,

@@ -8,6 +8,7 @@ use etherparse::IpNumber;
 use etherparse::Ipv4Header;
 use etherparse::PacketBuilder;
 
+use crate::evidence::Count;
 use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
 use crate::evidence::SilenceSpan;
@@ -33,7 +34,12 @@ use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::plan::SessionKey;
 use crate::plan::Station;
+use crate::plan::Toward;
+use crate::report::ExpectationReport;
 use crate::report::Report;
+use crate::report::RunReport;
+use crate::report::SpoofReport;
+use crate::report::StepReport;
 use crate::verdict::Code;
 use crate::verdict::Finding;
 use crate::verdict::HopJudgement;
@@ -42,7 +48,14 @@ use crate::verdict::How;
 use crate::verdict::Judgement;
 use crate::verdict::Outcome;
 use crate::verdict::PathJudgement;
+use crate::verdict::Router;
 use crate::verdict::Severity;
+use crate::verdict::SpoofCell;
+use crate::verdict::SpoofFlow;
+use crate::verdict::SpoofJudgement;
+use crate::verdict::SpoofOutcome;
+use crate::verdict::SpoofRow;
+use crate::verdict::StepOutcome;
 
 /// 2026-11-22T12:00:00Z.
 const NOON: u64 = 1_795_348_800_000_000_000;
@@ -336,4 +349,101 @@ pub(crate) fn report() -> Report {
         elapsed: Duration::from_millis(3_219),
     };
     Report::new(&evidence(), &judgement(), timing)
+}
+
+fn spoof_cell(sent: usize, arrived: usize, by: &[[u8; 4]]) -> SpoofCell {
+    SpoofCell {
+        sent,
+        answered: if by.is_empty() { 0 } else { sent },
+        arrived,
+        refused: 0,
+        by: by.iter().map(|octets| Ipv4Addr::from(*octets)).collect(),
+    }
+}
+
+pub(crate) fn spoof_report() -> SpoofReport {
+    let gateway = [203, 0, 113, 1];
+    let core = [10, 0, 0, 1];
+    let router = |ttl, address: [u8; 4], passed: bool| Router {
+        ttl,
+        to_the_vip: passed.then_some(address.into()).into_iter().collect(),
+        to_the_control: vec![address.into()],
+        end: None,
+    };
+    let count = Count {
+        sent: 6,
+        arrived: 0,
+    };
+    let judged = SpoofJudgement {
+        path: 0,
+        toward: Toward::Client,
+        outcome: SpoofOutcome::Filtered,
+        confidence: Some(0.999),
+        summary: "a network filters it".to_owned(),
+        detail: "None arrived.".to_owned(),
+        advice: vec!["rs1# traceroute\u{7}".to_owned()],
+        passed: Some(router(1, gateway, true)),
+        stopped: Some(router(2, core, false)),
+        rewritten_to: Vec::new(),
+        rows: vec![
+            SpoofRow {
+                ttl: 1,
+                spoofed: spoof_cell(6, 0, &[gateway]),
+                control: spoof_cell(6, 0, &[gateway]),
+            },
+            SpoofRow {
+                ttl: 2,
+                spoofed: spoof_cell(6, 0, &[]),
+                control: spoof_cell(6, 0, &[core, [10, 0, 0, 2]]),
+            },
+        ],
+        flows: vec![SpoofFlow {
+            port: 50_000,
+            spoofed: count,
+            control: Count {
+                sent: 6,
+                arrived: 6,
+            },
+        }],
+        back: Count::default(),
+        shared: Vec::new(),
+        evidence: vec![EvidenceId(1)],
+    };
+    let timing = Timing {
+        started: Wall::default(),
+        elapsed: Duration::from_millis(7100),
+    };
+    SpoofReport::new(&evidence(), &[judged], timing)
+}
+
+/// A suite of two steps, of which one failed.
+pub(crate) fn run_report() -> RunReport {
+    let mut run = RunReport::new(&evidence(), report(), &[], Outcome::Broken);
+    run.suite = "own".to_owned();
+    run.about = "Does it?".to_owned();
+    run.hops = report().hops.into_iter().take(6).collect();
+    for (id, outcome) in [
+        ("asks", StepOutcome::Passed),
+        ("sends", StepOutcome::Failed),
+    ] {
+        run.steps.push(StepReport {
+            realserver: "rs1".to_owned(),
+            id: id.to_owned(),
+            about: "is it there?".to_owned(),
+            outcome,
+            reason: Some("it was not seen".to_owned()),
+            evidence: vec![EvidenceId(1)],
+            worst: outcome,
+            passed: 1,
+            expectations: vec![ExpectationReport {
+                expected: "a reply at realserver.out".to_owned(),
+                outcome,
+                seen: 1,
+                sent: 2,
+                reason: None,
+                evidence: vec![EvidenceId(3)],
+            }],
+        });
+    }
+    run
 }

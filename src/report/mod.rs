@@ -9,12 +9,14 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod fleet;
+mod html;
 mod matches;
 mod metrics;
 mod model;
 mod pcapng;
 mod played;
 mod spoofcheck;
+mod sweep;
 mod text;
 mod wording;
 
@@ -36,6 +38,9 @@ pub use fleet::FleetSummary;
 pub use fleet::Realservers;
 pub use fleet::fleet_csv;
 pub use fleet::fleet_json;
+pub use html::html;
+pub use html::run_html;
+pub use html::spoof_html;
 pub use matches::Match;
 pub use matches::Matches;
 pub use metrics::METRICS_TYPE;

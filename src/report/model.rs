@@ -4,6 +4,7 @@
 //! a control character.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use crate::evidence::What;
 use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
 use crate::exchange::Timing;
+use crate::exchange::Way;
 use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::Path;
@@ -24,6 +26,8 @@ use crate::plan::Protocol;
 use crate::plan::Station;
 use crate::report::Kind;
 use crate::report::escape::escape;
+use crate::report::sweep::Sweep;
+use crate::report::sweep::sweeps;
 use crate::report::wording::wording;
 use crate::verdict::Code;
 use crate::verdict::Finding;
@@ -33,6 +37,7 @@ use crate::verdict::How;
 use crate::verdict::Judgement;
 use crate::verdict::Outcome;
 use crate::verdict::Severity;
+use crate::wire::EtherType;
 
 /// The schema's name.
 pub const SCHEMA: &str = "tunproof.report/1";
@@ -83,6 +88,12 @@ pub struct PathReport {
     pub hops: Vec<HopReport>,
     /// Worst first.
     pub findings: Vec<FindingReport>,
+    /// The hosts of this path from which packets were seen.
+    #[serde(skip)]
+    pub(crate) seen_from: Vec<Host>,
+    /// Who answered at each time to live, where that was asked.
+    #[serde(skip)]
+    pub(crate) sweeps: Vec<Sweep>,
 }
 
 /// A hop.
@@ -156,6 +167,20 @@ pub struct EvidenceReport {
     /// What it is, in a few words.
     #[serde(skip)]
     pub(crate) noun: String,
+    /// The packet, and where it begins.
+    #[serde(skip)]
+    pub(crate) packet: Option<PacketReport>,
+}
+
+/// A packet to take apart.
+#[derive(Clone, Debug)]
+pub(crate) struct PacketReport {
+    /// Its octets.
+    pub(crate) octets: Vec<u8>,
+    /// The EtherType of what they begin with; of a frame none, as its own header says it.
+    pub(crate) ethertype: Option<u16>,
+    /// Octets that it had on the wire beyond these.
+    pub(crate) cut_off: usize,
 }
 
 /// A probe.
@@ -171,6 +196,9 @@ pub struct ProbeReport {
     pub sent: Option<String>,
     /// The stations that saw it or what it caused, in the order of seeing.
     pub seen: Vec<Station>,
+    /// How long the first answer took to come back to the host that sent it.
+    #[serde(skip)]
+    pub(crate) round_trip: Option<Duration>,
 }
 
 /// When and how long.
@@ -208,6 +236,11 @@ impl Report {
                     dip: path.dip,
                     cip: known(path.cip),
                     gateway: gateway(evidence, judged.path, path),
+                    seen_from: [Host::Client, Host::Director, Host::Realserver(judged.path)]
+                        .into_iter()
+                        .filter(|host| evidence.sees(*host))
+                        .collect(),
+                    sweeps: sweeps(evidence, judged.path),
                     verdict: judged.outcome,
                     hops: judged.hops.iter().map(hop).collect(),
                     findings: judged
@@ -319,10 +352,21 @@ fn finding(judged: &Finding, realserver: &str) -> FindingReport {
 
 pub(super) fn piece(evidence: &Evidence, item: &Item) -> EvidenceReport {
     let wording = wording(evidence, item);
-    let bytes = match &item.what {
-        What::Sent { transmit, .. } => Some(&transmit.bytes),
+    let packet = match &item.what {
+        What::Sent { transmit, .. } => Some(PacketReport {
+            octets: transmit.bytes.clone(),
+            ethertype: match transmit.way {
+                Way::Stack => Some(EtherType::IPV4),
+                Way::Frame { .. } => None,
+            },
+            cut_off: 0,
+        }),
         What::Seen { capture, .. } | What::Arp { capture, .. } | What::Drop { capture, .. } => {
-            Some(&capture.bytes)
+            Some(PacketReport {
+                octets: capture.bytes.clone(),
+                ethertype: Some(capture.protocol),
+                cut_off: (capture.original_length as usize).saturating_sub(capture.bytes.len()),
+            })
         }
         What::Connect { .. } | What::Fact { .. } | What::Silence(_) => None,
     };
@@ -334,12 +378,13 @@ pub(super) fn piece(evidence: &Evidence, item: &Item) -> EvidenceReport {
         time: item.time.to_string(),
         probe: item.probe,
         summary: wording.summary,
-        bytes: bytes.map(hex::encode),
+        bytes: packet.as_ref().map(|packet| hex::encode(&packet.octets)),
         noun: wording.noun,
+        packet,
     }
 }
 
-fn probe(evidence: &Evidence, probe: &Probe) -> ProbeReport {
+pub(super) fn probe(evidence: &Evidence, probe: &Probe) -> ProbeReport {
     let mut seen = Vec::new();
     for (item, _) in evidence.sightings(probe.id) {
         seen.extend(item.station.filter(|station| !seen.contains(station)));
@@ -357,6 +402,7 @@ fn probe(evidence: &Evidence, probe: &Probe) -> ProbeReport {
         from: escape(&evidence.plan().host_name(probe.from)),
         sent,
         seen,
+        round_trip: evidence.round_trip(probe),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::evidence::EvidenceId;
 use crate::report::EvidenceReport;
 use crate::report::FindingReport;
 use crate::report::PathHop;
+use crate::report::PathReport;
 use crate::report::ProbeReport;
 use crate::report::Report;
 use crate::report::TimingReport;
@@ -55,6 +56,9 @@ pub struct RunReport {
     pub probes: Vec<ProbeReport>,
     /// When and how long.
     pub timing: TimingReport,
+    /// The paths, of whose hops only those above were asked for.
+    #[serde(skip)]
+    pub(crate) paths: Vec<PathReport>,
 }
 
 /// A step of a path.
@@ -124,6 +128,7 @@ impl RunReport {
             evidence: report.evidence,
             probes: report.probes,
             timing: report.timing,
+            paths: report.paths,
         }
     }
 
@@ -216,6 +221,7 @@ mod tests {
                 started: String::new(),
                 elapsed_ms: 1,
             },
+            paths: Vec::new(),
         }
     }
 

@@ -24,11 +24,19 @@ use crate::evidence::Count;
 use crate::evidence::Evidence;
 use crate::evidence::EvidenceId;
 use crate::exchange::Timing;
+use crate::plan::Host;
+use crate::plan::Protocol;
 use crate::plan::Toward;
 use crate::report::EvidenceReport;
+use crate::report::ProbeReport;
 use crate::report::TimingReport;
 use crate::report::escape::escape;
 use crate::report::model::piece;
+use crate::report::model::probe;
+use crate::report::sweep::Sweep;
+use crate::report::sweep::SweepCell;
+use crate::report::sweep::SweepRow;
+use crate::report::sweep::round_trips;
 use crate::report::text::Page;
 use crate::verdict::Router;
 use crate::verdict::SpoofCell;
@@ -48,79 +56,84 @@ const DIM: Style = Style::new().effects(Effects::DIMMED);
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]
 pub struct SpoofReport {
-    schema: &'static str,
-    outcome: SpoofOutcome,
+    pub(super) schema: &'static str,
+    pub(super) outcome: SpoofOutcome,
     pub(super) paths: Vec<SpoofPath>,
-    evidence: Vec<EvidenceReport>,
+    pub(super) evidence: Vec<EvidenceReport>,
     pub(super) timing: TimingReport,
+    #[serde(skip)]
+    pub(super) probes: Vec<ProbeReport>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SpoofPath {
     pub(super) realserver: String,
-    vip: Ipv4Addr,
-    rip: Ipv4Addr,
-    cip: Ipv4Addr,
-    dip: Option<Ipv4Addr>,
+    pub(super) vip: Ipv4Addr,
+    pub(super) rip: Ipv4Addr,
+    pub(super) cip: Ipv4Addr,
+    pub(super) dip: Option<Ipv4Addr>,
     pub(super) toward: Toward,
     pub(super) outcome: SpoofOutcome,
-    confidence: Option<f64>,
+    pub(super) confidence: Option<f64>,
     pub(super) summary: String,
-    detail: String,
-    advice: Vec<String>,
-    last_passed: Option<Place>,
-    first_stopped: Option<Place>,
-    rewritten_to: Vec<Ipv4Addr>,
-    sweep: Vec<Row>,
-    flows: Vec<Flow>,
+    pub(super) detail: String,
+    pub(super) advice: Vec<String>,
+    pub(super) last_passed: Option<Place>,
+    pub(super) first_stopped: Option<Place>,
+    pub(super) rewritten_to: Vec<Ipv4Addr>,
+    pub(super) sweep: Vec<Row>,
+    pub(super) flows: Vec<Flow>,
     #[serde(rename = "return")]
-    back: Tally,
-    shared: Vec<Shared>,
-    evidence: Vec<EvidenceId>,
+    pub(super) back: Tally,
+    pub(super) shared: Vec<Shared>,
+    pub(super) evidence: Vec<EvidenceId>,
+    /// The sweep to plot: as above, with its round trips.
+    #[serde(skip)]
+    pub(super) plotted: Sweep,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Place {
-    ttl: u8,
-    spoofed: Vec<Ipv4Addr>,
-    control: Vec<Ipv4Addr>,
-    client: bool,
-    director: bool,
+pub(super) struct Place {
+    pub(super) ttl: u8,
+    pub(super) spoofed: Vec<Ipv4Addr>,
+    pub(super) control: Vec<Ipv4Addr>,
+    pub(super) client: bool,
+    pub(super) director: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Shared {
-    ttl: u8,
-    address: Ipv4Addr,
+pub(super) struct Shared {
+    pub(super) ttl: u8,
+    pub(super) address: Ipv4Addr,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Row {
-    ttl: u8,
-    spoofed: Cell,
-    control: Cell,
+pub(super) struct Row {
+    pub(super) ttl: u8,
+    pub(super) spoofed: Cell,
+    pub(super) control: Cell,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Cell {
-    sent: usize,
-    answered: usize,
-    arrived: usize,
-    refused: usize,
-    by: Vec<Ipv4Addr>,
+pub(super) struct Cell {
+    pub(super) sent: usize,
+    pub(super) answered: usize,
+    pub(super) arrived: usize,
+    pub(super) refused: usize,
+    pub(super) by: Vec<Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Flow {
-    port: u16,
-    spoofed: Tally,
-    control: Tally,
+pub(super) struct Flow {
+    pub(super) port: u16,
+    pub(super) spoofed: Tally,
+    pub(super) control: Tally,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Tally {
-    sent: usize,
-    arrived: usize,
+pub(super) struct Tally {
+    pub(super) sent: usize,
+    pub(super) arrived: usize,
 }
 
 impl SpoofReport {
@@ -133,6 +146,11 @@ impl SpoofReport {
             paths: judged.iter().map(|judged| path(evidence, judged)).collect(),
             evidence: pieces.collect(),
             timing: TimingReport::from(timing),
+            probes: evidence
+                .probes()
+                .iter()
+                .map(|item| probe(evidence, item))
+                .collect(),
         }
     }
 
@@ -199,6 +217,66 @@ fn path(evidence: &Evidence, judged: &SpoofJudgement) -> SpoofPath {
             })
             .collect(),
         evidence: judged.evidence.clone(),
+        plotted: plotted(evidence, judged),
+    }
+}
+
+/// The judged rows, with the round trips of the control.
+fn plotted(evidence: &Evidence, judged: &SpoofJudgement) -> Sweep {
+    let path = &evidence.plan().paths[judged.path];
+    let controls = [Protocol::Udp, Protocol::Tcp].map(|protocol| judged.toward.pair(protocol).1);
+    let mut trips = round_trips(evidence, judged.path, &controls);
+    let last = judged.rows.last().map_or(0, |row| row.ttl);
+    let cell = |cell: &SpoofCell| SweepCell {
+        sent: cell.sent,
+        answered: cell.answered,
+        refused: cell.refused,
+        by: cell.by.clone(),
+        round_trips: Vec::new(),
+    };
+    let mut rows: Vec<_> = judged
+        .rows
+        .iter()
+        .map(|row| {
+            let is_end = row.ttl == last && row.control.arrived > 0;
+            let mut control = cell(&row.control);
+            control.round_trips = match is_end {
+                false => trips.remove(&row.ttl).unwrap_or_default(),
+                true => trips.split_off(&row.ttl).into_values().flatten().collect(),
+            };
+            SweepRow {
+                ttl: row.ttl,
+                is_end,
+                asked: cell(&row.spoofed),
+                control,
+            }
+        })
+        .collect();
+    rows.sort_by_key(|row| row.ttl);
+    let passed = judged.passed.as_ref().map_or(0, |router| router.ttl);
+    Sweep {
+        ends: (escape(&path.realserver), judged.toward.id().to_owned()),
+        end: judged.toward.id(),
+        sides: (
+            format!("from the VIP {}", path.vip),
+            format!("from {}", path.rip),
+        ),
+        heard: ("director", evidence.sees(Host::Director)),
+        rows,
+        cut: judged
+            .stopped
+            .as_ref()
+            .map(|_| (passed, cut_word(judged.outcome))),
+    }
+}
+
+/// What becomes of the VIP's packets where the sweeps part.
+fn cut_word(outcome: SpoofOutcome) -> &'static str {
+    match outcome {
+        SpoofOutcome::Rewritten => "has another source",
+        SpoofOutcome::PartlyFiltered => "none of these flows",
+        SpoofOutcome::Inconclusive => "perhaps",
+        _ => "nothing passes",
     }
 }
 
@@ -259,12 +337,7 @@ fn draw(page: &mut Page, path: &SpoofPath) {
     ));
     let cut = path.first_stopped.as_ref().map(|stopped| stopped.ttl);
     let passed = path.last_passed.as_ref().map_or(0, |router| router.ttl);
-    let word = match path.outcome {
-        SpoofOutcome::Rewritten => "has another source",
-        SpoofOutcome::PartlyFiltered => "none of these flows",
-        SpoofOutcome::Inconclusive => "perhaps",
-        _ => "nothing passes",
-    };
+    let word = cut_word(path.outcome);
     let mut is_cut = false;
     for row in &path.sweep {
         if cut.is_some() && !is_cut && row.ttl > passed {
@@ -360,82 +433,13 @@ fn style(outcome: SpoofOutcome) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::Value;
 
-    use super::*;
-    use crate::exchange::Wall;
     use crate::report::fixture;
-
-    fn cell(sent: usize, arrived: usize, by: &[[u8; 4]]) -> SpoofCell {
-        SpoofCell {
-            sent,
-            answered: if by.is_empty() { 0 } else { sent },
-            arrived,
-            refused: 0,
-            by: by.iter().map(|octets| Ipv4Addr::from(*octets)).collect(),
-        }
-    }
-
-    fn report() -> SpoofReport {
-        let gateway = [203, 0, 113, 1];
-        let core = [10, 0, 0, 1];
-        let router = |ttl, address: [u8; 4], passed: bool| Router {
-            ttl,
-            to_the_vip: passed.then_some(address.into()).into_iter().collect(),
-            to_the_control: vec![address.into()],
-            end: None,
-        };
-        let count = Count {
-            sent: 6,
-            arrived: 0,
-        };
-        let judged = SpoofJudgement {
-            path: 0,
-            toward: Toward::Client,
-            outcome: SpoofOutcome::Filtered,
-            confidence: Some(0.999),
-            summary: "a network filters it".to_owned(),
-            detail: "None arrived.".to_owned(),
-            advice: vec!["rs1# traceroute\u{7}".to_owned()],
-            passed: Some(router(1, gateway, true)),
-            stopped: Some(router(2, core, false)),
-            rewritten_to: Vec::new(),
-            rows: vec![
-                SpoofRow {
-                    ttl: 1,
-                    spoofed: cell(6, 0, &[gateway]),
-                    control: cell(6, 0, &[gateway]),
-                },
-                SpoofRow {
-                    ttl: 2,
-                    spoofed: cell(6, 0, &[]),
-                    control: cell(6, 0, &[core, [10, 0, 0, 2]]),
-                },
-            ],
-            flows: vec![crate::verdict::SpoofFlow {
-                port: 50_000,
-                spoofed: count,
-                control: Count {
-                    sent: 6,
-                    arrived: 6,
-                },
-            }],
-            back: Count::default(),
-            shared: Vec::new(),
-            evidence: vec![EvidenceId(1)],
-        };
-        let timing = Timing {
-            started: Wall::default(),
-            elapsed: Duration::from_millis(7100),
-        };
-        SpoofReport::new(&fixture::evidence(), &[judged], timing)
-    }
 
     #[test]
     fn both_sweeps_stand_side_by_side_with_a_line_where_they_part() {
-        let text = anstream::adapter::strip_str(&report().to_text()).to_string();
+        let text = anstream::adapter::strip_str(&fixture::spoof_report().to_text()).to_string();
         let lines: Vec<_> = text.lines().collect();
         let at = |words: &str| lines.iter().position(|line| line.contains(words));
         let first = at("  1  203.0.113.1          6/6 │ 203.0.113.1          6/6");
@@ -456,7 +460,7 @@ mod tests {
     /// The contract, as a script would read it.
     #[test]
     fn the_json_has_the_fields_that_are_documented() {
-        let json: Value = serde_json::from_str(&report().to_json()).unwrap();
+        let json: Value = serde_json::from_str(&fixture::spoof_report().to_json()).unwrap();
         let keys = |value: &Value| -> Vec<String> {
             let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
             keys.sort();

@@ -106,6 +106,15 @@ pub fn run_text(report: &RunReport, verbose: bool) -> String {
     if verbose {
         list_evidence(&mut page, &report.evidence);
     }
+    let words = steps_sum(report);
+    let (style, word) = outcome(report.outcome);
+    let elapsed = elapsed(report.timing.elapsed_ms);
+    page.line(&format!("{style}{word}{style:#}: {words} in {elapsed}"));
+    page.text
+}
+
+/// How many steps passed, and what became of the others.
+pub(super) fn steps_sum(report: &RunReport) -> String {
     let count = |outcome| {
         let steps = report.steps.iter();
         steps.filter(|step| step.outcome == outcome).count()
@@ -122,10 +131,7 @@ pub fn run_text(report: &RunReport, verbose: bool) -> String {
             number => words = format!("{words}, {number} {}", outcome.id()),
         }
     }
-    let (style, word) = outcome(report.outcome);
-    let elapsed = elapsed(report.timing.elapsed_ms);
-    page.line(&format!("{style}{word}{style:#}: {words} in {elapsed}"));
-    page.text
+    words
 }
 
 fn draw_step(
@@ -468,7 +474,7 @@ fn summarise(page: &mut Page, report: &Report) {
     ));
 }
 
-fn elapsed(ms: u64) -> String {
+pub(super) fn elapsed(ms: u64) -> String {
     match ms {
         ms @ 0..1000 => format!("{ms} ms"),
         ms => format!("{}.{} s", ms / 1000, ms % 1000 / 100),

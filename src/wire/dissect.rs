@@ -3,8 +3,11 @@
 //! It never fails: it shows the headers so far and says why it stopped. It reads an IPIP packet, and what
 //! an ICMP error quotes, to the end.
 
+mod header;
+
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use crate::wire::Arp;
 use crate::wire::EtherType;
@@ -21,7 +24,16 @@ use crate::wire::TcpStart;
 use crate::wire::Udp;
 use crate::wire::UdpStart;
 use crate::wire::WireError;
-use crate::wire::is_left_to_the_device;
+use crate::wire::dissect::header::CUT;
+use crate::wire::dissect::header::RIGHT;
+use crate::wire::dissect::header::WRONG;
+use crate::wire::dissect::header::field;
+use crate::wire::dissect::header::inner_start_fields;
+use crate::wire::dissect::header::ipv4_fields;
+use crate::wire::dissect::header::tcp_fields;
+use crate::wire::dissect::header::tcp_start_fields;
+use crate::wire::dissect::header::verdict;
+use crate::wire::dissect::header::wrong_or_left;
 
 /// A packet taken apart for people. `Display` is the view of several lines, each ended by a line feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +55,8 @@ pub struct DissectedHeader {
     pub header: Header,
     /// Where it starts.
     pub offset: usize,
+    /// How many octets of it are there.
+    pub length: usize,
     /// Whether it lies in what an ICMP error quotes.
     pub is_quoted: bool,
     /// Its fields, in order.
@@ -56,6 +70,8 @@ pub struct DissectedField {
     pub name: &'static str,
     /// Its value; of a checksum with the verdict.
     pub value: String,
+    /// The octets of the packet that it stands in; two fields may share one, or a part of it.
+    pub octets: Range<usize>,
 }
 
 impl Dissection {
@@ -101,11 +117,6 @@ pub fn dissect(packet: &[u8], ethertype: u16) -> Dissection {
 pub fn dissect_frame(frame: &[u8]) -> Dissection {
     Dissector::default().run(Next::Ethernet(Octets::new(frame)))
 }
-
-const RIGHT: &str = "(right)";
-const WRONG: &str = "(wrong)";
-const DEVICE: &str = "(left to the device)";
-const CUT: &str = "(not all of it is here)";
 
 /// What to read next.
 enum Next<'a> {
@@ -175,9 +186,9 @@ impl Dissector {
             Header::Ethernet,
             octets,
             vec![
-                field("destination", ethernet.destination),
-                field("source", ethernet.source),
-                field("EtherType", format!("{:#06x}", ethernet.ethertype)),
+                field("destination", 0..6, ethernet.destination),
+                field("source", 6..12, ethernet.source),
+                field("EtherType", 12..14, format!("{:#06x}", ethernet.ethertype)),
             ],
         );
         Ok(Next::of_ethertype(ethernet.ethertype, ethernet.payload))
@@ -194,11 +205,11 @@ impl Dissector {
             Header::Arp,
             octets,
             vec![
-                field("operation", operation),
-                field("sender hardware address", arp.sender_mac),
-                field("sender protocol address", arp.sender_ip),
-                field("target hardware address", arp.target_mac),
-                field("target protocol address", arp.target_ip),
+                field("operation", 6..8, operation),
+                field("sender hardware address", 8..14, arp.sender_mac),
+                field("sender protocol address", 14..18, arp.sender_ip),
+                field("target hardware address", 18..24, arp.target_mac),
+                field("target protocol address", 24..28, arp.target_ip),
             ],
         );
         let (sender, target) = (arp.sender_ip, arp.target_ip);
@@ -285,10 +296,14 @@ impl Dissector {
             Header::Udp,
             octets,
             vec![
-                field("source port", start.source_port),
-                field("destination port", start.destination_port),
-                field("length", start.length),
-                field("checksum", format!("{:#06x} {verdict}", start.checksum)),
+                field("source port", 0..2, start.source_port),
+                field("destination port", 2..4, start.destination_port),
+                field("length", 4..6, start.length),
+                field(
+                    "checksum",
+                    6..8,
+                    format!("{:#06x} {verdict}", start.checksum),
+                ),
             ],
         );
         self.ends(
@@ -355,13 +370,17 @@ impl Dissector {
             false => CUT,
         };
         let mut fields = vec![
-            field("type", icmp.icmp_type()),
-            field("code", icmp.code()),
-            field("checksum", format!("{:#06x} {verdict}", icmp.checksum())),
-            field("rest of header", hex::encode(icmp.rest())),
+            field("type", 0..1, icmp.icmp_type()),
+            field("code", 1..2, icmp.code()),
+            field(
+                "checksum",
+                2..4,
+                format!("{:#06x} {verdict}", icmp.checksum()),
+            ),
+            field("rest of header", 4..8, hex::encode(icmp.rest())),
         ];
         if let Some(mtu) = icmp.next_hop_mtu() {
-            fields.push(field("next-hop MTU", mtu));
+            fields.push(field("next-hop MTU", 6..8, mtu));
         }
         self.header(Header::Icmpv4, octets, fields);
         let length = usize::from(ip.total_length()).saturating_sub(ip.header().len());
@@ -376,10 +395,17 @@ impl Dissector {
         }
     }
 
-    fn header(&mut self, header: Header, octets: Octets<'_>, fields: Vec<DissectedField>) {
+    fn header(&mut self, header: Header, octets: Octets<'_>, mut fields: Vec<DissectedField>) {
+        let offset = octets.offset();
+        let ends = fields.iter().map(|field| field.octets.end);
+        let length = ends.max().unwrap_or(0).min(octets.len());
+        for field in &mut fields {
+            field.octets = offset + field.octets.start..offset + field.octets.end;
+        }
         self.headers.push(DissectedHeader {
             header,
-            offset: octets.offset(),
+            offset,
+            length,
             is_quoted: self.is_quoted,
             fields,
         });
@@ -396,106 +422,6 @@ impl Dissector {
 
 /// The next thing to read, or the octets at which reading stopped, and why.
 type Read<'a> = Result<Next<'a>, (Octets<'a>, WireError)>;
-
-fn field(name: &'static str, value: impl fmt::Display) -> DissectedField {
-    DissectedField {
-        name,
-        value: value.to_string(),
-    }
-}
-
-fn verdict(is_right: bool) -> &'static str {
-    if is_right { RIGHT } else { WRONG }
-}
-
-fn wrong_or_left(ip: &Ipv4<'_>, checksum: u16) -> &'static str {
-    let ends = (ip.source(), ip.destination());
-    let length = ip.payload().len() as u16;
-    match is_left_to_the_device(ends, ip.protocol(), length, checksum) {
-        true => DEVICE,
-        false => WRONG,
-    }
-}
-
-fn ipv4_fields(ip: &Ipv4<'_>) -> Vec<DissectedField> {
-    let flags = match (ip.dont_fragment(), ip.more_fragments()) {
-        (false, false) => "none",
-        (true, false) => "don't fragment",
-        (false, true) => "more fragments",
-        (true, true) => "don't fragment, more fragments",
-    };
-    let protocol = match ip.protocol() {
-        IpProtocol::ICMP => "1 (ICMP)".to_owned(),
-        IpProtocol::IPIP => "4 (IPv4 in IPv4)".to_owned(),
-        IpProtocol::TCP => "6 (TCP)".to_owned(),
-        IpProtocol::UDP => "17 (UDP)".to_owned(),
-        other => other.to_string(),
-    };
-    let verdict = verdict(ip.is_checksum_right());
-    let mut fields = vec![
-        field("version", 4),
-        field("header length", format!("{} words", ip.ihl())),
-        field("type of service", format!("{:#04x}", ip.type_of_service())),
-        field("total length", ip.total_length()),
-        field("identification", format!("{:#06x}", ip.identification())),
-        field("flags", flags),
-        field("fragment offset", ip.fragment_offset()),
-        field("time to live", ip.time_to_live()),
-        field("protocol", protocol),
-        field(
-            "header checksum",
-            format!("{:#06x} {verdict}", ip.header_checksum()),
-        ),
-        field("source address", ip.source()),
-        field("destination address", ip.destination()),
-    ];
-    if !ip.options().is_empty() {
-        fields.push(field("options", hex::encode(ip.options())));
-    }
-    fields
-}
-
-fn inner_start_fields(start: InnerStart) -> Vec<DissectedField> {
-    vec![
-        field("version", 4),
-        field("header length", format!("{} words", start.ihl)),
-        field("type of service", format!("{:#04x}", start.type_of_service)),
-        field("total length", start.total_length),
-        field("identification", format!("{:#06x}", start.identification)),
-        field("flags, fragment offset", format!("{:#06x}", start.fragment)),
-    ]
-}
-
-fn tcp_start_fields(start: &TcpStart) -> Vec<DissectedField> {
-    let mut fields = vec![
-        field("source port", start.source_port),
-        field("destination port", start.destination_port),
-        field("sequence number", start.sequence_number),
-    ];
-    if let Some((acknowledgment, flags)) = start.rest {
-        fields.push(field("acknowledgment number", acknowledgment));
-        fields.push(field("control bits", flags));
-    }
-    fields
-}
-
-fn tcp_fields(tcp: &Tcp<'_>, verdict: &str) -> Vec<DissectedField> {
-    let mut fields = vec![
-        field("source port", tcp.source_port()),
-        field("destination port", tcp.destination_port()),
-        field("sequence number", tcp.sequence_number()),
-        field("acknowledgment number", tcp.acknowledgment_number()),
-        field("data offset", format!("{} words", tcp.data_offset())),
-        field("control bits", tcp.flags()),
-        field("window", tcp.window()),
-        field("checksum", format!("{:#06x} {verdict}", tcp.checksum())),
-        field("urgent pointer", tcp.urgent_pointer()),
-    ];
-    if !tcp.options().is_empty() {
-        fields.push(field("options", hex::encode(tcp.options())));
-    }
-    fields
-}
 
 #[cfg(test)]
 mod tests {
@@ -550,6 +476,35 @@ mod tests {
         }
         let start = dissect(&packet[..28], EtherType::IPV4);
         assert_eq!(start.headers[1].fields[4].value, "0xe19e");
+    }
+
+    #[test]
+    fn a_field_knows_its_octets() {
+        let packet = hex::decode(TUNNELLED).unwrap();
+        for length in 0..=packet.len() {
+            let seen = dissect(&packet[..length], EtherType::IPV4);
+            let mut end = 0;
+            for header in &seen.headers {
+                assert_eq!(header.offset, end, "{length}: {header:?}");
+                for field in &header.fields {
+                    assert!(field.octets.start <= end, "{length}: {field:?}");
+                    end = end.max(field.octets.end);
+                    let octets = &packet[..length][field.octets.clone()];
+                    if field.name.ends_with("address") {
+                        let octets: [u8; 4] = octets.try_into().unwrap();
+                        assert_eq!(field.value, Ipv4Addr::from(octets).to_string());
+                    }
+                    if field.name.ends_with("port") {
+                        let octets: [u8; 2] = octets.try_into().unwrap();
+                        assert_eq!(field.value, u16::from_be_bytes(octets).to_string());
+                    }
+                }
+                assert_eq!(header.offset + header.length, end, "{length}: {header:?}");
+            }
+        }
+        let whole = dissect(&packet, EtherType::IPV4);
+        let lengths: Vec<_> = whole.headers.iter().map(|header| header.length).collect();
+        assert_eq!(lengths, [20, 20, 8]);
     }
 
     #[test]
