@@ -18,6 +18,8 @@ mod spoofing;
 mod suites;
 #[path = "lab/sweep.rs"]
 mod sweep;
+#[path = "lab/terminal.rs"]
+mod terminal;
 #[path = "lab/together.rs"]
 mod together;
 
