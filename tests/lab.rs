@@ -22,6 +22,8 @@ mod sweep;
 mod terminal;
 #[path = "lab/together.rs"]
 mod together;
+#[path = "lab/watch.rs"]
+mod watch;
 
 use std::cell::Cell;
 use std::env;

@@ -17,6 +17,7 @@ mod played;
 mod spoofcheck;
 mod style;
 mod text;
+mod watch;
 mod wording;
 
 pub use continuous::junit;
@@ -47,5 +48,7 @@ pub use spoofcheck::SpoofReport;
 pub use text::WIDTH;
 pub use text::run_text;
 pub use text::text;
+pub use watch::Change;
+pub use watch::Watch;
 pub use wording::Kind;
 pub use wording::arrival;

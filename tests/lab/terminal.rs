@@ -216,4 +216,17 @@ fn ctrl_c_leaves_a_clean_terminal() {
         "{last}"
     );
     assert!(!last.contains("probing") && !last.contains("^C"), "{last}");
+
+    let watch = format!("watch {} --interval 5s", path(&lab));
+    let written = on_terminal((80, 40), &[], &watch, Some("next round in "));
+    let (last, was_shown) = screen(80, &written, "✘ realserver-accept");
+    assert!(was_shown && last.contains("✘ realserver-accept"), "{last}");
+    assert!(
+        !last.contains("next round") && !last.contains("^C"),
+        "{last}"
+    );
+    assert!(
+        last.contains("\n1 round in ") && last.contains(": 1 broken\n"),
+        "{last}"
+    );
 }
