@@ -364,7 +364,10 @@ fn a_run_ends_with_its_engine_and_its_agents_with_it() {
             };
             let mut engine = Engine::new(plan, Task::Prove, limits, clock::mono());
             let mut calls = 0;
-            let mut progress = |_: &Engine| calls += 1;
+            let mut progress = |_: &Engine| {
+                calls += 1;
+                None
+            };
             let run = drive(&mut engine, agents, &mut progress);
             let driven = timeout(4 * SOON, run).await.unwrap().unwrap();
             assert_eq!(driven.failures, []);

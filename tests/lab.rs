@@ -24,8 +24,12 @@ mod spoofing;
 mod suites;
 #[path = "lab/sweep.rs"]
 mod sweep;
+#[path = "lab/terminal.rs"]
+mod terminal;
 #[path = "lab/together.rs"]
 mod together;
+#[path = "lab/watch.rs"]
+mod watch;
 
 use std::cell::Cell;
 use std::env;

@@ -271,14 +271,14 @@ fn say(mut evidence: evidence::Evidence) {
         started: tunproof::exchange::Wall::from_nanos(0),
         elapsed: Duration::ZERO,
     };
-    let _ = report::SpoofReport::new(&evidence, &spoofing, timing).to_text();
+    let _ = report::SpoofReport::new(&evidence, &spoofing, timing).to_text(report::WIDTH);
     let steps = verdict::judge_steps(&evidence, &judgement);
     let outcome = verdict::suite_outcome(&evidence, &judgement, &steps);
     let _ = report::pcapng(&evidence, &judgement, None);
     let report = Report::new(&evidence, &judgement, timing);
     let _ = (
         report.to_json(),
-        report::text(&report, true),
+        report::text(&report, true, report::WIDTH),
         report::junit(&report),
     );
     let _ = RunReport::new(&evidence, report, &steps, outcome).to_json();

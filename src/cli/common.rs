@@ -88,6 +88,22 @@ impl Options {
     }
 }
 
+impl Settings {
+    /// What a command means that has no report of its own for each proof.
+    pub(super) fn of_rounds(limits: Limits, verbose: bool) -> Settings {
+        Settings {
+            format: Format::Text,
+            output: None,
+            pcap: None,
+            save: None,
+            dry_run: false,
+            limits,
+            verbose,
+            push: false,
+        }
+    }
+}
+
 impl From<Options> for Settings {
     fn from(options: Options) -> Settings {
         options.settings(Limits::default())

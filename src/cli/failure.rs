@@ -127,6 +127,8 @@ pub(super) enum Failure {
     },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
+    #[error("stopped before anything was sent")]
+    Stopped,
     #[error("cannot write to {what}")]
     Write { what: String, source: io::Error },
 }

@@ -21,16 +21,17 @@ mod match_capture;
 mod monitor;
 mod offered;
 mod output;
-mod progress;
 mod prove;
 mod realserver;
 mod recording;
 mod run;
+mod screen;
 mod sendable;
 mod spoofcheck;
 mod suite;
 mod sweep;
 mod verify;
+mod watch;
 mod whole;
 
 use failure::Failure;
@@ -40,6 +41,8 @@ const EXAMPLES: &str = "\
 Examples:
   tunproof verify path.toml
       the whole path, from one place; the hosts are reached by `via` in path.toml
+  tunproof watch path.toml
+      the same again and again: each hop's state, since when, loss and round trips
   tunproof director --vip 192.0.2.10 --rip 203.0.113.5 --cip 198.51.100.7
       typed on the director, which proves most of the path without any other host
   tunproof realserver --vip 192.0.2.10 --cip 198.51.100.7
@@ -71,6 +74,8 @@ struct Arguments {
 enum Command {
     /// Prove the whole path: start an agent at every host of a path file that has a `via`
     Verify(verify::Arguments),
+    /// Prove the whole path again and again, and show what changes
+    Watch(watch::Arguments),
     /// Prove what the director can prove alone
     Director(director::Arguments),
     /// Prove what the real server can prove alone
@@ -115,6 +120,7 @@ pub fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Verify(arguments) => verify::main(arguments),
+        Command::Watch(arguments) => watch::main(arguments),
         Command::Director(arguments) => director::main(arguments),
         Command::Realserver(arguments) => realserver::main(arguments),
         Command::Run(arguments) => run::main(arguments),

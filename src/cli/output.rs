@@ -15,6 +15,7 @@ use crate::evidence;
 use crate::evidence::Evidence;
 use crate::evidence::Purpose;
 use crate::exchange::Timing;
+use crate::live::terminal;
 use crate::report;
 use crate::report::Report;
 use crate::report::RunReport;
@@ -145,7 +146,7 @@ impl Packets<'_> {
 /// Writes the report.
 pub(super) fn write_report(report: &Report, settings: &Settings) -> Result<(), Failure> {
     let text = match settings.format {
-        Format::Text => report::text(report, settings.verbose),
+        Format::Text => report::text(report, settings.verbose, width(settings)),
         Format::Json => report.to_json(),
         Format::Junit => report::junit(report),
         Format::Tap => report::tap(report),
@@ -157,7 +158,7 @@ pub(super) fn write_report(report: &Report, settings: &Settings) -> Result<(), F
 /// Writes the report of a suite.
 pub(super) fn write_run(report: &RunReport, settings: &Settings) -> Result<(), Failure> {
     let text = match settings.format {
-        Format::Text => report::run_text(report, settings.verbose),
+        Format::Text => report::run_text(report, settings.verbose, width(settings)),
         Format::Json => report.to_json(),
         Format::Junit => report::run_junit(report),
         Format::Tap => report::run_tap(report),
@@ -169,13 +170,19 @@ pub(super) fn write_run(report: &RunReport, settings: &Settings) -> Result<(), F
 /// Writes the spoof check's report.
 pub(super) fn write_spoofing(report: &SpoofReport, settings: &Settings) -> Result<(), Failure> {
     let text = match settings.format {
-        Format::Text => report.to_text(),
+        Format::Text => report.to_text(width(settings)),
         Format::Json => report.to_json(),
         Format::Junit => report::spoof_junit(report),
         Format::Tap => report::spoof_tap(report),
         Format::Html => report::spoof_html(report, settings.verbose),
     };
     say(&text, settings)
+}
+
+/// How wide a report for people is: as the terminal, within what reads well.
+fn width(settings: &Settings) -> usize {
+    let terminal = terminal::size(&io::stdout()).filter(|_| settings.output.is_none());
+    terminal.map_or(report::WIDTH, |size| size.columns.clamp(40, 100))
 }
 
 /// Prints text, with colour only to a terminal that wants it.

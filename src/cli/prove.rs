@@ -1,7 +1,10 @@
 //! The heart of every proving command: agents, engine, judge, report.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::io::IsTerminal;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use tokio::runtime;
 
@@ -10,10 +13,11 @@ use crate::cli::common::Settings;
 use crate::cli::dry_run;
 use crate::cli::failure::Failure;
 use crate::cli::output;
-use crate::cli::progress::ProgressLine;
 use crate::cli::recording::Recordings;
+use crate::cli::screen::Screen;
 use crate::evidence::Evidence;
 use crate::evidence::Purpose;
+use crate::exchange::Mono;
 use crate::exchange::Timing;
 use crate::exchange::Unread;
 use crate::live::clock;
@@ -24,6 +28,7 @@ use crate::live::vantage::StartOptions;
 use crate::live::vantage::Vantage;
 use crate::plan::Host;
 use crate::plan::Plan;
+use crate::report::Picture;
 use crate::report::Report;
 use crate::report::SpoofReport;
 use crate::report::escape;
@@ -103,8 +108,30 @@ pub(super) struct Known {
     pub(super) timing: Timing,
 }
 
-/// Carries a task out; what is known then, and whether every agent started and stayed to the end. `watch`
-/// sees all evidence as it comes.
+/// Who follows a task while it is carried out.
+pub(super) trait Audience {
+    /// The agents are being started.
+    fn begin(&mut self);
+
+    /// Something happened, or the time has come that was given the last time: when to call again at the latest.
+    fn look(&mut self, engine: &Engine) -> Option<Duration>;
+
+    /// A host goes without an agent.
+    fn miss(&mut self, missing: &Missing);
+}
+
+/// A host without an agent.
+pub(super) struct Missing {
+    /// Its name.
+    pub(super) host: String,
+    /// Whether there was an agent before.
+    pub(super) was_there: bool,
+    /// Why.
+    pub(super) failure: AgentFailure,
+}
+
+/// Carries a task out, and shows on a terminal how far it is; what is known then, and whether every agent started
+/// and stayed to the end. `watch` sees all evidence as it comes.
 pub(super) fn run(
     plan: Plan,
     vias: Vias,
@@ -112,6 +139,35 @@ pub(super) fn run(
     settings: &Settings,
     watch: &mut dyn FnMut(&Evidence),
 ) -> Result<(Known, bool), Failure> {
+    let mut onlooker = Onlooker {
+        // What agents say themselves would stand in the middle of it.
+        screen: Screen::stderr(task == Task::Prove && !settings.verbose),
+        film: Film::new(),
+        watch,
+        has_all: true,
+    };
+    let known = carry_out(plan, vias, task, settings, &mut onlooker)?;
+    let Onlooker {
+        mut screen,
+        has_all,
+        ..
+    } = onlooker;
+    screen.clear();
+    let interrupted = known.evidence.is_cut_short() == Some(Engine::INTERRUPTED);
+    if interrupted && task == Task::Prove {
+        anstream::eprintln!("interrupted: the report says what was known by then");
+    }
+    Ok((known, has_all))
+}
+
+/// Carries a task out.
+pub(super) fn carry_out(
+    plan: Plan,
+    vias: Vias,
+    task: Task,
+    settings: &Settings,
+    audience: &mut dyn Audience,
+) -> Result<Known, Failure> {
     let scope = Scope::new(addresses(&plan));
     let vantages = vias
         .into_iter()
@@ -127,38 +183,96 @@ pub(super) fn run(
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let (evidence, had_all) = runtime.block_on(async {
-        let mut line = ProgressLine::new(task == Task::Prove);
-        line.say("starting agents");
-        let (agents, absent) = vantage::start(vantages, &scope, options).await;
+    let evidence = runtime.block_on(async {
+        audience.begin();
+        let starting = vantage::start(vantages, &scope, options);
+        let started = controller::unless_stopped(starting).await;
+        let started = started.map_err(Failure::Runtime)?;
+        let (agents, absent) = started.ok_or(Failure::Stopped)?;
         let mut engine = Engine::new(plan, task, settings.limits, clock::mono());
-        line.clear();
-        for failure in &absent {
-            complain("no agent on", failure, &engine);
-            engine.handle_lost(failure.host, failure.to_string(), clock::mono());
+        for failure in absent {
+            let (host, reason) = (failure.host, failure.to_string());
+            audience.miss(&missing(&engine, failure, false));
+            engine.handle_lost(host, reason, clock::mono());
         }
-        let driven = controller::drive(&mut engine, agents, &mut |engine| {
-            watch(engine.evidence());
-            line.show(|| engine.progress(clock::mono()));
-        })
-        .await
-        .map_err(Failure::Runtime)?;
-        line.clear();
-        for failure in &driven.failures {
-            complain("lost the agent on", failure, &engine);
+        let driven = controller::drive(&mut engine, agents, &mut |engine| audience.look(engine))
+            .await
+            .map_err(Failure::Runtime)?;
+        for failure in driven.failures {
+            audience.miss(&missing(&engine, failure, true));
         }
-        if driven.interrupted && task == Task::Prove {
-            anstream::eprintln!("interrupted: the report says what was known by then");
-        }
-        let had_all = absent.is_empty() && driven.failures.is_empty();
-        Ok((engine.into_evidence(), had_all))
+        Ok(engine.into_evidence())
     })?;
     let timing = Timing {
         started,
         elapsed: clock::mono().since(began),
     };
-    Ok((Known { evidence, timing }, had_all))
+    Ok(Known { evidence, timing })
 }
+
+fn missing(engine: &Engine, failure: AgentFailure, was_there: bool) -> Missing {
+    Missing {
+        host: engine.evidence().plan().host_name(failure.host),
+        was_there,
+        failure,
+    }
+}
+
+/// Who looks at one proof.
+struct Onlooker<'a> {
+    screen: Screen,
+    film: Film,
+    watch: &'a mut dyn FnMut(&Evidence),
+    has_all: bool,
+}
+
+impl Audience for Onlooker<'_> {
+    fn begin(&mut self) {
+        self.screen.note("starting agents");
+    }
+
+    fn look(&mut self, engine: &Engine) -> Option<Duration> {
+        (self.watch)(engine.evidence());
+        let film = &mut self.film;
+        self.screen
+            .show(|size| film.picture(engine).lines(size.columns, size.rows - 1))
+    }
+
+    fn miss(&mut self, missing: &Missing) {
+        self.has_all = false;
+        self.screen.clear();
+        missing.complain();
+    }
+}
+
+/// The pictures of a proof, one after the other.
+pub(super) struct Film {
+    began: Mono,
+    /// When each probe was first there.
+    noticed: Vec<Mono>,
+}
+
+impl Film {
+    /// A proof that begins now.
+    pub(super) fn new() -> Film {
+        Film {
+            began: clock::mono(),
+            noticed: Vec::new(),
+        }
+    }
+
+    /// What the engine knows now.
+    pub(super) fn picture(&mut self, engine: &Engine) -> Picture {
+        let (now, evidence) = (clock::mono(), engine.evidence());
+        self.noticed.resize(evidence.probes().len(), now);
+        let newest = self.noticed.iter().rev();
+        let young = newest.take_while(|at| now.since(**at) < ON_THE_WAY).count();
+        Picture::new(evidence, young, engine.phase(), now.since(self.began))
+    }
+}
+
+/// How long a packet is taken to be on its way that was not seen at its end.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
 
 /// Saves what is known, judges it and writes the report and the packets. That it could not be saved keeps
 /// nobody from the report.
@@ -184,11 +298,19 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
     }
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
+    leave_verdict(&report, settings);
     output::write_report(&report, settings)?;
     packets.add(&evidence, &judgement, None);
     packets.end()?;
     cases.end()?;
     Ok(judgement.outcome())
+}
+
+/// Where the report goes elsewhere, the picture with its verdicts stays on the terminal.
+fn leave_verdict(report: &Report, settings: &Settings) {
+    let is_elsewhere = settings.output.is_some() || !io::stdout().is_terminal();
+    let mut screen = Screen::stderr(is_elsewhere && !settings.verbose);
+    screen.leave(|size| Picture::judged(report).lines(size.columns, size.rows - 1));
 }
 
 /// What the hosts could not tell: the verdict stands without it.
@@ -224,18 +346,24 @@ fn addresses(plan: &Plan) -> impl Iterator<Item = Ipv4Addr> {
     })
 }
 
-/// An agent is missing; the proof goes on.
-fn complain(what: &str, failure: &AgentFailure, engine: &Engine) {
-    let host = engine.evidence().plan().host_name(failure.host);
-    let via = failure.via.iter().map(String::as_str);
-    let via = shlex::try_join(via).unwrap_or_else(|_| failure.via.join(" "));
-    let (host, via, reason) = (escape(&host), escape(&via), escape(&failure.reason));
-    anstream::eprintln!("error: {what} {host}: {reason}");
-    anstream::eprintln!("  via: {via}");
-    for line in failure.stderr.lines() {
-        anstream::eprintln!("  its stderr: {}", escape(line));
-    }
-    if !failure.hint.is_empty() {
-        anstream::eprintln!("hint: {}", escape(&failure.hint));
+impl Missing {
+    /// An agent is missing; the proof goes on.
+    pub(super) fn complain(&self) {
+        let failure = &self.failure;
+        let what = match self.was_there {
+            true => "lost the agent on",
+            false => "no agent on",
+        };
+        let via = failure.via.iter().map(String::as_str);
+        let via = shlex::try_join(via).unwrap_or_else(|_| failure.via.join(" "));
+        let (host, via, reason) = (escape(&self.host), escape(&via), escape(&failure.reason));
+        anstream::eprintln!("error: {what} {host}: {reason}");
+        anstream::eprintln!("  via: {via}");
+        for line in failure.stderr.lines() {
+            anstream::eprintln!("  its stderr: {}", escape(line));
+        }
+        if !failure.hint.is_empty() {
+            anstream::eprintln!("hint: {}", escape(&failure.hint));
+        }
     }
 }

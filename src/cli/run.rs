@@ -25,6 +25,7 @@ use crate::plan::SessionKey;
 use crate::plan::Suite;
 use crate::report::Report;
 use crate::report::RunReport;
+use crate::run::Engine;
 use crate::run::Task;
 use crate::suite::Embedded;
 use crate::suite::Environment;
@@ -148,7 +149,7 @@ fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result
             settings,
             &mut |_| {},
         )?;
-        let interrupted = known.evidence.is_cut_short() == Some("it was interrupted");
+        let interrupted = known.evidence.is_cut_short() == Some(Engine::INTERRUPTED);
         cases.add(&known.evidence, known.timing, Purpose::Suite);
         played.add(known);
         had_all &= all_there;

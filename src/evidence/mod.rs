@@ -19,6 +19,7 @@ mod saved;
 mod silence;
 mod size;
 mod spoofing;
+mod traffic;
 mod withheld;
 
 pub use answer::Answer;

@@ -245,7 +245,7 @@ pub struct Count {
 }
 
 impl Count {
-    fn add(&mut self, arrived: bool) {
+    pub(super) fn add(&mut self, arrived: bool) {
         self.sent += 1;
         self.arrived += usize::from(arrived);
     }

@@ -30,16 +30,25 @@ pub struct Driven {
 ///
 /// If signals cannot be watched.
 pub async fn pause(length: Duration) -> io::Result<bool> {
+    Ok(unless_stopped(sleep(length)).await?.is_none())
+}
+
+/// Waits for `work`; `None` if the user stopped it by Ctrl-C or SIGTERM before its end.
+///
+/// # Errors
+///
+/// If signals cannot be watched.
+pub async fn unless_stopped<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(tokio::select! {
-        () = sleep(length) => false,
-        _ = interrupt.recv() => true,
-        _ = terminate.recv() => true,
+        done = work => Some(done),
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
     })
 }
 
-/// Drives `engine` to its end, and calls `progress` after everything that happened.
+/// Drives `engine` to its end, and calls `progress` after everything that happened, and after as long as it says.
 ///
 /// Ctrl-C or SIGTERM tells the engine to clean up; the second one ends the run at once.
 ///
@@ -49,7 +58,7 @@ pub async fn pause(length: Duration) -> io::Result<bool> {
 pub async fn drive(
     engine: &mut Engine,
     agents: Vec<AgentHandle>,
-    progress: &mut dyn FnMut(&Engine),
+    progress: &mut dyn FnMut(&Engine) -> Option<Duration>,
 ) -> io::Result<Driven> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -59,7 +68,7 @@ pub async fn drive(
         while let Some((host, command)) = engine.poll_command(clock::mono()) {
             fleet.send(host, command);
         }
-        progress(engine);
+        let again = progress(engine);
         if engine.is_finished() {
             break;
         }
@@ -78,6 +87,12 @@ pub async fn drive(
                     None => pending().await,
                 }
             } => engine.handle_timeout(clock::mono()),
+            () = async {
+                match again {
+                    Some(again) => sleep(again).await,
+                    None => pending().await,
+                }
+            } => {}
             _ = async { tokio::select! { s = interrupt.recv() => s, s = terminate.recv() => s } } => {
                 if driven.interrupted {
                     return Ok(driven);

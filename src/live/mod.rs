@@ -16,6 +16,7 @@ pub mod network;
 pub mod ring;
 pub mod send;
 pub mod tap;
+pub mod terminal;
 pub mod vantage;
 
 mod drops;

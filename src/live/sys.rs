@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -588,6 +589,47 @@ pub(crate) fn without_interrupt(command: &mut tokio::process::Command) {
             Ok(())
         });
     }
+}
+
+/// A terminal's columns and rows (`TIOCGWINSZ`).
+pub(crate) fn window_size(terminal: impl AsFd) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the kernel writes one `winsize` to `size`, which is one.
+    let result = unsafe {
+        libc::ioctl(
+            terminal.as_fd().as_raw_fd(),
+            libc::TIOCGWINSZ,
+            &raw mut size,
+        )
+    };
+    match result {
+        0 => Ok((size.ws_col, size.ws_row)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+static CONTINUED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_continued(_signal: libc::c_int) {
+    CONTINUED.store(true, Ordering::Relaxed);
+}
+
+/// Notes from now on that the process was stopped and goes on (SIGCONT).
+pub(crate) fn watch_continued() {
+    let handler = note_continued as extern "C" fn(libc::c_int);
+    // SAFETY: the handler only stores to an atomic, which is async-signal-safe, and nothing else in this process
+    // handles SIGCONT; `signal` restarts interrupted system calls.
+    unsafe { libc::signal(libc::SIGCONT, handler as libc::sighandler_t) };
+}
+
+/// Whether it was since the last call.
+pub(crate) fn was_continued() -> bool {
+    CONTINUED.swap(false, Ordering::Relaxed)
 }
 
 /// How far the wall clock is ahead of `CLOCK_MONOTONIC`, in nanoseconds.

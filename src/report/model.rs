@@ -309,7 +309,7 @@ fn with_realserver(path: &PathReport) -> impl Iterator<Item = PathHop> {
 }
 
 /// The gateway that the user named, or that the real server's route to the client has.
-fn gateway(evidence: &Evidence, number: usize, path: &Path) -> Option<Ipv4Addr> {
+pub(super) fn gateway(evidence: &Evidence, number: usize, path: &Path) -> Option<Ipv4Addr> {
     let discovered = || {
         let facts = evidence.facts(Host::Realserver(number))?;
         let mut routes: Vec<_> = facts

@@ -162,8 +162,8 @@ impl SpoofReport {
     }
 
     /// For people: both sweeps side by side, with a line where they part.
-    pub fn to_text(&self) -> String {
-        let mut page = Page::default();
+    pub fn to_text(&self, width: usize) -> String {
+        let mut page = Page::new(width);
         for path in &self.paths {
             draw(&mut page, path);
             page.blank();
@@ -439,7 +439,7 @@ mod tests {
 
     #[test]
     fn both_sweeps_stand_side_by_side_with_a_line_where_they_part() {
-        let text = anstream::adapter::strip_str(&fixture::spoof_report().to_text()).to_string();
+        let text = anstream::adapter::strip_str(&fixture::spoof_report().to_text(80)).to_string();
         let lines: Vec<_> = text.lines().collect();
         let at = |words: &str| lines.iter().position(|line| line.contains(words));
         let first = at("  1  203.0.113.1          6/6 │ 203.0.113.1          6/6");

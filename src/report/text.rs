@@ -1,8 +1,9 @@
-//! The report for people: each path drawn hop by hop, at most 80 columns wide but for commands to type.
+//! The report for people: each path drawn hop by hop, as wide as is asked for but for commands to type.
 //!
 //! Signs and words say the same, so that it reads without colour and without either.
 
-use anstyle::AnsiColor;
+use std::net::Ipv4Addr;
+
 use anstyle::Effects;
 use anstyle::Style;
 
@@ -13,44 +14,62 @@ use crate::report::FindingReport;
 use crate::report::HopReport;
 use crate::report::PathHop;
 use crate::report::PathReport;
+use crate::report::Picture;
 use crate::report::Report;
 use crate::report::RunReport;
 use crate::report::StepReport;
+use crate::report::picture::Ends;
+use crate::report::style::BAD;
+use crate::report::style::BOLD;
+use crate::report::style::DIM;
+use crate::report::style::GOOD;
+use crate::report::style::OPEN;
+use crate::report::style::TYPE;
+use crate::report::style::sign;
+use crate::report::style::visible_width;
 use crate::verdict::HopVerdict;
 use crate::verdict::How;
 use crate::verdict::Outcome;
 use crate::verdict::Severity;
 use crate::verdict::StepOutcome;
 
-const WIDTH: usize = 80;
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
-const OPEN: Style = AnsiColor::Yellow.on_default();
-const DIM: Style = Style::new().effects(Effects::DIMMED);
-const BOLD: Style = Style::new().effects(Effects::BOLD);
-const TYPE: Style = AnsiColor::Cyan.on_default().effects(Effects::BOLD);
+/// The width of a report that goes to no terminal.
+pub const WIDTH: usize = 80;
+/// Words that have less room than this beside something begin a line of their own.
+const CRAMPED: usize = 24;
 
 /// The report as text, with escape sequences for colour; `verbose` adds every piece of evidence.
-pub fn text(report: &Report, verbose: bool) -> String {
-    let mut page = Page::default();
+pub fn text(report: &Report, verbose: bool, width: usize) -> String {
+    let mut page = Page::new(width);
     for path in &report.paths {
         draw(&mut page, report, path);
         for finding in &path.findings {
             page.blank();
-            tell(&mut page, finding, is_drawn(path, finding));
+            tell(&mut page, finding);
         }
         page.blank();
     }
     if verbose {
         list_evidence(&mut page, &report.evidence);
     }
-    summarise(&mut page, report);
+    if report.paths.len() > 1 {
+        for line in Picture::judged(report).overview(width) {
+            page.line(&line);
+        }
+        page.blank();
+    }
+    let (style, word, words) = sum(report);
+    let first = format!("{style}{word}{style:#}: ");
+    match width >= WIDTH {
+        true => page.line(&format!("{first}{words}")),
+        false => page.wrapped(&first, "  ", &words, Style::new()),
+    }
     page.text
 }
 
 /// The report of a suite as text; `verbose` adds every piece of evidence and what each step is for.
-pub fn run_text(report: &RunReport, verbose: bool) -> String {
-    let mut page = Page::default();
+pub fn run_text(report: &RunReport, verbose: bool, width: usize) -> String {
+    let mut page = Page::new(width);
     let about = match report.about.is_empty() {
         true => String::new(),
         false => format!(": {}", report.about),
@@ -84,12 +103,7 @@ pub fn run_text(report: &RunReport, verbose: bool) -> String {
         }
         let of_path = |entry: &&PathHop| entry.realserver == *realserver;
         for entry in report.hops.iter().filter(of_path) {
-            let (sign, style, word) = match entry.hop.verdict {
-                HopVerdict::Proven => ('✔', GOOD, "proven"),
-                HopVerdict::Broken => ('✘', BAD, "broken"),
-                HopVerdict::Unproven => ('?', OPEN, "unproven"),
-                HopVerdict::Skipped => ('·', DIM, "skipped"),
-            };
+            let (sign, style, word) = sign(entry.hop.verdict);
             let words = match &entry.hop.reason {
                 Some(reason) => format!("{word}: {reason}"),
                 None => word.to_owned(),
@@ -100,7 +114,7 @@ pub fn run_text(report: &RunReport, verbose: bool) -> String {
     }
     for finding in &report.findings {
         page.blank();
-        tell(&mut page, finding, false);
+        tell(&mut page, finding);
     }
     page.blank();
     if verbose {
@@ -210,113 +224,106 @@ fn signed(outcome: StepOutcome) -> (char, Style) {
 
 /// Draws a path: hosts as the nodes of a road, hops as what lies between them.
 fn draw(page: &mut Page, report: &Report, path: &PathReport) {
-    let protocol = path.protocol.name();
-    let client = path
-        .cip
-        .map_or("any client".to_owned(), |cip| cip.to_string());
-    let title = format!(
-        "{}: {client} > {}:{}/{protocol} ",
-        path.realserver, path.vip, path.port
-    );
+    let service = (path.vip, path.port, path.protocol.name());
+    let title = title(&path.realserver, path.cip, service);
     let (style, word) = outcome(path.verdict);
-    let rule = "─".repeat(WIDTH.saturating_sub(title.chars().count() + word.len() + 4));
-    page.line(&format!(
-        "{BOLD}{title}{BOLD:#}{DIM}{rule}{DIM:#} {style}{word}{style:#} {DIM}──{DIM:#}"
-    ));
+    let used = title.chars().count() + word.len() + 5;
+    if used <= page.width {
+        let rule = "─".repeat(page.width - used);
+        page.line(&format!(
+            "{BOLD}{title}{BOLD:#} {DIM}{rule}{DIM:#} {style}{word}{style:#} {DIM}──{DIM:#}"
+        ));
+    } else {
+        page.wrapped("", "  ", &title, BOLD);
+        page.line(&format!("  {style}{word}{style:#}"));
+    }
 
     let mut last_reason = None;
+    let ends = Ends::of(path);
     for hop in &path.hops {
-        if let Some((name, address)) = node_before(hop.id, path) {
+        if let Some((name, address)) = node_before(hop.id, &ends) {
             node(page, &name, address);
         }
-        draw_hop(page, report, path, hop, last_reason);
+        draw_hop(page, report, hop, last_reason);
         last_reason = hop.reason.as_deref();
     }
     node(page, "director", shown(path.dip));
+}
+
+/// What a path is called.
+pub(super) fn title(
+    realserver: &str,
+    cip: Option<Ipv4Addr>,
+    (vip, port, protocol): (Ipv4Addr, u16, &str),
+) -> String {
+    let client = cip.map_or("any client".to_owned(), |cip| cip.to_string());
+    format!("{realserver}: {client} > {vip}:{port}/{protocol}")
 }
 
 fn node(page: &mut Page, name: &str, address: String) {
     page.line(&format!("  {BOLD}{name}{BOLD:#}{address}"));
 }
 
-/// The host that a hop starts from, where the road comes to another one.
-fn node_before(hop: Hop, path: &PathReport) -> Option<(String, String)> {
+/// The host that a hop starts from, where the road comes to another one, and its address.
+pub(super) fn node_before(hop: Hop, ends: &Ends) -> Option<(String, String)> {
+    let name = &ends.realserver;
     Some(match hop {
-        Hop::ClientToDirector | Hop::ReturnToDirector => ("client".to_owned(), shown(path.cip)),
-        Hop::DirectorForward => ("director".to_owned(), shown(path.dip)),
-        Hop::Decapsulation => match path.rip {
-            None => (path.realserver.clone(), String::new()),
-            Some(rip) if path.realserver == rip.to_string() => {
-                ("real server".to_owned(), shown(path.rip))
-            }
-            Some(_) => (format!("real server {}", path.realserver), shown(path.rip)),
+        Hop::ClientToDirector | Hop::ReturnToDirector => ("client".to_owned(), shown(ends.cip)),
+        Hop::DirectorForward => ("director".to_owned(), shown(ends.dip)),
+        Hop::Decapsulation => match ends.rip {
+            None => (name.clone(), String::new()),
+            Some(rip) if *name == rip.to_string() => ("real server".to_owned(), shown(ends.rip)),
+            Some(_) => (format!("real server {name}"), shown(ends.rip)),
         },
-        Hop::SpoofedSourceTransit => ("gateway".to_owned(), shown(path.gateway)),
+        Hop::SpoofedSourceTransit => ("gateway".to_owned(), shown(ends.gateway)),
         _ => return None,
     })
 }
 
-fn shown(address: Option<std::net::Ipv4Addr>) -> String {
+pub(super) fn shown(address: Option<Ipv4Addr>) -> String {
     address.map_or_else(String::new, |address| format!(" {address}"))
 }
 
-fn draw_hop(
-    page: &mut Page,
-    report: &Report,
-    path: &PathReport,
-    hop: &HopReport,
-    last_reason: Option<&str>,
-) {
-    let tunnel = matches!(hop.id, Hop::DirectorToRealserver | Hop::Decapsulation);
-    let road = match hop.verdict {
-        HopVerdict::Proven if tunnel => '║',
-        HopVerdict::Proven => '│',
-        _ => '┊',
-    };
-    let reason = hop.reason.as_deref();
-    let (sign, style, words) = match hop.verdict {
-        HopVerdict::Proven => ('✔', GOOD, proven(report, hop)),
-        HopVerdict::Broken => (
-            '✘',
-            BAD,
-            match hop.between {
-                Some((last, first)) => format!("broken between {last} and {first}"),
-                None => "broken".to_owned(),
-            },
-        ),
-        HopVerdict::Unproven => ('?', OPEN, because("unproven", reason, last_reason)),
-        HopVerdict::Skipped => ('·', DIM, because("skipped", reason, last_reason)),
-    };
-    let head = format!(
-        "  {DIM}{road}{DIM:#} {style}{sign} {:<22}{style:#} ",
-        hop.id.id()
-    );
-    let next = format!("  {DIM}{road}{DIM:#} {:25}", "");
-    let words_style = if hop.verdict == HopVerdict::Broken {
-        BAD
-    } else {
-        Style::new()
-    };
-    page.wrapped(&head, &next, &words, words_style);
-    if hop.verdict == HopVerdict::Broken {
-        explain_break(
-            page,
-            report,
-            path,
-            hop,
-            &format!("  {DIM}{road}{DIM:#}     "),
-        );
+/// What a hop's road is drawn with.
+pub(super) fn road(hop: Hop, is_proven: bool) -> char {
+    match (is_proven, hop) {
+        (true, Hop::DirectorToRealserver | Hop::Decapsulation) => '║',
+        (true, _) => '│',
+        (false, _) => '┊',
     }
 }
 
-/// Why it is broken, what shows it, and what to type.
-fn explain_break(
-    page: &mut Page,
-    report: &Report,
-    path: &PathReport,
-    hop: &HopReport,
-    margin: &str,
-) {
+fn draw_hop(page: &mut Page, report: &Report, hop: &HopReport, last_reason: Option<&str>) {
+    let road = road(hop.id, hop.verdict == HopVerdict::Proven);
+    let reason = hop.reason.as_deref();
+    let (sign, style, word) = sign(hop.verdict);
+    let (words, words_style) = match hop.verdict {
+        HopVerdict::Proven => (proven(report, hop), Style::new()),
+        HopVerdict::Broken => match hop.between {
+            Some((last, first)) => (format!("broken between {last} and {first}"), BAD),
+            None => ("broken".to_owned(), BAD),
+        },
+        HopVerdict::Unproven | HopVerdict::Skipped => {
+            (because(word, reason, last_reason), Style::new())
+        }
+    };
+    let margin = format!("  {DIM}{road}{DIM:#} ");
+    let id = hop.id.id();
+    let rest = 23 - id.len();
+    let head = format!("{margin}{style}{sign} {id}{style:#}{:rest$}", "");
+    let indent = match page.room_beside(&head) < CRAMPED {
+        true => 4,
+        false => 25,
+    };
+    let next = format!("{margin}{:indent$}", "");
+    page.wrapped(&head, &next, &words, words_style);
+    if hop.verdict == HopVerdict::Broken {
+        explain_break(page, report, hop, &format!("{margin}    "));
+    }
+}
+
+/// Why it is broken, and what shows it.
+fn explain_break(page: &mut Page, report: &Report, hop: &HopReport, margin: &str) {
     if let Some(reason) = &hop.reason {
         page.wrapped(margin, margin, reason, Style::new());
     }
@@ -329,17 +336,6 @@ fn explain_break(
             Style::new(),
         );
     }
-    for command in causes(path, hop).flat_map(|finding| &finding.fix) {
-        page.line(&format!("{margin}type {TYPE}{command}{TYPE:#}"));
-    }
-}
-
-/// The findings because of which a hop is broken.
-fn causes<'a>(path: &'a PathReport, hop: &HopReport) -> impl Iterator<Item = &'a FindingReport> {
-    let id = hop.id;
-    path.findings
-        .iter()
-        .filter(move |finding| finding.severity == Severity::Error && finding.hop == id)
 }
 
 fn proven(report: &Report, hop: &HopReport) -> String {
@@ -389,15 +385,8 @@ fn ids(evidence: &[EvidenceId]) -> String {
     ids.join(", ")
 }
 
-/// Whether what to type is drawn beside the hop already.
-fn is_drawn(path: &PathReport, finding: &FindingReport) -> bool {
-    let mut hops = path.hops.iter();
-    finding.severity == Severity::Error
-        && hops.any(|hop| hop.id == finding.hop && hop.verdict == HopVerdict::Broken)
-}
-
 /// Tells a finding as a compiler would.
-fn tell(page: &mut Page, finding: &FindingReport, is_drawn: bool) {
+fn tell(page: &mut Page, finding: &FindingReport) {
     let (word, style) = match finding.severity {
         Severity::Error => ("error", BAD),
         Severity::Warning => ("warning", OPEN.effects(Effects::BOLD)),
@@ -419,13 +408,21 @@ fn tell(page: &mut Page, finding: &FindingReport, is_drawn: bool) {
         let margin = format!("  {DIM}|{DIM:#}  ");
         page.wrapped(&margin, &margin, &finding.detail, Style::new());
     }
-    for command in finding.fix.iter().filter(|_| !is_drawn) {
-        page.line(&format!("  {DIM}={DIM:#} type {TYPE}{command}{TYPE:#}"));
+    for command in &finding.fix {
+        page.line(&format!("  {DIM}={DIM:#} type {}", typed(command)));
     }
     page.line(&format!(
         "  {DIM}={DIM:#} more `tunproof explain {}`",
         finding.code
     ));
+}
+
+/// A command, apart from the host that it is for.
+pub(super) fn typed(command: &str) -> String {
+    match command.split_once("# ") {
+        Some((host, command)) => format!("{host}# {TYPE}{command}{TYPE:#}"),
+        None => format!("{TYPE}{command}{TYPE:#}"),
+    }
 }
 
 fn list_evidence(page: &mut Page, evidence: &[EvidenceReport]) {
@@ -442,7 +439,8 @@ fn list_evidence(page: &mut Page, evidence: &[EvidenceReport]) {
     page.blank();
 }
 
-fn summarise(page: &mut Page, report: &Report) {
+/// The verdict over all paths, its colour, and what it is made of.
+pub(super) fn sum(report: &Report) -> (Style, &'static str, String) {
     let count = |verdict| {
         let hops = report.hops.iter();
         hops.filter(|entry| entry.hop.verdict == verdict).count()
@@ -469,9 +467,7 @@ fn summarise(page: &mut Page, report: &Report) {
         number => format!("{number} probes"),
     };
     let (style, word) = outcome(report.verdict);
-    page.line(&format!(
-        "{style}{word}{style:#}: {words}; {probes} sent in {elapsed}"
-    ));
+    (style, word, format!("{words}; {probes} sent in {elapsed}"))
 }
 
 pub(super) fn elapsed(ms: u64) -> String {
@@ -481,7 +477,7 @@ pub(super) fn elapsed(ms: u64) -> String {
     }
 }
 
-fn outcome(outcome: Outcome) -> (Style, &'static str) {
+pub(super) fn outcome(outcome: Outcome) -> (Style, &'static str) {
     match outcome {
         Outcome::Proven => (GOOD.effects(Effects::BOLD), "proven"),
         Outcome::Unproven => (OPEN.effects(Effects::BOLD), "unproven"),
@@ -490,12 +486,19 @@ fn outcome(outcome: Outcome) -> (Style, &'static str) {
 }
 
 /// Lines of text.
-#[derive(Default)]
 pub(super) struct Page {
     pub(super) text: String,
+    width: usize,
 }
 
 impl Page {
+    pub(super) fn new(width: usize) -> Page {
+        Page {
+            text: String::new(),
+            width,
+        }
+    }
+
     pub(super) fn line(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
@@ -507,17 +510,27 @@ impl Page {
         }
     }
 
-    /// `words` after `first`, broken at spaces into lines that begin with `next`.
+    /// How many characters are left beside `begin`.
+    fn room_beside(&self, begin: &str) -> usize {
+        self.width.saturating_sub(visible_width(begin))
+    }
+
+    /// `words` after `first`, broken at spaces into lines that begin with `next`; below `first`, where there is
+    /// more room than beside it, if that is little.
     pub(super) fn wrapped(&mut self, first: &str, next: &str, words: &str, style: Style) {
         let mut begin = first;
-        let mut room = WIDTH - visible_width(first);
+        let mut room = self.room_beside(first);
+        let below = self.room_beside(next);
+        if room < CRAMPED && room < below && room < words.chars().count() {
+            self.line(first);
+            (begin, room) = (next, below);
+        }
         let mut line = String::new();
         for word in words.split_whitespace() {
             if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
                 self.line(&format!("{begin}{style}{line}{style:#}"));
                 line.clear();
-                begin = next;
-                room = WIDTH - visible_width(next);
+                (begin, room) = (next, below);
             }
             if !line.is_empty() {
                 line.push(' ');
@@ -528,21 +541,13 @@ impl Page {
     }
 }
 
-/// The width of a text without its escape sequences.
-fn visible_width(text: &str) -> usize {
-    anstream::adapter::strip_str(text)
-        .to_string()
-        .chars()
-        .count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::fixture;
 
     fn plain(verbose: bool) -> String {
-        let styled = text(&fixture::report(), verbose);
+        let styled = text(&fixture::report(), verbose, WIDTH);
         anstream::adapter::strip_str(&styled).to_string()
     }
 
@@ -567,7 +572,7 @@ mod tests {
                 expectations: Vec::new(),
             });
         }
-        let page = anstream::adapter::strip_str(&run_text(&run, false)).to_string();
+        let page = anstream::adapter::strip_str(&run_text(&run, false, WIDTH)).to_string();
         for line in [
             "  ✘ told   failed: realserver-accept is broken\n",
             "  ✘ untold failed: realserver-accept is broken: for once\n",
@@ -577,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_hop_shows_where_why_by_what_and_what_to_type() {
+    fn a_broken_hop_shows_where_why_and_by_what() {
         let page = plain(false);
         let expected = "\
   ║ ✔ director-to-realserver proven by SYN in IPIP at realserver.in (e4, e3)
@@ -588,7 +593,6 @@ mod tests {
   ┊     e7   rs1: 3 probes were taken out of the tunnel and none was answered
   ┊     e5   realserver.tunnel: 198.51.100.7:63284 > 192.0.2.10:80 SYN, ttl 64
   ┊          on tunl0
-  ┊     type rs1# sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.tunl0.rp_filter=0
   ┊ · service                skipped: realserver-accept is broken
   ┊ · realserver-egress      skipped
   ┊ · gateway-arp            skipped
@@ -606,6 +610,7 @@ error[rp-filter-drops]: rp_filter on tunl0 drops the decapsulated packets
  --> realserver-accept of rs1, shown by e8
   |  The route back to 198.51.100.7 leaves by eth0, not by tunl0, so a strict
   |  reverse path filter takes every packet out of the tunnel for a forgery.
+  = type rs1# sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.tunl0.rp_filter=0
   = more `tunproof explain rp-filter-drops`
 
 note[loss]: 1 of 2 probes was lost
@@ -652,7 +657,7 @@ note[loss]: 1 of 2 probes was lost
             hop.verdict = HopVerdict::Unproven;
             hop.reason = Some("a vantage would decide".to_owned());
         }
-        let page = anstream::adapter::strip_str(&text(&report, false)).to_string();
+        let page = anstream::adapter::strip_str(&text(&report, false, WIDTH)).to_string();
         assert!(
             page.starts_with("any real server: any client > 192.0.2.10:80/tcp ───"),
             "{page}"
@@ -677,5 +682,39 @@ note[loss]: 1 of 2 probes was lost
             let may = line.contains(" type ") || line.starts_with("broken: ");
             assert!(may || width <= WIDTH, "{width}: {line}");
         }
+    }
+    #[test]
+    fn on_a_narrow_terminal_words_stand_below_the_hop() {
+        let page = text(&fixture::report(), false, 40);
+        let page = anstream::adapter::strip_str(&page).to_string();
+        let expected = "
+  ║ ✔ director-to-realserver
+  ║     proven by SYN in IPIP at
+  ║     realserver.in (e4, e3)
+  real server rs1 203.0.113.5
+  ║ ✔ decapsulation
+  ║     implied by SYN at
+  ║     realserver.tunnel (e5)
+  ┊ ✘ realserver-accept
+  ┊     broken between realserver.tunnel
+  ┊     and realserver.out
+";
+        assert!(page.contains(expected), "expected\n{expected}\ngot\n{page}");
+        for line in page.lines() {
+            let width = line.chars().count();
+            let is_command = line.contains(" = type ") || line.contains(" = more ");
+            assert!(is_command || width <= 40, "{width}: {line}");
+        }
+    }
+
+    #[test]
+    fn several_paths_are_summed_up_in_a_line_each() {
+        let page = plain(false);
+        let expected = "
+rs1       ? ✔✔✔ ✔✘··· ·· · 4/12 realserver-accept broken: rp-filter-drops
+rs\\u{1b}2 ✔ ✔✔✔ ✔✔✔✔✔ ✔✔ ✔ 12/12
+
+broken: ";
+        assert!(page.contains(expected), "expected\n{expected}\ngot\n{page}");
     }
 }

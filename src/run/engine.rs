@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::evidence::Evidence;
 use crate::exchange::Mono;
 use crate::matching::Matcher;
-use crate::plan::Hop;
 use crate::plan::Host;
 use crate::plan::Plan;
 use crate::run::Command;
@@ -44,21 +43,6 @@ pub enum Task {
     Prove,
     /// Send nothing; report another terminal's probes, for so long (or until interrupted).
     Listen(Option<Duration>),
-}
-
-/// How far it is, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What it is doing.
-    pub phase: &'static str,
-    /// Hops proven so far, over all paths.
-    pub proven: usize,
-    /// Hops in all.
-    pub hops: usize,
-    /// Packets sent.
-    pub sent: usize,
-    /// Since the start.
-    pub elapsed: Duration,
 }
 
 /// Proves a plan's paths.
@@ -117,6 +101,9 @@ enum HostState {
 const CLOSING: Duration = Duration::from_secs(6);
 
 impl Engine {
+    /// Why the evidence was cut short that [`Engine::handle_interrupt`] ended.
+    pub const INTERRUPTED: &str = "it was interrupted";
+
     /// An engine that carries out `task` for `plan`, starting at `now`.
     pub fn new(plan: Plan, task: Task, limits: Limits, now: Mono) -> Engine {
         let mut outbox = VecDeque::new();
@@ -149,23 +136,14 @@ impl Engine {
         self.evidence
     }
 
-    /// How far it is.
-    pub fn progress(&self, now: Mono) -> Progress {
-        let plan = self.evidence.plan();
-        Progress {
-            phase: match &self.phase {
-                Phase::Preparing => "reading facts",
-                Phase::Probing(_) => "probing",
-                Phase::Listening(_) => "listening",
-                Phase::Closing(_) => "closing",
-                Phase::Finished => "finished",
-            },
-            proven: (0..plan.paths.len())
-                .map(|path| self.evidence.proofs(path).len())
-                .sum(),
-            hops: plan.paths.len() * Hop::ALL.len(),
-            sent: self.evidence.probes().len(),
-            elapsed: now.since(self.started),
+    /// What it is doing, for people.
+    pub fn phase(&self) -> &'static str {
+        match &self.phase {
+            Phase::Preparing => "reading facts",
+            Phase::Probing(_) => "probing",
+            Phase::Listening(_) => "listening",
+            Phase::Closing(_) => "closing",
+            Phase::Finished => "finished",
         }
     }
 
@@ -294,11 +272,11 @@ impl Engine {
     pub fn handle_interrupt(&mut self, now: Mono) {
         match self.phase {
             Phase::Preparing => {
-                self.evidence.cut_short("it was interrupted");
+                self.evidence.cut_short(Self::INTERRUPTED);
                 self.finish();
             }
             Phase::Probing(_) => {
-                self.evidence.cut_short("it was interrupted");
+                self.evidence.cut_short(Self::INTERRUPTED);
                 self.close(now);
             }
             Phase::Listening(_) => self.close(now),

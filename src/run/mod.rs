@@ -20,7 +20,6 @@ pub use command::Command;
 pub use command::Event;
 pub use engine::Engine;
 pub use engine::Limits;
-pub use engine::Progress;
 pub use engine::Task;
 pub use fleet::Asking;
 pub use fleet::FleetCounts;

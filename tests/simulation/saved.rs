@@ -46,7 +46,7 @@ fn say(mut evidence: Evidence, timing: Timing) -> Said {
     let report = Report::new(&evidence, &judgement, timing);
     Said {
         json: report.to_json(),
-        text: report::text(&report, true),
+        text: report::text(&report, true, report::WIDTH),
         packets: report::pcapng(&evidence, &judgement, None),
         steps: RunReport::new(&evidence, report, &steps, outcome).to_json(),
     }

@@ -2,8 +2,8 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
-use crate::cli::progress::ProgressLine;
 use crate::cli::prove::Ended;
+use crate::cli::screen::Screen;
 use crate::cli::sweep::Format;
 use crate::cli::sweep::Kept;
 use crate::cli::sweep::ears::Ears;
@@ -91,7 +91,9 @@ impl Run {
         let is_terminal = io::stderr().is_terminal();
         let mut shown = every(if is_terminal { SHOWN } else { SAID });
         let (mut flushed, mut kept) = (every(FLUSHED), every(KEPT));
-        let mut line = ProgressLine::new(true);
+        // Results that come on the same terminal would be torn by it.
+        let streams = self.format != Format::Text && self.results.is_stdout();
+        let mut screen = Screen::stderr(!streams || !io::stdout().is_terminal());
         loop {
             self.hear_all()?;
             let interrupts = self.interrupts.load(Ordering::Relaxed);
@@ -101,7 +103,7 @@ impl Run {
                 self.sweep.stop(now);
                 // That nobody reads the results any more is nothing to talk about.
                 if !self.results.is_closed() {
-                    line.clear();
+                    screen.clear();
                     anstream::eprintln!(
                         "stopping: what was opened is closed first; Ctrl-C again ends at once"
                     );
@@ -127,7 +129,7 @@ impl Run {
             if shown.is_due(now) {
                 let words = self.progress(now);
                 match is_terminal {
-                    true => line.say(&words),
+                    true => drop(screen.show(|_| vec![words])),
                     false => anstream::eprintln!("{words}"),
                 }
             }
@@ -137,7 +139,7 @@ impl Run {
                 FleetPoll::Wait(until) => self.nap(until)?,
             }
         }
-        line.clear();
+        screen.clear();
         self.end()
     }
 
