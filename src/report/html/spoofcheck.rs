@@ -174,7 +174,7 @@ fn flows(html: &mut Html, path: &SpoofPath) {
                 html.words("th", &[("scope", &"row")], flow.port);
                 for tally in [flow.spoofed, flow.control] {
                     html.element("td", &[], |html| {
-                        plot::bar(html, (tally.arrived, tally.sent))
+                        plot::bar(html, (tally.arrived, tally.sent));
                     });
                 }
             });
