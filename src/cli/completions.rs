@@ -151,7 +151,7 @@ mod tests {
         let codes: Vec<_> = Code::ALL.iter().map(|code| code.id()).collect();
         has(&offered(&["explain", ""]), &codes);
         has(&offered(&["lab", "exec", ""]), &Node::ALL.map(Node::name));
-        let formats = ["text", "json", "junit", "tap"];
+        let formats = ["text", "json", "junit", "tap", "html"];
         assert_eq!(offered(&["verify", "x", "--format", ""]), formats);
         assert_eq!(offered(&["explain", "rp-"]), ["rp-filter-drops"]);
         for words in [
