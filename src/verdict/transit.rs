@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::evidence::EvidenceId;
+use crate::evidence::What;
+use crate::exchange::Direction;
 use crate::exchange::Neighbour;
 use crate::exchange::RouteAnswer;
 use crate::exchange::Wall;
@@ -53,6 +55,12 @@ pub(super) fn judge(case: &mut Case<'_>) {
             ],
             evidence,
         });
+        return;
+    }
+    if forbidden.len() < 3 && silent.is_some() && !lets_others_leave(case) {
+        let reason = "the tunnelled packets were handed to the kernel and none was seen to leave, nor any other of ours \
+                      by the same device: whether its firewall drops them is not decided";
+        case.unproven(Hop::DirectorToRealserver, reason.to_owned());
         return;
     }
     if forbidden.len() >= 3 || silent.is_some() {
@@ -206,6 +214,25 @@ fn lasts(case: &Case<'_>, rejections: &[EvidenceId]) -> bool {
     first
         .zip(last)
         .is_some_and(|(first, last)| last.distance(*first) >= LASTING)
+}
+
+/// Whether the device that leads to the real server is known to let packets leave, or the kernel says that it drops
+/// ours: one that was not set going yet drops everything, too.
+fn lets_others_leave(case: &Case<'_>) -> bool {
+    let device = match case.route(DIRECTOR, case.path.rip, None, None) {
+        Some(RouteAnswer::Route(route)) => route.device.clone(),
+        _ => None,
+    };
+    case.evidence.items().iter().any(|item| {
+        item.host == DIRECTOR
+            && match &item.what {
+                What::Seen { capture, .. } => {
+                    capture.direction == Direction::Out && Some(&capture.device) == device.as_ref()
+                }
+                What::Drop { .. } => true,
+                _ => false,
+            }
+    })
 }
 
 /// The director's next hop to the real server, if the kernel could not resolve it.

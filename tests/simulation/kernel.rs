@@ -345,6 +345,12 @@ impl World {
     }
 
     fn leave(&mut self, host: Host, bytes: Vec<u8>) {
+        if self
+            .filter(&crate::node_of(host), "device", &bytes)
+            .is_some()
+        {
+            return;
+        }
         self.tap(
             host,
             "eth0",

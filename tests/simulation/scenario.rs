@@ -269,13 +269,14 @@ impl Default for Server {
     }
 }
 
-/// Drops what satisfies every field given. On a host it is a rule of INPUT or OUTPUT.
+/// Drops what satisfies every field given. On a host it is a rule of INPUT or OUTPUT, or a device that lets nothing out
+/// and says nothing.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
     /// A router (`gw`, `isp`, `core`, `r1`, `rd`) or a host (`c`, `d`, `s`).
     pub(crate) at: String,
-    /// On a host: `input` or `output`.
+    /// On a host: `input`, `output` or `device`.
     #[serde(default)]
     pub(crate) hook: String,
     pub(crate) source: Option<Ipv4Addr>,
