@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anstream::ColorChoice;
 use clap::Parser;
 use clap::Subcommand;
 
@@ -110,6 +111,7 @@ enum Command {
 
 /// The whole command, from the process's arguments to its exit status.
 pub fn main() -> ExitCode {
+    leave_a_dumb_terminal_plain();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -141,6 +143,15 @@ pub fn main() -> ExitCode {
         failure.print();
     }
     status(&result)
+}
+
+/// A terminal that says that it has no colours is shown none, in CI neither, where [`anstream`] takes each for one of a
+/// log that has them; `CLICOLOR_FORCE` (https://bixense.com/clicolors) asks for them even so.
+fn leave_a_dumb_terminal_plain() {
+    let set = |name| std::env::var_os(name).unwrap_or_default();
+    if set("TERM") == "dumb" && matches!(set("CLICOLOR_FORCE").to_str(), Some("" | "0")) {
+        ColorChoice::Never.write_global();
+    }
 }
 
 /// 2, if it could not run; else how it ended.

@@ -105,6 +105,8 @@ fn on_terminal(
     script
         .env("TERM", "xterm")
         .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR_FORCE")
+        .env_remove("CI")
         .envs(environment.iter().copied());
     script.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = script.spawn().unwrap();
@@ -182,9 +184,11 @@ fn colour_and_drawing_are_left_out_where_they_are_not_wanted() {
     for colour in ["\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"] {
         assert!(!written.contains(colour), "{written:?}");
     }
-    let written = on_terminal((80, 30), &[("TERM", "dumb")], &verify, None);
-    assert!(!written.contains('\x1b'), "{written:?}");
-    assert!(written.starts_with("s: 198.51.100.7"), "{written}");
+    for more in [("X", ""), ("CI", "true")] {
+        let written = on_terminal((80, 30), &[("TERM", "dumb"), more], &verify, None);
+        assert!(!written.contains('\x1b'), "{more:?}: {written:?}");
+        assert!(written.starts_with("s: 198.51.100.7"), "{written}");
+    }
 }
 
 #[test]
