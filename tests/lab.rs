@@ -10,6 +10,8 @@ mod capture;
 mod life;
 #[path = "lab/matrix.rs"]
 mod matrix;
+#[path = "lab/policy.rs"]
+mod policy;
 #[path = "lab/saved.rs"]
 mod saved;
 #[path = "lab/spoofing.rs"]

@@ -1,11 +1,12 @@
 //! The heart of every proving command: agents, engine, judge, report.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::io;
+use std::path::Path as FilePath;
+use std::path::PathBuf;
 
 use tokio::runtime;
 
-use crate::agent::Scope;
 use crate::cli::common::Settings;
 use crate::cli::dry_run;
 use crate::cli::failure::Failure;
@@ -14,20 +15,27 @@ use crate::cli::progress::ProgressLine;
 use crate::cli::recording::Recordings;
 use crate::evidence::Evidence;
 use crate::evidence::Purpose;
+use crate::exchange::TapPath;
 use crate::exchange::Timing;
 use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::controller;
+use crate::live::privileges;
+use crate::live::privileges::Role;
 use crate::live::vantage;
 use crate::live::vantage::AgentFailure;
+use crate::live::vantage::AgentHandle;
+use crate::live::vantage::Allowance;
 use crate::live::vantage::StartOptions;
 use crate::live::vantage::Vantage;
 use crate::plan::Host;
+use crate::plan::Path;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::report::SpoofReport;
 use crate::report::escape;
 use crate::run::Engine;
+use crate::run::Limits;
 use crate::run::Task;
 use crate::suite::Embedded;
 use crate::verdict::Outcome;
@@ -74,9 +82,18 @@ pub(super) fn prove_with(
     }
     output::check(settings)?;
     recordings.begin(settings.limits.timeout)?;
-    let (mut known, mut had_all) = run(plan, vias, Task::Prove, settings, &mut |evidence| {
-        recordings.watch(evidence);
-    })?;
+    let later = recordings.files();
+    let sandbox = Sandbox::last(settings, &later);
+    let (mut known, mut had_all) = run(
+        plan,
+        vias,
+        Task::Prove,
+        settings,
+        sandbox,
+        &mut |evidence| {
+            recordings.watch(evidence);
+        },
+    )?;
     had_all &= recordings.collect(&mut known.evidence)?;
     Ok(match (report(known, settings)?, had_all) {
         (outcome, true) => Ended::Judged(outcome),
@@ -97,9 +114,10 @@ pub(super) fn run(
     vias: Vias,
     task: Task,
     settings: &Settings,
+    sandbox: Sandbox<'_>,
     watch: &mut dyn FnMut(&Evidence),
 ) -> Result<(Known, bool), Failure> {
-    let scope = Scope::new(addresses(&plan));
+    let paths: Vec<TapPath> = plan.paths.iter().map(ends).collect();
     let vantages = vias
         .into_iter()
         .map(|(host, via)| Vantage { host, via })
@@ -116,9 +134,11 @@ pub(super) fn run(
     let (evidence, had_all) = runtime.block_on(async {
         let mut line = ProgressLine::new(task == Task::Prove);
         line.say("starting agents");
-        let (agents, absent) = vantage::start(vantages, &scope, options).await;
-        let mut engine = Engine::new(plan, task, settings.limits, clock::mono());
+        let (agents, absent) = vantage::start(vantages, &paths, options).await;
+        sandbox.close().map_err(Failure::Confine)?;
         line.clear();
+        let limits = allowed(settings.limits, &agents, &plan);
+        let mut engine = Engine::new(plan, task, limits, clock::mono());
         for failure in &absent {
             complain("no agent on", failure, &engine);
             engine.handle_lost(failure.host, failure.to_string(), clock::mono());
@@ -144,6 +164,58 @@ pub(super) fn run(
         elapsed: clock::mono().since(began),
     };
     Ok((Known { evidence, timing }, had_all))
+}
+
+/// What this process gives up when its agents have started.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sandbox<'a> {
+    /// Nothing: more agents will be started.
+    Later,
+    /// All but to write the reports, and to read what is added.
+    Now(&'a Settings, &'a [PathBuf]),
+}
+
+impl<'a> Sandbox<'a> {
+    /// These are the last agents; the files `later` will still be read.
+    pub(super) fn last(settings: &'a Settings, later: &'a [PathBuf]) -> Sandbox<'a> {
+        Sandbox::Now(settings, later)
+    }
+
+    fn close(self) -> io::Result<()> {
+        let Sandbox::Now(settings, later) = self else {
+            return Ok(());
+        };
+        let reads: Vec<_> = later.iter().map(PathBuf::as_path).collect();
+        confine(&reads, settings)
+    }
+}
+
+/// Gives up all but to read these files and to write what the settings ask for.
+pub(super) fn confine(reads: &[&FilePath], settings: &Settings) -> io::Result<()> {
+    let writes = [&settings.output, &settings.pcap, &settings.save];
+    let writes: Vec<_> = writes.into_iter().flatten().map(PathBuf::as_path).collect();
+    privileges::confine(Role::Command {
+        reads,
+        writes: &writes,
+    })
+}
+
+/// The limits as far as every agent's host allows them; who asked for more is told.
+fn allowed(limits: Limits, agents: &[AgentHandle], plan: &Plan) -> Limits {
+    let slowest = agents.iter().min_by_key(|agent| agent.allowance().rate);
+    let Some(agent) = slowest.filter(|agent| agent.allowance().rate < limits.rate) else {
+        return limits;
+    };
+    let Allowance { rate, policy } = agent.allowance();
+    let (host, policy) = (escape(&plan.host_name(agent.host())), escape(policy));
+    anstream::eprintln!(
+        "note: {rate} packets a second and host instead of {}: `rate` in {policy} on {host} allows no more",
+        limits.rate
+    );
+    Limits {
+        rate: *rate,
+        ..limits
+    }
 }
 
 /// Saves what is known, judges it and writes the report and the packets. That it could not be saved keeps
@@ -188,6 +260,10 @@ pub(super) fn tell_unread(evidence: &Evidence) {
         let firewall = firewall.or(record.firewall_before.as_ref());
         let unread = facts.into_iter().flat_map(|facts| &facts.unread);
         let unread = unread.chain(firewall.into_iter().flat_map(|firewall| &firewall.unread));
+        for failure in &record.failures {
+            let host = escape(&evidence.plan().host_name(*host));
+            anstream::eprintln!("{host}: not done: {}", escape(failure));
+        }
         let drops = record
             .drops_unread
             .clone()
@@ -200,14 +276,15 @@ pub(super) fn tell_unread(evidence: &Evidence) {
     }
 }
 
-/// Every address that a plan's packets may carry.
-fn addresses(plan: &Plan) -> impl Iterator<Item = Ipv4Addr> {
-    plan.paths.iter().flat_map(|path| {
-        [path.vip, path.rip, path.cip]
-            .into_iter()
-            .chain(path.dip)
-            .chain(path.gateway)
-    })
+/// The addresses that a path's packets may carry.
+fn ends(path: &Path) -> TapPath {
+    TapPath {
+        vip: path.vip,
+        cip: path.cip,
+        dip: path.dip,
+        rip: path.rip,
+        gateway: path.gateway,
+    }
 }
 
 /// An agent is missing; the proof goes on.

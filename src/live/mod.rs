@@ -9,14 +9,17 @@ pub mod frames;
 pub mod host;
 pub mod ipvs;
 pub mod janitor;
+pub mod log;
 pub mod neighbour;
 pub mod netns;
 pub mod network;
+pub mod privileges;
 pub mod ring;
 pub mod send;
 pub mod tap;
 pub mod vantage;
 
+mod calls;
 mod drops;
 mod filter;
 mod firewall;
@@ -25,6 +28,7 @@ mod netlink;
 mod next_hop;
 mod procfs;
 mod routes;
+mod streams;
 mod sys;
 #[cfg(test)]
 mod testbed;
