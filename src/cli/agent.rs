@@ -64,6 +64,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 
 fn serve(file: &Path) -> Result<(), String> {
     let policy = read(file)?;
+    host::greet().map_err(|error| format!("say hello: {error}"))?;
     let log = Log::open();
     let opened = Opened::now();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::io;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,6 @@ use futures_util::StreamExt;
 use socket2::Socket;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
@@ -151,7 +151,18 @@ impl Opened {
     }
 }
 
-/// Serves one controller until it says `Finish`, or until `stdin` ends; then at once, whatever goes on, and
+/// Says hello on stdout: first of all, as a controller waits for it.
+///
+/// # Errors
+///
+/// If nobody reads it.
+pub fn greet() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    write!(stdout, "{}", Hello::ours())?;
+    stdout.flush()
+}
+
+/// Serves one controller, which has been greeted, until it says `Finish`, or until `stdin` ends; then at once, whatever goes on, and
 /// the janitor settles what is open.
 ///
 /// # Errors
@@ -162,14 +173,8 @@ pub async fn serve(
     policy: Policy,
     record: &mut Record,
     stdin: impl AsyncRead + Unpin,
-    mut stdout: impl AsyncWrite + Unpin + Send + 'static,
+    stdout: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(), ServeError> {
-    let hello = Hello::ours().to_string();
-    stdout
-        .write_all(hello.as_bytes())
-        .await
-        .map_err(CodecError::from)?;
-    stdout.flush().await.map_err(CodecError::from)?;
     let mut messages = FramedRead::new(stdin, MessageCodec::<ToAgent>::default());
     let paths = match messages.next().await {
         Some(Ok(ToAgent::Start { protocol, paths })) if protocol == PROTOCOL => paths,

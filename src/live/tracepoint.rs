@@ -71,13 +71,20 @@ impl Source {
     /// # Errors
     ///
     /// If tracefs cannot be read, the kernel tells no reasons, or it refuses perf events.
-    pub(crate) fn open() -> io::Result<Source> {
-        let (id, text) = description()?;
-        let format = Format::read(&text).map_err(io::Error::other)?;
+    pub(crate) fn open(described: &io::Result<Description>) -> io::Result<Source> {
+        let Description { id, text } = match described {
+            Ok(description) => description,
+            Err(error) => {
+                return Err(io::Error::other(format!(
+                    "its format in tracefs cannot be read: {error}"
+                )));
+            }
+        };
+        let format = Format::read(text).map_err(io::Error::other)?;
         let filter = CString::new(format.filter()).map_err(io::Error::other)?;
         let cpus = fs::read_to_string("/sys/devices/system/cpu/online")?;
         let events: io::Result<Vec<OwnedFd>> = cpus_in(&cpus)
-            .map(|cpu| sys::open_tracepoint(id, cpu, &filter))
+            .map(|cpu| sys::open_tracepoint(*id, cpu, &filter))
             .collect();
         let events = events.map_err(|error| {
             io::Error::other(format!(
@@ -161,20 +168,37 @@ impl Tracepoint {
     }
 }
 
-/// The tracepoint's number and format.
-fn description() -> io::Result<(u64, String)> {
-    let read = |root: &str| {
-        let at = |file: &str| fs::read_to_string(format!("{root}/events/skb/kfree_skb/{file}"));
-        let id = at("id")?.trim().parse().map_err(io::Error::other)?;
-        Ok((id, at("format")?))
-    };
-    read("/sys/kernel/tracing")
-        .or_else(|_| read("/sys/kernel/debug/tracing"))
-        .or_else(|_: io::Error| {
-            let mount = sys::detached_tracefs()?;
-            read(&format!("/proc/self/fd/{}", mount.as_raw_fd()))
+/// What tracefs says of the tracepoint.
+pub(crate) struct Description {
+    /// Its number.
+    id: u64,
+    /// Its format.
+    text: String,
+}
+
+impl Description {
+    /// Reads it; before Landlock, under which Linux 6.1 mounts no tracefs.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tracepoint, or it may not be read.
+    pub(crate) fn read() -> io::Result<Description> {
+        let read = |root: &str| {
+            let at = |file: &str| fs::read_to_string(format!("{root}/events/skb/kfree_skb/{file}"));
+            let id = at("id")?.trim().parse().map_err(io::Error::other)?;
+            let text = at("format")?;
+            Ok(Description { id, text })
+        };
+        let mounted = read("/sys/kernel/tracing");
+        // Linux before 5.2 has no mounts without a path; debugfs's own would stay.
+        mounted.or_else(|_: io::Error| match sys::detached_tracefs() {
+            Ok(mount) => read(&format!("/proc/self/fd/{}", mount.as_raw_fd())),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                read("/sys/kernel/debug/tracing")
+            }
+            Err(error) => Err(error),
         })
-        .map_err(|error| io::Error::other(format!("its format in tracefs cannot be read: {error}")))
+    }
 }
 
 /// `0-3,6`.
@@ -411,7 +435,9 @@ print fmt: "skbaddr=%p reason: %s", REC->skbaddr, __print_symbolic(REC->reason, 
         }
         let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
         let is_open_to_all = paranoid.trim() == "-1";
-        let refused = Source::open().err().map(|error| error.to_string());
+        let refused = Source::open(&Description::read())
+            .err()
+            .map(|error| error.to_string());
         let is_explained = refused.as_deref().is_some_and(|error| {
             error.contains("it takes CAP_PERFMON") || error.contains("tracefs")
         });

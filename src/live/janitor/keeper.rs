@@ -31,7 +31,8 @@ use crate::live::privileges;
 use crate::live::privileges::Role;
 use crate::live::send::Sender;
 use crate::live::sys;
-use crate::live::tracepoint;
+use crate::live::tracepoint::Description;
+use crate::live::tracepoint::Source;
 
 /// A packet can get lost, so each cleanup is sent twice, this far apart.
 const REPEAT: Duration = Duration::from_millis(200);
@@ -57,6 +58,7 @@ pub fn run() -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let log = Log::open();
     let sender = Sender::open().map_err(io::Error::other);
+    let tracepoint = Description::read();
     let ready = sender.and_then(|sender| {
         privileges::confine(Role::Janitor)?;
         Ok(sender)
@@ -69,14 +71,19 @@ pub fn run() -> io::Result<()> {
         }
     };
     errand::answer(&socket, &Answer::Ready, &[])?;
-    serve(&socket, sender, &log)
+    serve(&socket, (sender, tracepoint), &log)
 }
 
 /// Does errands until the socket ends, then settles what is open.
-pub(super) fn serve(socket: &UnixStream, sender: Sender, log: &Log) -> io::Result<()> {
+pub(super) fn serve(
+    socket: &UnixStream,
+    (sender, tracepoint): (Sender, io::Result<Description>),
+    log: &Log,
+) -> io::Result<()> {
     let mut keeper = Keeper {
         ledger: Ledger::default(),
         sender,
+        tracepoint,
         programs: BTreeMap::new(),
         is_settled: false,
     };
@@ -110,6 +117,7 @@ struct Keeper {
     is_settled: bool,
     ledger: Ledger,
     sender: Sender,
+    tracepoint: io::Result<Description>,
     programs: BTreeMap<u32, Child>,
 }
 
@@ -205,7 +213,7 @@ impl Keeper {
     fn watch(&mut self) -> io::Result<Said> {
         let watched = match self.monitor() {
             Ok((family, socket)) => Ok((Answer::Monitor(family), vec![socket])),
-            Err(monitor) => match tracepoint::Source::open() {
+            Err(monitor) => match Source::open(&self.tracepoint) {
                 Ok(source) => {
                     let answer = Answer::Tracepoint {
                         monitor: monitor.to_string(),

@@ -100,7 +100,14 @@ impl Janitor {
     pub(crate) fn thread() -> Janitor {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let sender = crate::live::send::Sender::open().unwrap();
-        std::thread::spawn(move || keeper::serve(&theirs, sender, &crate::live::log::Log::open()));
+        std::thread::spawn(move || {
+            let tracepoint = crate::live::tracepoint::Description::read();
+            keeper::serve(
+                &theirs,
+                (sender, tracepoint),
+                &crate::live::log::Log::open(),
+            )
+        });
         Janitor {
             socket: Arc::new(Mutex::new(ours)),
             child: Arc::default(),
