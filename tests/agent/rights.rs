@@ -272,7 +272,9 @@ fn a_controller_keeps_nothing_once_its_agents_have_started() {
             }
             confined(controller, 0);
             nix::sys::signal::kill(controller, nix::sys::signal::Signal::SIGINT).unwrap();
-            assert_eq!(listener.wait().unwrap().code(), Some(3));
+            // In order; the verdict depends on whether it had asked this host, which does not have the VIP.
+            let code = listener.wait().unwrap().code();
+            assert!(matches!(code, Some(1 | 3)), "{code:?}");
         },
     );
 }
