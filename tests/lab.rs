@@ -14,6 +14,8 @@ mod life;
 mod matrix;
 #[path = "lab/monitor.rs"]
 mod monitor;
+#[path = "lab/policy.rs"]
+mod policy;
 #[path = "lab/push.rs"]
 mod push;
 #[path = "lab/saved.rs"]

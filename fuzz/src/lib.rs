@@ -26,6 +26,7 @@ use tunproof::plan::Action;
 use tunproof::plan::Fleet;
 use tunproof::plan::FleetProbe;
 use tunproof::plan::Host;
+use tunproof::plan::Policy;
 use tunproof::plan::Probe;
 use tunproof::plan::ProbeId;
 use tunproof::plan::SessionKey;
@@ -195,7 +196,9 @@ pub fn to_agent(input: &[u8]) -> bool {
     let mut scope = agent::Scope::default();
     for message in messages {
         match message {
-            ToAgent::Start { scope: given } => scope = given,
+            ToAgent::Start { paths, .. } => {
+                scope = agent::Scope::under(Policy::default(), paths).unwrap_or_default();
+            }
             ToAgent::Do(Command::Send { transmit, .. }) => drop(scope.check(&transmit)),
             ToAgent::Do(_) | ToAgent::Ping => {}
         }

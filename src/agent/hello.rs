@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The version of the messages; both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// `tunproof agent PROTOCOL VERSION`, the first line that an agent writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ mod tests {
     fn another_protocol_is_named() {
         let error = Hello::read(b"tunproof agent 7 9.9.9\n").unwrap_err();
         let expected = format!(
-            "the agent there is tunproof 9.9.9 and speaks protocol 7; this is tunproof {} and speaks 1",
+            "the agent there is tunproof 9.9.9 and speaks protocol 7; this is tunproof {} and speaks 2",
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(error.to_string(), expected);

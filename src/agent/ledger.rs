@@ -2,40 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::Serialize;
-
 use crate::exchange::Neighbour;
 use crate::exchange::Transmit;
-
-/// A line of the ledger; written before the deed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Entry {
-    /// A packet goes out that opens something.
-    Opened {
-        /// Its token.
-        token: u32,
-        /// What closes it.
-        cleanup: Transmit,
-    },
-    /// It is closed, or never went out.
-    Closed {
-        /// Its token.
-        token: u32,
-    },
-    /// A neighbour entry is deleted.
-    Forgotten(Neighbour),
-    /// The kernel's drop monitor is turned on, which had this alert mode before.
-    Watching {
-        /// `NET_DM_ALERT_MODE_*`.
-        mode: u8,
-    },
-    /// It was not turned on after all.
-    NotWatching,
-    /// Everything is settled.
-    Done,
-}
 
 /// What is not settled yet.
 #[derive(Debug, Default)]
@@ -46,20 +14,25 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes a line in.
-    pub fn record(&mut self, entry: Entry) {
-        match entry {
-            Entry::Opened { token, cleanup } => {
-                self.open.insert(token, cleanup);
-            }
-            Entry::Closed { token } => {
-                self.open.remove(&token);
-            }
-            Entry::Forgotten(neighbour) => self.forgotten.push(neighbour),
-            Entry::Watching { mode } => self.watching = Some(mode),
-            Entry::NotWatching => self.watching = None,
-            Entry::Done => *self = Ledger::default(),
-        }
+    /// A packet goes out that opens something, and `cleanup` closes it.
+    pub fn open(&mut self, token: u32, cleanup: Transmit) {
+        self.open.insert(token, cleanup);
+    }
+
+    /// It is closed, or never went out.
+    pub fn close(&mut self, token: u32) {
+        self.open.remove(&token);
+    }
+
+    /// A neighbour entry is deleted.
+    pub fn forget(&mut self, neighbour: Neighbour) {
+        self.forgotten.push(neighbour);
+    }
+
+    /// The kernel's drop monitor is turned on, which had this alert mode (`NET_DM_ALERT_MODE_*`) before; `None`: it was
+    /// not turned on after all.
+    pub fn watch(&mut self, mode: Option<u8>) {
+        self.watching = mode;
     }
 
     /// What closes what this token opened, if it is open.
@@ -99,21 +72,18 @@ mod tests {
     fn what_was_closed_is_not_closed_again() {
         let mut ledger = Ledger::default();
         for token in [1, 2, 3] {
-            ledger.record(Entry::Opened {
-                token,
-                cleanup: packet(token as u8),
-            });
+            ledger.open(token, packet(token as u8));
         }
-        ledger.record(Entry::Closed { token: 2 });
+        ledger.close(2);
         assert_eq!(ledger.cleanup(2), None);
         assert_eq!(
             ledger.cleanups().collect::<Vec<_>>(),
             [&packet(1), &packet(3)]
         );
         assert_eq!(ledger.watching(), None);
-        ledger.record(Entry::Watching { mode: 0 });
+        ledger.watch(Some(0));
         assert_eq!(ledger.watching(), Some(0));
-        ledger.record(Entry::Done);
-        assert_eq!((ledger.cleanups().count(), ledger.watching()), (0, None));
+        ledger.watch(None);
+        assert_eq!(ledger.watching(), None);
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::agent::Scope;
+use crate::exchange::TapPath;
 use crate::run::Command;
 use crate::run::Event;
 
@@ -13,8 +13,10 @@ use crate::run::Event;
 pub enum ToAgent {
     /// The first message. Answer: [`FromAgent::Started`] or [`FromAgent::CannotStart`].
     Start {
-        /// What the agent may send from and to.
-        scope: Scope,
+        /// The controller's [`PROTOCOL`](crate::agent::PROTOCOL).
+        protocol: u32,
+        /// What the agent may send from and to, and hear.
+        paths: Vec<TapPath>,
     },
     /// A command of the engine; carried out in order.
     Do(Command),
@@ -27,7 +29,12 @@ pub enum ToAgent {
 #[serde(rename_all = "kebab-case")]
 pub enum FromAgent {
     /// The sockets are open, the janitor stands by.
-    Started,
+    Started {
+        /// Packets a second that the agent sends at most; it slows down what comes faster.
+        rate: u32,
+        /// Where that is laid down, on its host.
+        policy: String,
+    },
     /// The agent cannot work here; it ends.
     CannotStart {
         /// What was tried, such as `open a raw IPv4 socket`.

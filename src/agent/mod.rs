@@ -16,7 +16,6 @@ pub use codec::MessageCodec;
 pub use hello::Hello;
 pub use hello::HelloError;
 pub use hello::PROTOCOL;
-pub use ledger::Entry;
 pub use ledger::Ledger;
 pub use message::FromAgent;
 pub use message::ToAgent;

@@ -1,32 +1,37 @@
-//! What an agent may send: packets from and to the addresses that the path file declares, nothing else.
+//! What an agent may do: for the addresses that the path file declares, as far as its host's policy has them, and for
+//! nobody else.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use serde::Deserialize;
-use serde::Serialize;
-
+use crate::exchange::TapPath;
+use crate::exchange::TapSpec;
 use crate::exchange::Transmit;
 use crate::exchange::Way;
+use crate::plan::Family;
+use crate::plan::Policy;
 use crate::wire::Arp;
 use crate::wire::EtherType;
 use crate::wire::Ethernet;
+use crate::wire::IpProtocol;
+use crate::wire::Ipv4;
+use crate::wire::Named;
 use crate::wire::Octets;
 use crate::wire::named;
 
-/// The declared addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The declared addresses, and the policy.
+#[derive(Clone, Debug, Default)]
 pub struct Scope {
     addresses: BTreeSet<Ipv4Addr>,
+    paths: Vec<TapPath>,
+    policy: Policy,
     /// Next hops that this host's own routes name: ARP may ask for them.
-    #[serde(skip)]
     gateways: BTreeSet<Ipv4Addr>,
     /// This host's own addresses: ARP may come from them.
-    #[serde(skip)]
     own: BTreeSet<Ipv4Addr>,
 }
 
-/// Why a packet is not sent.
+/// Why something is not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfScope {
     /// An address is not in the path file.
@@ -40,15 +45,93 @@ pub enum OutOfScope {
     /// It cannot be told where it would go.
     #[error("the packet is {0}")]
     Unclear(&'static str),
+    /// The path file has an address that the policy does not.
+    #[error("`{key}` in {policy} on that host does not have {address}, the {role}")]
+    Unlisted {
+        /// The address.
+        address: Ipv4Addr,
+        /// Whose it is, such as `VIP`.
+        role: &'static str,
+        /// The key that has others.
+        key: &'static str,
+        /// The policy's file.
+        policy: String,
+    },
+    /// The policy does not have this family.
+    #[error("`probes` in {policy} on this host does not have `{family}`")]
+    Family {
+        /// The family.
+        family: Family,
+        /// The policy's file.
+        policy: String,
+    },
+    /// The policy lets neighbour entries be.
+    #[error("`forget-neighbours` in {policy} on this host is false")]
+    Neighbours {
+        /// The policy's file.
+        policy: String,
+    },
 }
 
 impl Scope {
-    /// A scope of these addresses.
+    /// A scope of these addresses, under no policy but the usual.
     pub fn new(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Scope {
         Scope {
             addresses: addresses.into_iter().collect(),
             ..Scope::default()
         }
+    }
+
+    /// The scope of a request for these paths, under a policy.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfScope::Unlisted`], if the policy lacks an address. A gateway is no role of its own: it is of the real
+    /// servers' network, and must be one of them or a next hop of this host, if the policy has any.
+    pub fn under(policy: Policy, paths: Vec<TapPath>) -> Result<Scope, OutOfScope> {
+        let mut addresses = BTreeSet::new();
+        for path in &paths {
+            let known = |address: Option<Ipv4Addr>| address.filter(|a| !a.is_unspecified());
+            for (address, role, key, list) in [
+                (Some(path.vip), "VIP", "vips", &policy.vips),
+                // A listener may know neither real server nor client, and sends nothing.
+                (
+                    known(Some(path.rip)),
+                    "real server",
+                    "realservers",
+                    &policy.realservers,
+                ),
+                (known(Some(path.cip)), "client", "clients", &policy.clients),
+                (path.dip, "director", "directors", &policy.directors),
+            ] {
+                let Some(address) = address else { continue };
+                if !Policy::names(list, address) {
+                    let policy = policy.place().to_owned();
+                    return Err(OutOfScope::Unlisted {
+                        address,
+                        role,
+                        key,
+                        policy,
+                    });
+                }
+                addresses.insert(address);
+            }
+            let gateway = path.gateway.filter(|gateway| {
+                policy.realservers.is_none() || Policy::names(&policy.realservers, *gateway)
+            });
+            addresses.extend(gateway);
+        }
+        Ok(Scope {
+            addresses,
+            paths,
+            policy,
+            ..Scope::default()
+        })
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Lets ARP ask for a next hop that this host's own routes name.
@@ -66,43 +149,136 @@ impl Scope {
     ///
     /// What a UDP datagram or a TCP segment carries is not looked at.
     ///
+    /// Its family is returned.
+    ///
     /// # Errors
     ///
     /// [`OutOfScope`], for the first thing in it that may not.
-    pub fn check(&self, transmit: &Transmit) -> Result<(), OutOfScope> {
+    pub fn check(&self, transmit: &Transmit) -> Result<Family, OutOfScope> {
         let octets = Octets::new(&transmit.bytes);
-        match &transmit.way {
-            Way::Stack => self.check_ipv4(octets),
+        let family = match &transmit.way {
+            Way::Stack => self.check_ipv4(octets)?,
             Way::Frame { .. } => {
                 let frame = Ethernet::checked(octets)
                     .map_err(|_| OutOfScope::Unclear("too short for a frame"))?;
                 match frame.ethertype {
-                    EtherType::IPV4 => self.check_ipv4(frame.payload),
-                    EtherType::ARP => self.check_arp(frame.payload),
-                    _ => Err(OutOfScope::Unclear("neither IPv4 nor ARP")),
+                    EtherType::IPV4 => self.check_ipv4(frame.payload)?,
+                    EtherType::ARP => self.check_arp(frame.payload)?,
+                    _ => return Err(OutOfScope::Unclear("neither IPv4 nor ARP")),
                 }
             }
-        }
+        };
+        self.check_family(family)
     }
 
     /// Whether a connection may be opened to this address.
     ///
     /// # Errors
     ///
-    /// [`OutOfScope::Address`].
-    pub fn check_destination(&self, address: Ipv4Addr) -> Result<(), OutOfScope> {
-        self.contains(address, "destination")
+    /// [`OutOfScope`].
+    pub fn check_destination(&self, address: Ipv4Addr) -> Result<Family, OutOfScope> {
+        self.contains(address, "destination")?;
+        self.check_family(Family::Service)
     }
 
-    fn check_ipv4(&self, packet: Octets<'_>) -> Result<(), OutOfScope> {
+    /// Whether the neighbour entry of this address may be deleted for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfScope`].
+    pub fn check_neighbour(&self, address: Ipv4Addr) -> Result<(), OutOfScope> {
+        if !self.policy.forget_neighbours {
+            let policy = self.policy.place().to_owned();
+            return Err(OutOfScope::Neighbours { policy });
+        }
+        match self.gateways.contains(&address) {
+            true => Ok(()),
+            false => self.contains(address, "neighbour"),
+        }
+    }
+
+    /// Whether a tap may see this: nobody's packets but those of the paths.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfScope`].
+    pub fn check_tap(&self, spec: &TapSpec) -> Result<(), OutOfScope> {
+        for path in &spec.paths {
+            for (address, role) in [
+                (Some(path.vip), "VIP to hear"),
+                (Some(path.rip), "real server to hear"),
+                (Some(path.cip), "client to hear"),
+                (path.dip, "director to hear"),
+            ] {
+                if let Some(address) = address.filter(|address| !address.is_unspecified()) {
+                    self.contains(address, role)?;
+                }
+            }
+            let gateway = path
+                .gateway
+                .filter(|gateway| !self.gateways.contains(gateway) && !self.own.contains(gateway));
+            if let Some(gateway) = gateway {
+                self.contains(gateway, "gateway to hear")?;
+            }
+        }
+        match spec.rewritten.filter(|address| !address.is_unspecified()) {
+            Some(address) => self.contains(address, "destination to hear"),
+            None => Ok(()),
+        }
+    }
+
+    fn check_family(&self, family: Family) -> Result<Family, OutOfScope> {
+        match self.policy.allows(family) {
+            true => Ok(family),
+            false => Err(OutOfScope::Family {
+                family,
+                policy: self.policy.place().to_owned(),
+            }),
+        }
+    }
+
+    fn check_ipv4(&self, packet: Octets<'_>) -> Result<Family, OutOfScope> {
         let named = named(packet.bytes()).map_err(|hidden| OutOfScope::Unclear(hidden.0))?;
-        for name in named {
+        for name in &named {
             self.contains(name.address, name.role)?;
         }
-        Ok(())
+        Ok(self.family(packet, &named))
     }
 
-    fn check_arp(&self, packet: Octets<'_>) -> Result<(), OutOfScope> {
+    /// What a packet is by its ends; of several paths, on any of them.
+    fn family(&self, packet: Octets<'_>, named: &[Named]) -> Family {
+        let ends: Vec<_> = named.iter().map(|name| name.address).collect();
+        let carried = Ipv4::checked(packet).and_then(|outer| match outer.protocol() {
+            IpProtocol::IPIP => Ipv4::checked(outer.payload()).map(|inner| inner.protocol()),
+            protocol => Ok(protocol),
+        });
+        if !matches!(carried, Ok(IpProtocol::TCP | IpProtocol::UDP)) {
+            return Family::Script;
+        }
+        let of_path = |path: &TapPath| {
+            let (vip, cip, rip) = (path.vip, path.cip, path.rip);
+            let dip = path.dip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            Some(match ends[..] {
+                [from, to] if (from, to) == (cip, vip) => Family::Service,
+                [from, to] if from == vip && [cip, dip].contains(&to) => Family::Spoof,
+                [from, to] if from == rip && [cip, dip].contains(&to) => Family::Control,
+                [from, to] if (from, to) == (dip, rip) => Family::Control,
+                [from, to, inner, last] if to == rip && last == vip => match (from, inner) {
+                    (from, inner) if (from, inner) == (dip, cip) => Family::Tunnel,
+                    (from, inner) if (from, inner) == (dip, dip) => Family::Reflect,
+                    (from, inner) if from == cip && [cip, dip].contains(&inner) => {
+                        Family::OpenTunnel
+                    }
+                    _ => return None,
+                },
+                _ => return None,
+            })
+        };
+        let mut families = self.paths.iter().filter_map(of_path);
+        families.next().unwrap_or(Family::Script)
+    }
+
+    fn check_arp(&self, packet: Octets<'_>) -> Result<Family, OutOfScope> {
         let arp = Arp::checked(packet)
             .map_err(|_| OutOfScope::Unclear("no whole ARP packet for IPv4"))?;
         // Sender 0.0.0.0 is a probe of RFC 5227: it announces nobody.
@@ -110,10 +286,10 @@ impl Scope {
         if !sender.is_unspecified() && !self.own.contains(&sender) {
             self.contains(sender, "ARP sender")?;
         }
-        match self.gateways.contains(&arp.target_ip) {
-            true => Ok(()),
-            false => self.contains(arp.target_ip, "ARP target"),
+        if !self.gateways.contains(&arp.target_ip) {
+            self.contains(arp.target_ip, "ARP target")?;
         }
+        Ok(Family::Arp)
     }
 
     fn contains(&self, address: Ipv4Addr, role: &'static str) -> Result<(), OutOfScope> {
@@ -168,7 +344,10 @@ mod tests {
             way: Way::Stack,
             bytes: packet,
         };
-        scope().check(&transmit).map_err(|e| e.to_string())
+        scope()
+            .check(&transmit)
+            .map(drop)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -176,7 +355,7 @@ mod tests {
         let inner = ipv4(CIP, VIP, 17, &[0; 8]);
         assert_eq!(check(ipv4(DIP, RIP, 4, &inner)), Ok(()));
         assert_eq!(check(inner), Ok(()));
-        assert_eq!(scope().check_destination(VIP), Ok(()));
+        assert_eq!(scope().check_destination(VIP), Ok(Family::Service));
     }
 
     #[test]
@@ -244,8 +423,11 @@ mod tests {
     #[test]
     fn arp_may_ask_for_declared_addresses_and_for_this_hosts_next_hops() {
         let mut scope = scope();
-        assert_eq!(scope.check(&arp(RIP, VIP)), Ok(()));
-        assert_eq!(scope.check(&arp(Ipv4Addr::UNSPECIFIED, VIP)), Ok(()));
+        assert_eq!(scope.check(&arp(RIP, VIP)), Ok(Family::Arp));
+        assert_eq!(
+            scope.check(&arp(Ipv4Addr::UNSPECIFIED, VIP)),
+            Ok(Family::Arp)
+        );
         let refused = scope.check(&arp(VIP, GATEWAY)).unwrap_err();
         assert!(
             refused
@@ -253,12 +435,12 @@ mod tests {
                 .starts_with("203.0.113.1, the ARP target")
         );
         scope.allow_gateway(GATEWAY);
-        assert_eq!(scope.check(&arp(VIP, GATEWAY)), Ok(()));
+        assert_eq!(scope.check(&arp(VIP, GATEWAY)), Ok(Family::Arp));
         assert!(scope.check(&arp(GATEWAY, VIP)).is_err());
         let other = Ipv4Addr::new(10, 64, 5, 2);
         assert!(scope.check(&arp(other, GATEWAY)).is_err());
         scope.allow_own(other);
-        assert_eq!(scope.check(&arp(other, GATEWAY)), Ok(()));
+        assert_eq!(scope.check(&arp(other, GATEWAY)), Ok(Family::Arp));
         assert!(scope.check(&arp(GATEWAY, other)).is_err());
     }
 }

@@ -8,6 +8,7 @@ use crate::exchange::HostFacts;
 use crate::exchange::RouteAnswer;
 use crate::exchange::RouteQuery;
 use crate::live::facts;
+use crate::live::ipvs;
 use crate::suite;
 
 /// An argument that is a host's address.
@@ -47,7 +48,7 @@ pub(super) fn sources(
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let facts = runtime.block_on(facts::gather(&query));
+    let facts = runtime.block_on(facts::gather(&query, ipvs::read));
     let found = destinations.iter().map(|to| {
         let answers = facts.routes.iter();
         let answer = answers.filter(|(query, _)| query.to == *to);

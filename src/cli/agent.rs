@@ -1,13 +1,46 @@
 //! `tunproof agent`: serves one controller over stdin and stdout.
 
+use std::fs;
+use std::io;
 use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::live::host;
+use crate::live::host::Opened;
 use crate::live::janitor;
+use crate::live::log::Log;
+use crate::live::log::Record;
+use crate::plan::Policy;
+use crate::suite::policy;
+
+const POLICY: &str = r#"The policy, a TOML file; what it does not name, every request may:
+  vips = ["192.0.2.0/24"]            addresses and prefixes that may be VIPs
+  realservers = ["203.0.113.0/24"]   the same of real servers, clients, directors
+  clients = ["198.51.100.7"]
+  directors = ["192.0.2.2"]
+  probes = ["service", "tunnel"]     families of packets: service, tunnel, reflect, open-tunnel, spoof, control,
+                                     arp, script
+  rate = 20                          packets a second; 100, unless it is said
+  forget-neighbours = false          whether neighbour entries may be deleted, which are put back
+Without it: only addresses of the controller's path file, 100 packets a second. The controller cannot raise it.
+
+By ssh, for nothing else, in ~/.ssh/authorized_keys:
+  command="/usr/local/bin/tunproof agent",restrict ssh-ed25519 AAAA…
+
+Rights: root, or once `setcap cap_net_raw,cap_net_admin+ep /usr/local/bin/tunproof`. It opens its sockets, then gives
+every right up; a process of its own keeps those to read IPVS and the firewall's rules and to put things back. Each
+request leaves a line in syslog.
+
+Exit status: 0 told to finish; 2 anything else"#;
 
 #[derive(clap::Args)]
+#[command(after_help = POLICY)]
 pub(super) struct Arguments {
+    /// What this host lets the controller do
+    #[arg(long, value_name = "FILE", default_value = Policy::FILE)]
+    policy: PathBuf,
     /// Clean up after an agent that was killed
     #[arg(long, hide = true)]
     janitor: bool,
@@ -17,7 +50,7 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
     let result = match arguments.janitor {
         true => janitor::run().map_err(|error| error.to_string()),
-        false => serve(),
+        false => serve(&arguments.policy),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -29,15 +62,33 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn serve() -> Result<(), String> {
+fn serve(file: &Path) -> Result<(), String> {
+    let policy = read(file)?;
+    host::greet().map_err(|error| format!("say hello: {error}"))?;
+    let log = Log::open();
+    let opened = Opened::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
-    let result = runtime
-        .block_on(host::serve(tokio::io::stdin(), tokio::io::stdout()))
-        .map_err(|error| error.to_string());
+    let (stdin, stdout) = (tokio::io::stdin(), tokio::io::stdout());
+    let mut record = Record::default();
+    let served = host::serve(opened, policy, &mut record, stdin, stdout);
+    let result = runtime.block_on(served).map_err(|error| error.to_string());
+    log.say(&record.line(result.as_ref().err().map_or("finished", String::as_str)));
     // A read from stdin cannot be called off; the process's end does that.
     runtime.shutdown_background();
     result
+}
+
+/// The policy; the usual one where there is no such file and none was asked for.
+fn read(file: &Path) -> Result<Policy, String> {
+    let shown = file.display().to_string();
+    match fs::read_to_string(file) {
+        Ok(text) => policy(&shown, &text).map_err(|problems| problems.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && shown == Policy::FILE => {
+            Ok(Policy::default())
+        }
+        Err(error) => Err(format!("cannot read the policy `{shown}`: {error}")),
+    }
 }

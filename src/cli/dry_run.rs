@@ -21,6 +21,7 @@ use crate::exchange::TapStatistics;
 use crate::exchange::Transmit;
 use crate::exchange::Wall;
 use crate::live::facts;
+use crate::live::ipvs;
 use crate::plan::Host;
 use crate::plan::Plan;
 use crate::report::ForcedField;
@@ -102,9 +103,11 @@ fn play(mut plan: Plan, vias: &Vias, limits: Limits) -> Result<(String, Evidence
                 cleanups.push((transmit.clone(), cleanup.clone()));
             }
             let event = match command {
-                Command::Facts(query) if vias.get(&host) == Some(&prove::local()) => Some(
-                    Event::Facts(Box::new(runtime.block_on(facts::gather(&query)))),
-                ),
+                Command::Facts(query) if vias.get(&host) == Some(&prove::local()) => {
+                    Some(Event::Facts(Box::new(
+                        runtime.block_on(facts::gather(&query, ipvs::read)),
+                    )))
+                }
                 command => answer(command, now),
             };
             answers.extend(event.map(|event| (host, event)));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::evidence::Elsewhere;
 use crate::evidence::LoadError;
 use crate::live::burst::BurstError;
+use crate::live::privileges;
 use crate::live::tap::TapError;
 use crate::plan::Station;
 use crate::report::escape;
@@ -129,6 +130,8 @@ pub(super) enum Failure {
     Runtime(#[source] io::Error),
     #[error("stopped before anything was sent")]
     Stopped,
+    #[error("cannot give up the rights that are not needed")]
+    Confine(#[source] io::Error),
     #[error("cannot write to {what}")]
     Write { what: String, source: io::Error },
 }
@@ -213,9 +216,10 @@ impl Failure {
                     .to_owned(),
             ],
             Failure::Burst(BurstError::NothingByXdp) => vec!["leave out `--xdp`".to_owned()],
-            Failure::Burst(_) | Failure::Ring(_) => {
-                vec!["it takes root, or CAP_NET_RAW".to_owned()]
-            }
+            Failure::Burst(_) | Failure::Ring(_) => match privileges::missing() {
+                Some(missing) => vec![missing.to_owned(), privileges::remedy()],
+                None => Vec::new(),
+            },
             Failure::UnknownCode { nearest, .. } => {
                 let list = "`tunproof explain` lists all codes".to_owned();
                 let meant = nearest.map(|code| format!("did you mean `tunproof explain {code}`?"));

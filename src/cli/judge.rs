@@ -53,8 +53,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
-    let loaded = load(&arguments.file)?;
     let settings = Settings::from(arguments.reporting);
+    let added = arguments.additions.iter().map(Addition::file);
+    let reads: Vec<_> = [&*arguments.file].into_iter().chain(added).collect();
+    prove::confine(&reads, &settings).map_err(Failure::Confine)?;
+    let loaded = load(&arguments.file)?;
     output::check(&settings)?;
     if let Some(version) = loaded.iter().find_map(|loaded| loaded.by.as_deref()) {
         let (version, own) = (escape(version), env!("CARGO_PKG_VERSION"));

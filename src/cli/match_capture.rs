@@ -22,6 +22,8 @@ use crate::cli::output;
 use crate::cli::prove::Ended;
 use crate::cli::verify;
 use crate::exchange::Wall;
+use crate::live::privileges;
+use crate::live::privileges::Role;
 use crate::matching::Matcher;
 use crate::plan::Path;
 use crate::plan::SessionKey;
@@ -91,6 +93,14 @@ enum Format {
 
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let name = arguments.capture.display().to_string();
+    let reads = [Some(&arguments.capture), arguments.path.as_ref()];
+    let reads: Vec<_> = reads.into_iter().flatten().map(PathBuf::as_path).collect();
+    let writes: Vec<_> = arguments.output.iter().map(PathBuf::as_path).collect();
+    privileges::confine(Role::Command {
+        reads: &reads,
+        writes: &writes,
+    })
+    .map_err(Failure::Confine)?;
     let mut search = Search {
         key: arguments.session,
         matcher: Matcher::without_suite(arguments.session),

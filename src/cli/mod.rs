@@ -62,8 +62,8 @@ Exit status: 0 every hop proven; 1 a hop broken; 2 could not run; 3 nothing brok
 /// A client sends to the VIP; the director tunnels the packet (IPIP) to a real server; the real server
 /// answers the client directly, with the VIP as its source. tunproof sends a few packets of its own along
 /// that path, recognises them wherever they show up, and says which hop is broken, by what evidence, and
-/// what to type. It sends only from and to the addresses that you name. It needs root where it runs, or
-/// CAP_NET_RAW and CAP_NET_ADMIN.
+/// what to type. It sends only from and to the addresses that you name. It needs root where it sends and
+/// listens, or once `setcap cap_net_raw,cap_net_admin+ep` on the program.
 #[derive(Parser)]
 #[command(name = "tunproof", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Arguments {
@@ -105,7 +105,7 @@ enum Command {
     Completions(completions::Arguments),
     /// Print a command's page of the manual, or write all of them
     Man(man::Arguments),
-    /// Serve one controller over stdin and stdout; `tunproof verify` starts it
+    /// Serve one controller over stdin and stdout, as far as this host's policy allows; `verify` starts it
     Agent(agent::Arguments),
 }
 

@@ -28,7 +28,11 @@ use crate::cli::common::Settings;
 use crate::cli::common::duration;
 use crate::cli::failure::Failure;
 use crate::cli::prove;
+use crate::cli::prove::Audience;
 use crate::cli::prove::Ended;
+use crate::cli::prove::Missing;
+use crate::cli::prove::Sandbox;
+use crate::cli::prove::Told;
 use crate::cli::verify;
 use crate::cli::whole;
 use crate::cli::whole::Whole;
@@ -38,6 +42,7 @@ use crate::plan::SessionKey;
 use crate::report::METRICS_TYPE;
 use crate::report::Metrics;
 use crate::report::Report;
+use crate::run::Engine;
 use crate::run::Limits;
 use crate::run::Task;
 use crate::suite::Embedded;
@@ -151,24 +156,24 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let shown = Arc::new(Mutex::new(metrics.to_text()));
     let stopped = begin(listen, &shown)?;
     let mut said = String::new();
+    let mut journal = Journal::default();
     loop {
         let began = Instant::now();
-        let run = prove::run(
-            plan.clone(),
-            vias.clone(),
-            Task::Prove,
-            &settings,
-            &mut |_| {},
-        );
-        let (known, had_all) = run?;
-        if known.evidence.is_cut_short() == Some("it was interrupted") {
+        let (key, hosts) = (plan.clone(), vias.clone());
+        let later = Sandbox::Later;
+        let known = match prove::carry_out(key, hosts, Task::Prove, &settings, later, &mut journal)
+        {
+            Err(Failure::Stopped) => break,
+            known => known?,
+        };
+        let mut evidence = known.evidence;
+        if evidence.is_cut_short() == Some(Engine::INTERRUPTED) {
             break;
         }
-        let mut evidence = known.evidence;
         let judgement = judge(&mut evidence);
-        let ended = match had_all {
-            true => Ended::Judged(judgement.outcome()),
-            false => Ended::WithoutAnAgent,
+        let ended = match journal.told.end_run() {
+            [] => Ended::Judged(judgement.outcome()),
+            _ => Ended::WithoutAnAgent,
         };
         metrics.add(&evidence, &judgement, known.timing, ended.status());
         let summary = summary(&Report::new(&evidence, &judgement, known.timing));
@@ -191,6 +196,32 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         plan.session = SessionKey::new(rand::random());
     }
     Ok(Ended::Said)
+}
+
+/// Says what runs have to say but their verdicts.
+#[derive(Default)]
+struct Journal {
+    told: Told,
+}
+
+impl Audience for Journal {
+    fn begin(&mut self) {}
+
+    fn look(&mut self, _: &Engine) -> Option<Duration> {
+        None
+    }
+
+    fn miss(&mut self, missing: &Missing) {
+        if self.told.is_news(missing) {
+            missing.complain();
+        }
+    }
+
+    fn note(&mut self, words: &str) {
+        if self.told.is_new_note(words) {
+            anstream::eprintln!("note: {words}");
+        }
+    }
 }
 
 /// Listens, and watches for SIGTERM and Ctrl-C from now on; what comes when one does.

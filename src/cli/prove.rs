@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::io::IsTerminal;
-use std::net::Ipv4Addr;
+use std::path::Path as FilePath;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::runtime;
 
-use crate::agent::Scope;
 use crate::cli::common::Settings;
 use crate::cli::dry_run;
 use crate::cli::failure::Failure;
@@ -18,15 +18,21 @@ use crate::cli::screen::Screen;
 use crate::evidence::Evidence;
 use crate::evidence::Purpose;
 use crate::exchange::Mono;
+use crate::exchange::TapPath;
 use crate::exchange::Timing;
 use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::controller;
+use crate::live::privileges;
+use crate::live::privileges::Role;
 use crate::live::vantage;
 use crate::live::vantage::AgentFailure;
+use crate::live::vantage::AgentHandle;
+use crate::live::vantage::Allowance;
 use crate::live::vantage::StartOptions;
 use crate::live::vantage::Vantage;
 use crate::plan::Host;
+use crate::plan::Path;
 use crate::plan::Plan;
 use crate::report::Picture;
 use crate::report::Report;
@@ -92,9 +98,18 @@ pub(super) fn prove_with(
     }
     output::check(settings)?;
     recordings.begin(settings.limits.timeout)?;
-    let (mut known, mut had_all) = run(plan, vias, Task::Prove, settings, &mut |evidence| {
-        recordings.watch(evidence);
-    })?;
+    let later = recordings.files();
+    let sandbox = Sandbox::last(settings, &later);
+    let (mut known, mut had_all) = run(
+        plan,
+        vias,
+        Task::Prove,
+        settings,
+        sandbox,
+        &mut |evidence| {
+            recordings.watch(evidence);
+        },
+    )?;
     had_all &= recordings.collect(&mut known.evidence)?;
     Ok(match (report(known, settings)?, had_all) {
         (outcome, true) => Ended::Judged(outcome),
@@ -118,6 +133,9 @@ pub(super) trait Audience {
 
     /// A host goes without an agent.
     fn miss(&mut self, missing: &Missing);
+
+    /// The task is carried out in another way than was asked for.
+    fn note(&mut self, words: &str);
 }
 
 /// A host without an agent.
@@ -130,6 +148,42 @@ pub(super) struct Missing {
     pub(super) failure: AgentFailure,
 }
 
+/// What has been said of run after run: the same is said once, however many runs it is so.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The hosts without an agent in this run, with the reason; and in the run before.
+    missing: Vec<(String, String)>,
+    missed: Vec<(String, String)>,
+    noted: String,
+}
+
+impl Told {
+    /// Whether that was not so in the run before.
+    pub(super) fn is_news(&mut self, missing: &Missing) -> bool {
+        let entry = (missing.host.clone(), missing.failure.reason.clone());
+        let is_news = !self.missed.contains(&entry);
+        self.missing.push(entry);
+        is_news
+    }
+
+    /// Whether these are other words than the last ones.
+    pub(super) fn is_new_note(&mut self, words: &str) -> bool {
+        let last = std::mem::replace(&mut self.noted, words.to_owned());
+        last != words
+    }
+
+    /// The hosts that went without an agent in the run that is over.
+    pub(super) fn end_run(&mut self) -> &[(String, String)] {
+        self.missed = std::mem::take(&mut self.missing);
+        &self.missed
+    }
+
+    /// The same, of the last run that is over.
+    pub(super) fn missed(&self) -> &[(String, String)] {
+        &self.missed
+    }
+}
+
 /// Carries a task out, and shows on a terminal how far it is; what is known then, and whether every agent started
 /// and stayed to the end. `watch` sees all evidence as it comes.
 pub(super) fn run(
@@ -137,6 +191,7 @@ pub(super) fn run(
     vias: Vias,
     task: Task,
     settings: &Settings,
+    sandbox: Sandbox<'_>,
     watch: &mut dyn FnMut(&Evidence),
 ) -> Result<(Known, bool), Failure> {
     let mut onlooker = Onlooker {
@@ -146,7 +201,7 @@ pub(super) fn run(
         watch,
         has_all: true,
     };
-    let known = carry_out(plan, vias, task, settings, &mut onlooker)?;
+    let known = carry_out(plan, vias, task, settings, sandbox, &mut onlooker)?;
     let Onlooker {
         mut screen,
         has_all,
@@ -166,9 +221,10 @@ pub(super) fn carry_out(
     vias: Vias,
     task: Task,
     settings: &Settings,
+    sandbox: Sandbox<'_>,
     audience: &mut dyn Audience,
 ) -> Result<Known, Failure> {
-    let scope = Scope::new(addresses(&plan));
+    let paths: Vec<TapPath> = plan.paths.iter().map(ends).collect();
     let vantages = vias
         .into_iter()
         .map(|(host, via)| Vantage { host, via })
@@ -185,11 +241,17 @@ pub(super) fn carry_out(
         .map_err(Failure::Runtime)?;
     let evidence = runtime.block_on(async {
         audience.begin();
-        let starting = vantage::start(vantages, &scope, options);
+        let starting = vantage::start(vantages, &paths, options);
         let started = controller::unless_stopped(starting).await;
         let started = started.map_err(Failure::Runtime)?;
         let (agents, absent) = started.ok_or(Failure::Stopped)?;
-        let mut engine = Engine::new(plan, task, settings.limits, clock::mono());
+        sandbox.close().map_err(Failure::Confine)?;
+        let mut limits = settings.limits;
+        if let Some((rate, note)) = slower(limits.rate, &agents, &plan) {
+            limits.rate = rate;
+            audience.note(&note);
+        }
+        let mut engine = Engine::new(plan, task, limits, clock::mono());
         for failure in absent {
             let (host, reason) = (failure.host, failure.to_string());
             audience.miss(&missing(&engine, failure, false));
@@ -243,6 +305,11 @@ impl Audience for Onlooker<'_> {
         self.screen.clear();
         missing.complain();
     }
+
+    fn note(&mut self, words: &str) {
+        self.screen.clear();
+        anstream::eprintln!("note: {words}");
+    }
 }
 
 /// The pictures of a proof, one after the other.
@@ -273,6 +340,51 @@ impl Film {
 
 /// How long a packet is taken to be on its way that was not seen at its end.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
+
+/// What this process gives up when its agents have started.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sandbox<'a> {
+    /// Nothing: more agents will be started.
+    Later,
+    /// All but to write the reports, and to read what is added.
+    Now(&'a Settings, &'a [PathBuf]),
+}
+
+impl<'a> Sandbox<'a> {
+    /// These are the last agents; the files `later` will still be read.
+    pub(super) fn last(settings: &'a Settings, later: &'a [PathBuf]) -> Sandbox<'a> {
+        Sandbox::Now(settings, later)
+    }
+
+    fn close(self) -> io::Result<()> {
+        let Sandbox::Now(settings, later) = self else {
+            return Ok(());
+        };
+        let reads: Vec<_> = later.iter().map(PathBuf::as_path).collect();
+        confine(&reads, settings)
+    }
+}
+
+/// Gives up all but to read these files and to write what the settings ask for.
+pub(super) fn confine(reads: &[&FilePath], settings: &Settings) -> io::Result<()> {
+    let writes = [&settings.output, &settings.pcap, &settings.save];
+    let writes: Vec<_> = writes.into_iter().flatten().map(PathBuf::as_path).collect();
+    privileges::confine(Role::Command {
+        reads,
+        writes: &writes,
+    })
+}
+
+/// The rate as far as every agent's host allows it, if that is slower, and what to say of it.
+fn slower(rate: u32, agents: &[AgentHandle], plan: &Plan) -> Option<(u32, String)> {
+    let slowest = agents.iter().min_by_key(|agent| agent.allowance().rate)?;
+    let Allowance { rate: most, policy } = slowest.allowance();
+    let (host, policy) = (escape(&plan.host_name(slowest.host())), escape(policy));
+    let note = format!(
+        "{most} packets a second and host instead of {rate}: `rate` in {policy} on {host} allows no more"
+    );
+    (*most < rate).then_some((*most, note))
+}
 
 /// Saves what is known, judges it and writes the report and the packets. That it could not be saved keeps
 /// nobody from the report.
@@ -324,6 +436,10 @@ pub(super) fn tell_unread(evidence: &Evidence) {
         let firewall = firewall.or(record.firewall_before.as_ref());
         let unread = facts.into_iter().flat_map(|facts| &facts.unread);
         let unread = unread.chain(firewall.into_iter().flat_map(|firewall| &firewall.unread));
+        for failure in &record.failures {
+            let host = escape(&evidence.plan().host_name(*host));
+            anstream::eprintln!("{host}: not done: {}", escape(failure));
+        }
         let drops = record
             .drops_unread
             .clone()
@@ -336,14 +452,15 @@ pub(super) fn tell_unread(evidence: &Evidence) {
     }
 }
 
-/// Every address that a plan's packets may carry.
-fn addresses(plan: &Plan) -> impl Iterator<Item = Ipv4Addr> {
-    plan.paths.iter().flat_map(|path| {
-        [path.vip, path.rip, path.cip]
-            .into_iter()
-            .chain(path.dip)
-            .chain(path.gateway)
-    })
+/// The addresses that a path's packets may carry.
+fn ends(path: &Path) -> TapPath {
+    TapPath {
+        vip: path.vip,
+        cip: path.cip,
+        dip: path.dip,
+        rip: path.rip,
+        gateway: path.gateway,
+    }
 }
 
 impl Missing {

@@ -26,6 +26,7 @@ use crate::cli::match_capture::open;
 use crate::evidence::Evidence;
 use crate::evidence::elsewhere;
 use crate::exchange::Capture;
+use crate::live::privileges;
 use crate::matching::Matcher;
 use crate::matching::Recorder;
 use crate::matching::station;
@@ -58,6 +59,11 @@ pub(super) struct Addition {
 }
 
 impl Addition {
+    /// The capture.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// The file's name, if it cannot be read a second time.
     pub(super) fn read_once(&self) -> Option<String> {
         let is_file = fs::metadata(&self.file).is_ok_and(|metadata| metadata.is_file());
@@ -142,6 +148,12 @@ struct Shared {
 }
 
 impl Recordings {
+    /// The captures.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let files = self.all.iter().map(|recording| recording.addition.file());
+        files.map(Path::to_owned).collect()
+    }
+
     /// Finds out what the additions are to a plan, without a look at their files.
     pub(super) fn new(additions: Vec<Addition>, plan: &Plan) -> Result<Recordings, Failure> {
         let mut recordings: Vec<Recording> = Vec::new();
@@ -339,6 +351,7 @@ impl Recording {
         let (file, recorder) = (self.addition.file.clone(), self.recorder.clone());
         let (matcher, shared) = (Matcher::new(self.key), Arc::clone(&self.shared));
         thread::spawn(move || {
+            privileges::lower(&file);
             let ended = Follower {
                 file: &file,
                 recorder: &recorder,

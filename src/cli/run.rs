@@ -15,6 +15,7 @@ use crate::cli::output;
 use crate::cli::prove;
 use crate::cli::prove::Ended;
 use crate::cli::prove::Known;
+use crate::cli::prove::Sandbox;
 use crate::cli::prove::Vias;
 use crate::cli::sendable;
 use crate::cli::verify;
@@ -147,6 +148,10 @@ fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result
             vias.clone(),
             Task::Prove,
             settings,
+            match round == rounds {
+                true => Sandbox::last(settings, &[]),
+                false => Sandbox::Later,
+            },
             &mut |_| {},
         )?;
         let interrupted = known.evidence.is_cut_short() == Some(Engine::INTERRUPTED);

@@ -32,5 +32,7 @@ pub(super) fn judge(packet: &Packet, addresses: &[Ipv4Addr]) -> Result<(), Strin
     };
     let scope = Scope::new(addresses.iter().copied());
     let judged = scope.check(&Transmit { way, bytes });
-    judged.map_err(|refused| format!("no agent sends it: {refused}"))
+    judged
+        .map(drop)
+        .map_err(|refused| format!("no agent sends it: {refused}"))
 }

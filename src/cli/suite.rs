@@ -13,6 +13,8 @@ use crate::cli::output;
 use crate::cli::prove::Ended;
 use crate::cli::sendable;
 use crate::cli::verify;
+use crate::live::privileges;
+use crate::live::privileges::Role;
 use crate::plan::Action;
 use crate::plan::Builtin;
 use crate::plan::Fleet;
@@ -45,7 +47,7 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say what suites, path files and fleet files hold, or what is wrong with them; send nothing
+    /// Say what suites, path files, fleet files and policies hold, or what is wrong with them; send nothing
     Check(Check),
     /// List the suites that come with tunproof
     List {
@@ -63,7 +65,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Check {
-    /// Suites, path files, which have a `[path]`, and fleet files, which have a `[[service]]`
+    /// Suites, path files, which have a `[path]`, fleet files, which have a `[[service]]`, and policies of agents
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The path that `$vip`, `$rip` and so on are of; without it they are documentation addresses
@@ -86,7 +88,17 @@ enum Kind {
 
 pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     match arguments.command {
-        Command::Check(check) => self::check(check),
+        Command::Check(check) => {
+            let reads = check.files.iter().chain(&check.path);
+            let reads: Vec<_> = reads.map(PathBuf::as_path).collect();
+            let writes = &[];
+            privileges::confine(Role::Command {
+                reads: &reads,
+                writes,
+            })
+            .map_err(Failure::Confine)?;
+            self::check(check)
+        }
         Command::List { name } => list(name),
         Command::Schema { kind } => {
             let schema = match kind {
@@ -183,6 +195,11 @@ fn described(
         let fleet = FleetFile::parse(file, text)?.fleet;
         let each = of_fleet(&fleet);
         return Ok((format!("{file}: fleet file\n{each}"), None));
+    }
+    if suite::is_policy(text) {
+        let policy = suite::policy(file, text)?;
+        let rate = policy.rate;
+        return Ok((format!("{file}: policy, {rate} packets a second\n"), None));
     }
     let mut suites = environments
         .iter()

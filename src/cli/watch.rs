@@ -17,6 +17,8 @@ use crate::cli::prove::Audience;
 use crate::cli::prove::Ended;
 use crate::cli::prove::Film;
 use crate::cli::prove::Missing;
+use crate::cli::prove::Sandbox;
+use crate::cli::prove::Told;
 use crate::cli::screen::Screen;
 use crate::cli::verify;
 use crate::exchange::Mono;
@@ -142,7 +144,14 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         let began = clock::mono();
         watcher.film = Film::new();
         let (key, hosts) = (plan.clone(), vias.clone());
-        let known = match prove::carry_out(key, hosts, Task::Prove, &settings, &mut watcher) {
+        let known = match prove::carry_out(
+            key,
+            hosts,
+            Task::Prove,
+            &settings,
+            Sandbox::Later,
+            &mut watcher,
+        ) {
             Err(Failure::Stopped) => break,
             known => known?,
         };
@@ -171,9 +180,7 @@ struct Watcher {
     format: Format,
     on_change: bool,
     interval: Duration,
-    /// The hosts without an agent in this round, with the reason; and in the round before.
-    missing: Vec<(String, String)>,
-    missed: Vec<(String, String)>,
+    told: Told,
     ever_missed: bool,
     /// Nobody reads stdout any more.
     is_unread: bool,
@@ -192,8 +199,7 @@ impl Watcher {
             format: arguments.format,
             on_change: arguments.on_change,
             interval: arguments.interval,
-            missing: Vec::new(),
-            missed: Vec::new(),
+            told: Told::default(),
             ever_missed: false,
             is_unread: false,
         }
@@ -201,9 +207,8 @@ impl Watcher {
 
     /// Says what the last round was, and what changed in it.
     fn tell(&mut self, changes: &[Change]) -> Result<(), Failure> {
-        let missing = std::mem::take(&mut self.missing);
-        let hosts: Vec<_> = missing.iter().map(|(host, _)| escape(host)).collect();
-        self.missed = missing;
+        let missing = self.told.end_run().iter();
+        let hosts: Vec<_> = missing.map(|(host, _)| escape(host)).collect();
         if self.screen.is_shown() {
             return Ok(());
         }
@@ -254,8 +259,13 @@ impl Watcher {
         let (number, every) = (self.watch.rounds(), self.interval);
         let every = humantime::format_duration(every);
         let mut status = format!("round {number}, every {every}: {status}");
-        if !self.missed.is_empty() {
-            let hosts: Vec<_> = self.missed.iter().map(|(host, _)| escape(host)).collect();
+        if !self.told.missed().is_empty() {
+            let hosts: Vec<_> = self
+                .told
+                .missed()
+                .iter()
+                .map(|(host, _)| escape(host))
+                .collect();
             status = format!("no agent on {}; {status}", hosts.join(", "));
         }
         let (watch, now) = (&self.watch, clock::wall());
@@ -323,14 +333,18 @@ impl Audience for Watcher {
             .show(|size| film.picture(engine).lines(size.columns, size.rows - 1))
     }
 
-    /// The same is said once, however many rounds it is so.
     fn miss(&mut self, missing: &Missing) {
         self.ever_missed = true;
-        let entry = (missing.host.clone(), missing.failure.reason.clone());
-        if !self.missed.contains(&entry) {
+        if self.told.is_news(missing) {
             self.screen.clear();
             missing.complain();
         }
-        self.missing.push(entry);
+    }
+
+    fn note(&mut self, words: &str) {
+        if self.told.is_new_note(words) {
+            self.screen.clear();
+            anstream::eprintln!("note: {words}");
+        }
     }
 }

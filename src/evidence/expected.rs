@@ -48,6 +48,8 @@ pub struct Tally {
     pub sent: usize,
     /// Those that a kernel refused to send.
     pub refused: Vec<EvidenceId>,
+    /// Those that an agent did not hand to its kernel.
+    pub declined: Vec<EvidenceId>,
     /// What was seen: the first for each packet that counts.
     pub seen: Vec<EvidenceId>,
     /// That the packets were sent of which it was not seen.
@@ -118,9 +120,10 @@ impl Evidence {
     pub fn tally(&self, (path, step): (usize, usize), expected: &Expectation) -> Tally {
         let mut tally = Tally::default();
         for probe in self.probes_of(path, step) {
-            let refused = tally.refused.len();
+            let unsent = tally.refused.len() + tally.declined.len();
             let Some((sent, transmit)) = self.departure(probe.id, &mut tally) else {
-                tally.pending += usize::from(tally.refused.len() == refused);
+                let is_known = tally.refused.len() + tally.declined.len() > unsent;
+                tally.pending += usize::from(!is_known);
                 continue;
             };
             tally.sent += 1;
@@ -217,6 +220,13 @@ impl Evidence {
                 transmit,
                 outcome: SendOutcome::Sent { .. },
             } => Some((item, transmit)),
+            What::Sent {
+                outcome: SendOutcome::Declined { .. },
+                ..
+            } => {
+                tally.declined.push(item.id);
+                None
+            }
             What::Sent { .. } => {
                 tally.refused.push(item.id);
                 None
@@ -328,7 +338,7 @@ fn least(step: &Step, expected: &Expectation, tally: &Tally) -> usize {
     match expected.at_least {
         Some(least) => usize::from(least),
         None if adapts(step) => 1,
-        None => tally.sent + tally.refused.len(),
+        None => tally.sent + tally.refused.len() + tally.declined.len(),
     }
 }
 

@@ -12,10 +12,12 @@ use crate::evidence::Course;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
+use crate::exchange::ConnectOutcome;
 use crate::exchange::Firewall;
 use crate::exchange::Freed;
 use crate::exchange::HostFacts;
 use crate::exchange::Neighbour;
+use crate::exchange::SendOutcome;
 use crate::exchange::TapStatistics;
 use crate::exchange::Unread;
 use crate::exchange::Wall;
@@ -191,6 +193,29 @@ impl Evidence {
     /// A host's facts, read before anything was sent.
     pub fn facts(&self, host: Host) -> Option<&HostFacts> {
         self.host(host)?.before.as_ref()
+    }
+
+    /// Why an agent did not send the first of these that it did not hand to its kernel, in words.
+    pub fn why_declined(&self, sent: &[EvidenceId]) -> Option<String> {
+        let declined = |id: &EvidenceId| {
+            let item = self.item(*id)?;
+            match &item.what {
+                What::Sent {
+                    outcome: SendOutcome::Declined { reason, .. },
+                    ..
+                }
+                | What::Connect {
+                    outcome: ConnectOutcome::Declined { reason },
+                    ..
+                } => Some((item.host, reason)),
+                _ => None,
+            }
+        };
+        let mut all = sent.iter().filter_map(declined);
+        let (host, reason) = all.next()?;
+        let (name, count) = (self.plan.host_name(host), 1 + all.count());
+        let packets = if count == 1 { "packet" } else { "packets" };
+        Some(format!("{name} did not send {count} {packets}: {reason}"))
     }
 
     /// Whether silence at a host's stations counts; else why not.

@@ -125,6 +125,8 @@ impl Evidence {
                 What::Sent { outcome, .. } => match outcome {
                     SendOutcome::Sent { .. } => passage.sent = Some(item.id),
                     SendOutcome::Refused { .. } => passage.unsendable = Some(item.id),
+                    // Nobody tried.
+                    SendOutcome::Declined { .. } => {}
                 },
                 What::Seen { sighting, .. } => {
                     for (number, waypoint) in waypoints.iter().enumerate() {

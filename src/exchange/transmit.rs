@@ -49,6 +49,13 @@ pub enum SendOutcome {
         /// The kernel's words for it.
         error: String,
     },
+    /// The agent did not hand it to the kernel: its host's policy forbids it, or nobody is there to clean up.
+    Declined {
+        /// When.
+        time: Wall,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What became of a real TCP connection attempt.
@@ -71,4 +78,9 @@ pub enum ConnectOutcome {
     },
     /// Nothing came back in time.
     TimedOut,
+    /// The agent did not open it: its host's policy forbids it.
+    Declined {
+        /// Why.
+        reason: String,
+    },
 }

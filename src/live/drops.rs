@@ -9,6 +9,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use netlink_sys::Socket;
@@ -175,30 +176,24 @@ impl Monitor {
         self.configure(mode)
     }
 
-    /// The drops of the paths' packets, from now on.
+    /// The number under which the kernel knows it.
+    pub(crate) fn family(&self) -> u16 {
+        self.family
+    }
+
+    /// A socket that hears of drops from now on, for [`Drops::new`].
     ///
     /// # Errors
     ///
     /// If the kernel refused.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    pub(crate) fn listen(&self, spec: &TapSpec) -> io::Result<Drops> {
+    pub(crate) fn listen(&self) -> io::Result<OwnedFd> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         socket.bind_auto()?;
         socket.add_membership(self.group)?;
         // Without CAP_NET_ADMIN in the initial user namespace it is as large as it is.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
-        let socket = socket2::Socket::from(socket.as_fd().try_clone_to_owned()?);
-        socket.set_nonblocking(true)?;
-        Ok(Drops {
-            socket: sys::register(socket)?,
-            family: self.family,
-            paths: spec.paths.clone(),
-            buffer: vec![0; ROOM],
-            found: Vec::new(),
-        })
+        let socket = socket.as_fd().try_clone_to_owned()?;
+        Ok(socket)
     }
 
     fn configure(&mut self, mode: u8) -> io::Result<()> {
@@ -269,6 +264,27 @@ pub(crate) struct Drops {
 }
 
 impl Drops {
+    /// The drops of the paths' packets, as a socket hears of them; the monitor is known as `family`.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be awaited.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub(crate) fn new(family: u16, socket: OwnedFd, spec: &TapSpec) -> io::Result<Drops> {
+        let socket = socket2::Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(Drops {
+            socket: sys::register(socket)?,
+            family,
+            paths: spec.paths.clone(),
+            buffer: vec![0; ROOM],
+            found: Vec::new(),
+        })
+    }
+
     /// The next one.
     ///
     /// # Errors
@@ -511,13 +527,13 @@ mod tests {
                     panic!("somebody watches");
                 };
                 let paths = vec![path(Ipv4Addr::LOCALHOST)];
-                let mut drops = monitor
-                    .listen(&TapSpec {
-                        paths,
-                        rewritten: None,
-                        scripted: None,
-                    })
-                    .unwrap();
+                let spec = TapSpec {
+                    paths,
+                    rewritten: None,
+                    scripted: None,
+                };
+                let socket = monitor.listen().unwrap();
+                let mut drops = Drops::new(monitor.family(), socket, &spec).unwrap();
                 monitor.start().unwrap();
                 let begun = clock::wall();
                 let other = Monitor::find().unwrap().watched().unwrap();

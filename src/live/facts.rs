@@ -13,7 +13,6 @@ use crate::exchange::Link;
 use crate::exchange::RouteAnswer;
 use crate::exchange::Unread;
 use crate::exchange::Wall;
-use crate::live::ipvs;
 use crate::live::links;
 use crate::live::neighbour;
 use crate::live::netlink::Netlink;
@@ -25,8 +24,12 @@ use crate::live::routes;
 ///
 /// Of settings, those of `all`, `default` and the devices that can matter are read: those with an IPv4 address,
 /// tunnels, and those that the routes asked name; only on these, too, neighbours are looked up. It takes a few
-/// milliseconds and leaves other tasks their turn between the steps.
-pub async fn gather(query: &FactQuery) -> HostFacts {
+/// milliseconds and leaves other tasks their turn between the steps. `ipvs` reads the kernel's IPVS, which takes
+/// `CAP_NET_ADMIN`.
+pub async fn gather<E: Error + 'static>(
+    query: &FactQuery,
+    ipvs: impl FnOnce() -> Result<Ipvs, E>,
+) -> HostFacts {
     let mut facts = HostFacts {
         time: now(),
         ipvs: Ipvs::Unknown,
@@ -70,7 +73,7 @@ pub async fn gather(query: &FactQuery) -> HostFacts {
     if let Some(service) = &query.service {
         facts.listeners = procfs::listeners(service.port, &mut failures);
         yield_now().await;
-        facts.ipvs = match ipvs::read() {
+        facts.ipvs = match ipvs() {
             Ok(ipvs) => ipvs,
             Err(error) => {
                 facts.unread.push(unread("ipvs services", &error));
@@ -162,6 +165,7 @@ mod tests {
     use crate::exchange::RouteKind;
     use crate::exchange::RouteQuery;
     use crate::exchange::ServiceQuery;
+    use crate::live::ipvs;
     use crate::live::testbed::in_namespace;
     use crate::live::testbed::ip;
     use crate::live::testbed::ip_says;
@@ -196,7 +200,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
-            .block_on(gather(query))
+            .block_on(gather(query, ipvs::read))
     }
 
     fn to(to: Ipv4Addr) -> RouteQuery {

@@ -1,55 +1,60 @@
 //! One host, as an agent serves it: commands in order, events out, packets as they come.
+//!
+//! Its sockets are opened first, by [`Opened::now`]; what it does from then on takes no capability, and the janitor does
+//! the rest.
 
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
+use std::io::Write;
 use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::SocketAddrV4;
 use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
 use futures_util::SinkExt;
 use futures_util::StreamExt;
+use socket2::Socket;
 use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 use tokio_util::codec::FramedWrite;
 
 use crate::agent::CodecError;
-use crate::agent::Entry;
 use crate::agent::FromAgent;
 use crate::agent::Hello;
-use crate::agent::Ledger;
 use crate::agent::MessageCodec;
-use crate::agent::OutOfScope;
+use crate::agent::PROTOCOL;
 use crate::agent::Scope;
 use crate::agent::ToAgent;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::Freed;
 use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
+use crate::exchange::TapPath;
 use crate::exchange::TapSpec;
 use crate::exchange::Transmit;
 use crate::live::clock;
 use crate::live::drops::Drops;
-use crate::live::drops::Monitor;
-use crate::live::drops::Watched;
 use crate::live::facts;
 use crate::live::firewall;
-use crate::live::janitor;
 use crate::live::janitor::Called;
 use crate::live::janitor::Janitor;
-use crate::live::janitor::with_causes;
-use crate::live::neighbour;
+use crate::live::janitor::Watch;
+use crate::live::log::Record;
+use crate::live::privileges;
+use crate::live::privileges::Role;
 use crate::live::send::Sender;
+use crate::live::streams;
+use crate::live::streams::failed;
+use crate::live::streams::say;
 use crate::live::tap::Tap;
-use crate::live::tracepoint;
 use crate::live::tracepoint::Tracepoint;
+use crate::plan::Family;
+use crate::plan::Policy;
 use crate::run::Command;
 use crate::run::Event;
 
@@ -63,9 +68,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the last messages may take to leave.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// How long the far end of a real connection may take to close it, too.
-const CLOSE: Duration = Duration::from_millis(500);
-
 /// Why an agent ended without having been told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -78,6 +80,18 @@ pub enum ServeError {
     /// The first message was not `Start`.
     #[error("the controller's first message is not `start`")]
     NotStarted,
+    /// `Start` came once more.
+    #[error("the controller says `start` twice")]
+    StartedTwice,
+    /// The controller is of another version.
+    #[error(
+        "the controller speaks protocol {controllers}; this is tunproof {} and speaks {PROTOCOL}",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Protocol {
+        /// What it speaks.
+        controllers: u32,
+    },
     /// Nothing can be done on this host.
     #[error("cannot {operation}: {error}")]
     CannotStart {
@@ -91,36 +105,103 @@ pub enum ServeError {
     Unsettled(io::Error),
 }
 
-/// Serves one controller until it says `Finish`, or until `stdin` ends; then at once, whatever goes on, and
+/// What takes rights, opened.
+#[derive(Debug)]
+pub struct Opened {
+    sender: Sender,
+    tap: Socket,
+    janitor: Janitor,
+}
+
+/// What could not be opened.
+#[derive(Debug)]
+pub struct NotOpened {
+    operation: &'static str,
+    error: String,
+}
+
+impl Opened {
+    /// Opens the sockets in the calling thread's network namespace, starts the janitor, and gives all rights up: for
+    /// the calling thread, so before there are others.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOpened`], for [`serve`] to tell; the rights are given up all the same.
+    pub fn now() -> Result<Opened, NotOpened> {
+        let missing = privileges::missing();
+        let not = |operation, error: &dyn ToString| NotOpened {
+            operation,
+            error: match missing {
+                Some(missing) => format!("{}; {missing}", error.to_string()),
+                None => error.to_string(),
+            },
+        };
+        let open = || {
+            // It comes while the sockets are opened.
+            let janitor = Janitor::call();
+            let sender = Sender::open().map_err(|error| not(error.operation, &error.source))?;
+            let tap = Tap::socket().map_err(|error| not(error.operation, &error.source))?;
+            let janitor = janitor
+                .and_then(Called::stand_by)
+                .map_err(|error| not("start the janitor", &error))?;
+            Ok(Opened {
+                sender,
+                tap,
+                janitor,
+            })
+        };
+        let opened = open();
+        privileges::confine(Role::Agent).map_err(|error| not("give up capabilities", &error))?;
+        opened
+    }
+}
+
+/// Says hello on stdout: first of all, as a controller waits for it.
+///
+/// # Errors
+///
+/// If nobody reads it.
+pub fn greet() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    write!(stdout, "{}", Hello::ours())?;
+    stdout.flush()
+}
+
+/// Serves one controller, which has been greeted, until it says `Finish`, or until `stdin` ends; then at once, whatever goes on, and
 /// the janitor settles what is open.
 ///
 /// # Errors
 ///
 /// [`ServeError`], for every end but `Finish`.
 pub async fn serve(
+    opened: Result<Opened, NotOpened>,
+    policy: Policy,
+    record: &mut Record,
     stdin: impl AsyncRead + Unpin,
-    mut stdout: impl AsyncWrite + Unpin + Send + 'static,
+    stdout: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(), ServeError> {
-    // It comes while the controller reads the hello.
-    let janitor = Janitor::call();
-    let hello = Hello::ours().to_string();
-    stdout
-        .write_all(hello.as_bytes())
-        .await
-        .map_err(CodecError::from)?;
-    stdout.flush().await.map_err(CodecError::from)?;
     let mut messages = FramedRead::new(stdin, MessageCodec::<ToAgent>::default());
-    let scope = match messages.next().await {
-        Some(Ok(ToAgent::Start { scope })) => scope,
+    let paths = match messages.next().await {
+        Some(Ok(ToAgent::Start { protocol, paths })) if protocol == PROTOCOL => paths,
+        Some(Ok(ToAgent::Start { protocol, .. })) => {
+            let controllers = protocol;
+            return Err(ServeError::Protocol { controllers });
+        }
         Some(Ok(_)) => return Err(ServeError::NotStarted),
         Some(Err(error)) => return Err(error.into()),
         None => return Err(ServeError::Abandoned),
     };
+    record.paths.clone_from(&paths);
     let (out, outgoing) = mpsc::channel(BACKLOG);
     let mut writer = tokio::spawn(write(outgoing, stdout));
-    let result = match Served::start(scope, janitor, out.clone()) {
+    let result = match Served::start(opened, policy, paths, (out.clone(), record)) {
         Ok(host) => {
-            say(&out, FromAgent::Started).await;
+            let policy = host.scope.policy();
+            let started = FromAgent::Started {
+                rate: policy.rate,
+                policy: policy.place().to_owned(),
+            };
+            say(&out, started).await;
             let (queue, commands) = mpsc::unbounded_channel();
             tokio::select! {
                 biased;
@@ -129,8 +210,8 @@ pub async fn serve(
                 finished = host.obey_all(commands) => finished,
             }
         }
-        Err((operation, error)) => {
-            let (operation, error) = (operation.to_owned(), error.to_string());
+        Err(NotOpened { operation, error }) => {
+            let operation = operation.to_owned();
             let message = FromAgent::CannotStart {
                 operation: operation.clone(),
                 error: error.clone(),
@@ -178,40 +259,73 @@ async fn write(
     Ok(())
 }
 
-/// Fails only if `write` has failed, which `serve` learns by itself.
-async fn say(out: &mpsc::Sender<FromAgent>, message: FromAgent) {
-    let _ = out.send(message).await;
+/// When packets may go: never more than so many in any second.
+#[derive(Debug)]
+struct Gate {
+    rate: usize,
+    /// When the last packets went, as many as may go in a second.
+    went: VecDeque<Instant>,
 }
 
-struct Served {
+impl Gate {
+    fn new(rate: u32) -> Gate {
+        Gate {
+            rate: rate.max(1) as usize,
+            went: VecDeque::new(),
+        }
+    }
+
+    /// Waits until one more packet may go, and counts it.
+    async fn pass(&mut self) {
+        if self.went.len() == self.rate
+            && let Some(first) = self.went.pop_front()
+        {
+            sleep_until(first + Duration::from_secs(1)).await;
+        }
+        self.went.push_back(Instant::now());
+    }
+}
+
+struct Served<'a> {
     out: mpsc::Sender<FromAgent>,
     scope: Scope,
+    gate: Gate,
+    record: &'a mut Record,
     sender: Sender,
     janitor: Janitor,
-    ledger: Ledger,
+    /// What closes what is open, by the token.
+    open: BTreeMap<u32, Transmit>,
     /// Cleanups that were sent when they were asked for: once more at the end, for the first may be lost.
     settled: Vec<Transmit>,
+    /// Until the tap is opened.
+    tap_socket: Option<Socket>,
     /// Asks the tap's task for statistics.
     tap: Option<mpsc::Sender<()>>,
 }
 
-impl Served {
+impl<'a> Served<'a> {
     fn start(
-        scope: Scope,
-        janitor: io::Result<Called>,
-        out: mpsc::Sender<FromAgent>,
-    ) -> Result<Served, (&'static str, io::Error)> {
-        let sender = Sender::open().map_err(|error| (error.operation, error.source))?;
-        let janitor = janitor
-            .and_then(Called::stand_by)
-            .map_err(|error| ("start the janitor", error))?;
+        opened: Result<Opened, NotOpened>,
+        policy: Policy,
+        paths: Vec<TapPath>,
+        (out, record): (mpsc::Sender<FromAgent>, &'a mut Record),
+    ) -> Result<Served<'a>, NotOpened> {
+        let rate = policy.rate;
+        let scope = Scope::under(policy, paths).map_err(|error| NotOpened {
+            operation: "serve this path",
+            error: error.to_string(),
+        })?;
+        let opened = opened?;
         Ok(Served {
             out,
             scope,
-            sender,
-            janitor,
-            ledger: Ledger::default(),
+            gate: Gate::new(rate),
+            record,
+            sender: opened.sender,
+            janitor: opened.janitor,
+            open: BTreeMap::new(),
             settled: Vec::new(),
+            tap_socket: Some(opened.tap),
             tap: None,
         })
     }
@@ -227,18 +341,14 @@ impl Served {
                     for cleanup in &self.settled {
                         self.sender.send(cleanup);
                     }
-                    let settled = janitor::settle(&self.ledger, &self.sender).await;
-                    let dismissed = self.janitor.dismiss().map_err(|error| {
-                        io::Error::other(format!("the janitor was gone before: {error}"))
-                    });
-                    return settled.and(dismissed).map_err(ServeError::Unsettled);
+                    return self.janitor.settle().map_err(ServeError::Unsettled);
                 }
                 ToAgent::Do(command) => {
                     if let Some(event) = self.obey(command).await {
                         say(&self.out, FromAgent::Said(event)).await;
                     }
                 }
-                ToAgent::Start { .. } => return Err(ServeError::NotStarted),
+                ToAgent::Start { .. } => return Err(ServeError::StartedTwice),
             }
         }
         Err(ServeError::Abandoned)
@@ -248,7 +358,7 @@ impl Served {
     async fn obey(&mut self, command: Command) -> Option<Event> {
         Some(match command {
             Command::Facts(query) => {
-                let facts = facts::gather(&query).await;
+                let facts = facts::gather(&query, || self.janitor.ipvs()).await;
                 for (_, answer) in &facts.routes {
                     if let RouteAnswer::Route(route) = answer
                         && let Some(next_hop) = route.gateway
@@ -262,20 +372,16 @@ impl Served {
                 Event::Facts(Box::new(facts))
             }
             Command::Firewall(query) => {
-                let out = self.out.clone();
+                let (out, janitor) = (self.out.clone(), self.janitor.clone());
                 tokio::spawn(async move {
-                    let found = Box::new(firewall::read(&query).await);
+                    let found = Box::new(firewall::read(&query, &janitor).await);
                     say(&out, FromAgent::Said(Event::Firewall(found))).await;
                 });
                 return None;
             }
             Command::WatchDrops(spec) => {
-                if let Err(monitor) = self.watch_drops(&spec) {
-                    let out = self.out.downgrade();
-                    thread::spawn(move || watch_freed(&monitor, &out));
-                    return None;
-                }
-                Event::DropsWatched(None)
+                let watched = self.watch_drops(&spec);
+                Event::DropsWatched(watched.err().map(|error| Freed::untold(error.to_string())))
             }
             Command::OpenTap(spec) => match self.open_tap(&spec) {
                 Ok(tap) => {
@@ -283,7 +389,7 @@ impl Served {
                     say(&self.out, FromAgent::Said(Event::TapOpen)).await;
                     let (ask, asked) = mpsc::channel(8);
                     self.tap = Some(ask);
-                    tokio::spawn(watch(tap, asked, self.out.clone()));
+                    tokio::spawn(streams::watch(tap, asked, self.out.clone()));
                     return None;
                 }
                 Err(event) => event,
@@ -294,14 +400,14 @@ impl Served {
                 cleanup,
             } => Event::Sent {
                 token,
-                outcome: self.send(token, &transmit, cleanup),
+                outcome: self.send(token, &transmit, cleanup).await,
             },
             Command::Settle { token } => {
-                if let Some(cleanup) = self.ledger.cleanup(token).cloned() {
+                if let Some(cleanup) = self.open.remove(&token) {
                     // The kernel's answer to a cleanup changes nothing.
                     self.sender.send(&cleanup);
                     self.settled.push(cleanup);
-                    self.close(token);
+                    self.janitor.closed(token);
                 }
                 Event::Settled { token }
             }
@@ -310,13 +416,17 @@ impl Served {
                 to,
                 timeout_ms,
             } => {
-                if let Err(error) = self.scope.check_destination(to.0) {
-                    let (errno, error) = refusal(&error);
-                    let outcome = ConnectOutcome::Failed { errno, error };
-                    return Some(Event::Connected { token, outcome });
+                match self.scope.check_destination(to.0) {
+                    Ok(family) => self.count(family).await,
+                    Err(error) => {
+                        self.record.declined += 1;
+                        let reason = error.to_string();
+                        let outcome = ConnectOutcome::Declined { reason };
+                        return Some(Event::Connected { token, outcome });
+                    }
                 }
                 let limit = Duration::from_millis(timeout_ms);
-                tokio::spawn(connect(token, to, limit, self.out.clone()));
+                tokio::spawn(streams::connect(token, to, limit, self.out.clone()));
                 return None;
             }
             Command::ForgetNeighbour { address, device } => self.forget(address, &device),
@@ -334,207 +444,87 @@ impl Served {
         })
     }
 
-    fn open_tap(&self, spec: &TapSpec) -> Result<Tap, Event> {
-        if self.tap.is_some() {
-            return Err(failed("open the tap", "it is open already"));
-        }
-        Tap::open(spec).map_err(|error| failed(error.operation, error.source))
+    fn open_tap(&mut self, spec: &TapSpec) -> Result<Tap, Event> {
+        let operation = "open the tap";
+        let checked = self.scope.check_tap(spec);
+        checked.map_err(|error| failed(operation, error))?;
+        let socket = self.tap_socket.take();
+        let socket = socket.ok_or_else(|| failed(operation, "it is open already"))?;
+        Tap::listen(socket, spec).map_err(|error| failed(error.operation, error.source))
     }
 
-    /// Turns the kernel's drop monitor on, unless it is on already.
+    /// Passes on what the kernel tells of drops.
     fn watch_drops(&mut self, spec: &TapSpec) -> io::Result<()> {
-        let mut monitor = Monitor::find()?;
-        let watched = monitor.watched()?;
-        let drops = monitor.listen(spec)?;
-        if let Watched::ByNobody(mode) = watched {
-            let entry = Entry::Watching { mode };
-            self.janitor
-                .tell(&entry)
-                .map_err(|error| io::Error::other(without_janitor(&error)))?;
-            self.ledger.record(entry);
-            if let Err(error) = monitor.start() {
-                // Somebody was faster; the janitor may not turn it off.
-                let _ = self.janitor.tell(&Entry::NotWatching);
-                self.ledger.record(Entry::NotWatching);
-                return Err(error);
+        self.scope.check_tap(spec).map_err(io::Error::other)?;
+        let out = self.out.downgrade();
+        match self.janitor.watch()? {
+            Watch::Monitor(family, socket) => {
+                let drops = Drops::new(family, socket, spec)?;
+                tokio::spawn(streams::pass_on(drops, out));
+            }
+            Watch::Tracepoint(source, monitor) => {
+                let tracepoint = Tracepoint::new(source).map_err(|error| {
+                    io::Error::other(format!("{monitor}; tracepoint skb:kfree_skb: {error}"))
+                })?;
+                thread::spawn(move || streams::pass_on_freed(tracepoint, &out));
             }
         }
-        tokio::spawn(pass_on(drops, self.out.downgrade()));
         Ok(())
     }
 
-    fn send(&mut self, token: u32, transmit: &Transmit, cleanup: Option<Transmit>) -> SendOutcome {
-        let refused = |(errno, error)| SendOutcome::Refused {
+    async fn send(
+        &mut self,
+        token: u32,
+        transmit: &Transmit,
+        cleanup: Option<Transmit>,
+    ) -> SendOutcome {
+        let declined = |reason: &dyn ToString| SendOutcome::Declined {
             time: clock::wall(),
-            errno,
-            error,
+            reason: reason.to_string(),
         };
+        let mut family = None;
         for packet in [transmit].into_iter().chain(&cleanup) {
-            if let Err(error) = self.scope.check(packet) {
-                return refused(refusal(&error));
+            match self.scope.check(packet) {
+                Ok(found) => family = family.or(Some(found)),
+                Err(error) => {
+                    self.record.declined += 1;
+                    return declined(&error);
+                }
             }
+        }
+        if let Some(family) = family {
+            self.count(family).await;
         }
         let opens = cleanup.is_some();
         if let Some(cleanup) = cleanup {
-            let entry = Entry::Opened { token, cleanup };
-            if let Err(error) = self.janitor.tell(&entry) {
-                return refused((libc::ECANCELED, without_janitor(&error)));
+            if let Err(error) = self.janitor.opened(token, cleanup.clone()) {
+                return declined(&error);
             }
-            self.ledger.record(entry);
+            self.open.insert(token, cleanup);
         }
         let outcome = self.sender.send(transmit);
         if opens && matches!(outcome, SendOutcome::Refused { .. }) {
-            self.close(token);
+            self.open.remove(&token);
+            self.janitor.closed(token);
         }
         outcome
     }
 
-    fn close(&mut self, token: u32) {
-        let entry = Entry::Closed { token };
-        // A janitor that is gone closes nothing twice.
-        let _ = self.janitor.tell(&entry);
-        self.ledger.record(entry);
+    /// Waits until a packet may go, and counts it.
+    async fn count(&mut self, family: Family) {
+        self.gate.pass().await;
+        *self.record.sent.entry(family).or_default() += 1;
     }
 
     fn forget(&mut self, address: Ipv4Addr, device: &str) -> Event {
         let operation = "delete the neighbour entry";
-        let old = match neighbour::find(address, device) {
-            Ok(Some(old)) => old,
-            Ok(None) => return Event::NeighbourForgotten { address, old: None },
-            Err(error) => return failed(operation, with_causes(&error)),
-        };
-        let entry = Entry::Forgotten(old);
-        if let Err(error) = self.janitor.tell(&entry) {
-            return failed(operation, without_janitor(&error));
+        if let Err(error) = self.scope.check_neighbour(address) {
+            return failed(operation, error);
         }
-        self.ledger.record(entry);
-        // Where a person made the entry it is not deleted, and putting it back changes nothing.
-        match neighbour::forget(address, device) {
+        match self.janitor.forget(address, device) {
             Ok(old) => Event::NeighbourForgotten { address, old },
-            Err(error) => failed(operation, with_causes(&error)),
+            Err(error) => failed(operation, error),
         }
-    }
-}
-
-/// Passes packets on, and statistics when asked: after every packet that arrived before the question.
-async fn watch(mut tap: Tap, mut asked: mpsc::Receiver<()>, out: mpsc::Sender<FromAgent>) {
-    loop {
-        let event = tokio::select! {
-            biased;
-            question = asked.recv() => match question {
-                Some(()) => {
-                    let now = clock::wall();
-                    while let Ok(Some(capture)) = tap.try_receive() {
-                        let is_later = capture.time > now;
-                        say(&out, FromAgent::Said(Event::Captured(capture))).await;
-                        if is_later {
-                            break;
-                        }
-                    }
-                    match tap.statistics() {
-                        Ok(statistics) => Event::Statistics(statistics),
-                        Err(error) => failed(error.operation, error.source),
-                    }
-                }
-                None => return,
-            },
-            received = tap.receive() => match received {
-                Ok(capture) => Event::Captured(capture),
-                Err(error) => {
-                    say(&out, FromAgent::Said(failed(error.operation, error.source))).await;
-                    return;
-                }
-            },
-        };
-        say(&out, FromAgent::Said(event)).await;
-    }
-}
-
-/// Passes on what the drop monitor tells, for as long as somebody else has something to say.
-async fn pass_on(mut drops: Drops, out: mpsc::WeakSender<FromAgent>) {
-    while let Ok(dropped) = drops.receive().await {
-        let Some(out) = out.upgrade() else { return };
-        say(&out, FromAgent::Said(Event::Dropped(dropped))).await;
-    }
-}
-
-/// Passes on what the tracepoint tells, for as long as somebody else has something to say. To close a perf event
-/// takes the kernel its time, in which nothing else is to wait: this is a thread of its own.
-fn watch_freed(monitor: &io::Error, out: &mpsc::WeakSender<FromAgent>) {
-    let tell = |event| {
-        out.upgrade()
-            .is_some_and(|out| out.blocking_send(FromAgent::Said(event)).is_ok())
-    };
-    let mut tracepoint = match Tracepoint::open() {
-        Ok(tracepoint) => tracepoint,
-        Err(error) => {
-            let error = format!("{monitor}; tracepoint skb:kfree_skb: {error}");
-            tell(Event::DropsWatched(Some(Freed::untold(error))));
-            return;
-        }
-    };
-    let mut is_heard = tell(Event::DropsWatched(None));
-    while is_heard {
-        thread::sleep(tracepoint::PERIOD);
-        is_heard = match tracepoint.take() {
-            Some(freed) => tell(Event::Freed(freed)),
-            None => out.strong_count() > 0,
-        };
-    }
-}
-
-/// Opens a real connection, says what became of it, and closes it as a client does that has nothing to say.
-async fn connect(token: u32, to: (Ipv4Addr, u16), limit: Duration, out: mpsc::Sender<FromAgent>) {
-    let start = Instant::now();
-    let result = timeout(limit, TcpStream::connect(SocketAddrV4::new(to.0, to.1))).await;
-    let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let (outcome, stream) = match result {
-        Ok(Ok(stream)) => match stream.local_addr() {
-            Ok(SocketAddr::V4(local)) => {
-                let local = (*local.ip(), local.port());
-                (ConnectOutcome::Connected { local, micros }, Some(stream))
-            }
-            Ok(SocketAddr::V6(_)) => unreachable!("the connection is one of IPv4"),
-            Err(error) => (unconnected(&error), None),
-        },
-        Ok(Err(error)) => (unconnected(&error), None),
-        Err(_) => (ConnectOutcome::TimedOut, None),
-    };
-    say(&out, FromAgent::Said(Event::Connected { token, outcome })).await;
-    if let Some(mut stream) = stream {
-        // Reading until the far end closes avoids the RST that unread data would cause.
-        let _ = stream.shutdown().await;
-        let mut unread = [0; 512];
-        let _ = timeout(CLOSE, async {
-            while matches!(stream.read(&mut unread).await, Ok(length) if length > 0) {}
-        })
-        .await;
-    }
-}
-
-fn unconnected(error: &io::Error) -> ConnectOutcome {
-    match error.raw_os_error() {
-        Some(libc::ETIMEDOUT) => ConnectOutcome::TimedOut,
-        errno => ConnectOutcome::Failed {
-            errno: errno.unwrap_or(libc::EINVAL),
-            error: error.to_string(),
-        },
-    }
-}
-
-/// ECANCELED, which no send and no connect gives: EPERM would look like a firewall.
-fn refusal(error: &OutOfScope) -> (i32, String) {
-    (libc::ECANCELED, format!("not sent: {error}"))
-}
-
-fn without_janitor(error: &io::Error) -> String {
-    format!("not done, for the janitor that would clean up is gone: {error}")
-}
-
-fn failed(operation: impl Into<String>, error: impl ToString) -> Event {
-    Event::Failed {
-        operation: operation.into(),
-        error: error.to_string(),
     }
 }
 

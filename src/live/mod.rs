@@ -10,15 +10,18 @@ pub mod host;
 pub mod http;
 pub mod ipvs;
 pub mod janitor;
+pub mod log;
 pub mod neighbour;
 pub mod netns;
 pub mod network;
+pub mod privileges;
 pub mod ring;
 pub mod send;
 pub mod tap;
 pub mod terminal;
 pub mod vantage;
 
+mod calls;
 mod drops;
 mod filter;
 mod firewall;
@@ -28,6 +31,7 @@ mod next_hop;
 mod procfs;
 mod push;
 mod routes;
+mod streams;
 mod sys;
 #[cfg(test)]
 mod testbed;

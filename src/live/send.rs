@@ -158,6 +158,7 @@ mod tests {
     fn errno(sender: &Sender, transmit: &Transmit) -> i32 {
         match sender.send(transmit) {
             SendOutcome::Sent { .. } => 0,
+            SendOutcome::Declined { .. } => unreachable!("an agent's word"),
             SendOutcome::Refused { errno, error, .. } => {
                 assert!(!error.is_empty());
                 errno

@@ -15,6 +15,9 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use nix::sys::socket::ControlMessageOwned;
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::recvmsg;
 use socket2::SockAddr;
 use socket2::Socket;
 use tokio::io::Interest;
@@ -67,6 +70,34 @@ pub(crate) fn packet_statistics(socket: &impl AsFd) -> io::Result<(u32, u32)> {
         0 => Ok((counted.tp_packets, counted.tp_drops)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Receives from a stream socket, and adds the files that go along to `files`; `Ok(0)` at the end.
+pub(crate) fn receive_files(
+    socket: &impl AsFd,
+    buffer: &mut [u8],
+    files: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    // SCM_MAX_FD: no message has more.
+    let mut control = nix::cmsg_space!([std::os::fd::RawFd; 253]);
+    let mut buffers = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(
+        socket.as_fd().as_raw_fd(),
+        &mut buffers,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = part {
+            // SAFETY: the kernel has just put these into this process's table, and nobody else knows of them.
+            files.extend(
+                received
+                    .into_iter()
+                    .map(|file| unsafe { OwnedFd::from_raw_fd(file) }),
+            );
+        }
+    }
+    Ok(message.bytes)
 }
 
 /// Sets an option of an AF_PACKET socket.
@@ -696,6 +727,46 @@ unsafe fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     }
 }
 
+/// Opens the tracepoint of this number; records have `TIME` (of `CLOCK_MONOTONIC`) and `RAW`.
+pub(crate) fn open_tracepoint(tracepoint: u64, cpu: i32, filter: &CStr) -> io::Result<OwnedFd> {
+    const TYPE_TRACEPOINT: u32 = 2;
+    const TIME_AND_RAW: u64 = 1 << 2 | 1 << 10;
+    const SET_FILTER: libc::Ioctl = libc::_IOW::<*const libc::c_char>(b'$' as u32, 6);
+    const SIZE: usize = 112; // PERF_ATTR_SIZE_VER5
+    // `use_clockid`, the 26th of a bit field.
+    let flags: u64 = 1 << if cfg!(target_endian = "big") { 38 } else { 25 };
+    let half = |low: u32, high: u32| {
+        let [a, b, c, d] = low.to_ne_bytes();
+        let [e, f, g, h] = high.to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    };
+    let mut attribute = [0_u64; SIZE / 8];
+    attribute[0] = half(TYPE_TRACEPOINT, SIZE as u32);
+    attribute[1] = tracepoint;
+    attribute[2] = 1; // sample_period
+    attribute[3] = TIME_AND_RAW;
+    attribute[5] = flags;
+    attribute[11] = half(0, libc::CLOCK_MONOTONIC as u32);
+    let cloexec: libc::c_ulong = 8; // PERF_FLAG_FD_CLOEXEC
+    // SAFETY: the kernel reads as many octets as the attribute's second word says, which is its size; a
+    // descriptor that is returned is new, and nobody else's.
+    let event = unsafe {
+        owned(libc::syscall(
+            libc::SYS_perf_event_open,
+            attribute.as_ptr(),
+            -1,
+            cpu,
+            -1,
+            cloexec,
+        ))
+    }?;
+    // SAFETY: the kernel reads a C string, and `filter` is one.
+    if unsafe { libc::ioctl(event.as_raw_fd(), SET_FILTER, filter.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(event)
+}
+
 /// The records of a tracepoint on one CPU, all processes: `perf_event_open(2)`.
 pub(crate) struct Ring {
     /// The mapping lives on without it, and the event with it.
@@ -714,43 +785,8 @@ impl Ring {
     const HEAD: usize = 1024;
     const TAIL: usize = 1032;
 
-    /// Opens the tracepoint of this number; records have `TIME` (of `CLOCK_MONOTONIC`) and `RAW`.
-    pub(crate) fn open(tracepoint: u64, cpu: i32, filter: &CStr) -> io::Result<Ring> {
-        const TYPE_TRACEPOINT: u32 = 2;
-        const TIME_AND_RAW: u64 = 1 << 2 | 1 << 10;
-        const SET_FILTER: libc::Ioctl = libc::_IOW::<*const libc::c_char>(b'$' as u32, 6);
-        const SIZE: usize = 112; // PERF_ATTR_SIZE_VER5
-        // `use_clockid`, the 26th of a bit field.
-        let flags: u64 = 1 << if cfg!(target_endian = "big") { 38 } else { 25 };
-        let half = |low: u32, high: u32| {
-            let [a, b, c, d] = low.to_ne_bytes();
-            let [e, f, g, h] = high.to_ne_bytes();
-            u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-        };
-        let mut attribute = [0_u64; SIZE / 8];
-        attribute[0] = half(TYPE_TRACEPOINT, SIZE as u32);
-        attribute[1] = tracepoint;
-        attribute[2] = 1; // sample_period
-        attribute[3] = TIME_AND_RAW;
-        attribute[5] = flags;
-        attribute[11] = half(0, libc::CLOCK_MONOTONIC as u32);
-        let cloexec: libc::c_ulong = 8; // PERF_FLAG_FD_CLOEXEC
-        // SAFETY: the kernel reads as many octets as the attribute's second word says, which is its size; a
-        // descriptor that is returned is new, and nobody else's.
-        let event = unsafe {
-            owned(libc::syscall(
-                libc::SYS_perf_event_open,
-                attribute.as_ptr(),
-                -1,
-                cpu,
-                -1,
-                cloexec,
-            ))
-        }?;
-        // SAFETY: the kernel reads a C string, and `filter` is one.
-        if unsafe { libc::ioctl(event.as_raw_fd(), SET_FILTER, filter.as_ptr()) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+    /// Maps the records of an event that [`open_tracepoint`] opened.
+    pub(crate) fn map(event: OwnedFd) -> io::Result<Ring> {
         // SAFETY: it takes no pointer.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         // SAFETY: the kernel chooses where, so nothing of ours is mapped over.

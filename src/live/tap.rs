@@ -57,16 +57,49 @@ pub struct TapError {
 impl Tap {
     /// Opens a tap on every device of the calling thread's network namespace.
     ///
-    /// The socket gets its filter before it is bound, so no other packet is ever queued.
-    ///
     /// # Errors
     ///
-    /// [`TapError`]: mostly EPERM, without `CAP_NET_RAW`, or EINVAL if the paths are too many for one filter.
+    /// Those of [`Tap::socket`] and [`Tap::listen`].
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub fn open(spec: &TapSpec) -> Result<Tap, TapError> {
+        Tap::listen(Tap::socket()?, spec)
+    }
+
+    /// A socket for a tap of the calling thread's network namespace, which hears nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`TapError`]: mostly EPERM, without `CAP_NET_RAW`.
+    pub fn socket() -> Result<Socket, TapError> {
+        // Protocol 0: it receives nothing until it is bound.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)
+            .map_err(during("open an AF_PACKET socket"))?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
+            .map_err(|errno| during("set SO_TIMESTAMPNS")(errno.into()))?;
+        // SO_RCVBUFFORCE needs CAP_NET_ADMIN; without it net.core.rmem_max is the limit.
+        if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+            socket
+                .set_recv_buffer_size(BUFFER)
+                .map_err(during("set SO_RCVBUF"))?;
+        }
+        Ok(socket)
+    }
+
+    /// Hears with such a socket from now on, which takes no capability any more.
+    ///
+    /// The socket gets its filter before it is bound, so no other packet is ever queued.
+    ///
+    /// # Errors
+    ///
+    /// [`TapError`]: mostly if the paths are too many for one filter.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn listen(socket: Socket, spec: &TapSpec) -> Result<Tap, TapError> {
         let program: Vec<_> = filter::assemble(spec)
             .into_iter()
             .map(|i| SockFilter::new(i.code, i.if_true, i.if_false, i.k))
@@ -82,19 +115,9 @@ impl Tap {
                 )),
             });
         }
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)
-            .map_err(during("open an AF_PACKET socket"))?;
         socket
             .attach_filter(&program)
             .map_err(during("attach the packet filter"))?;
-        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
-            .map_err(|errno| during("set SO_TIMESTAMPNS")(errno.into()))?;
-        // SO_RCVBUFFORCE needs CAP_NET_ADMIN; without it net.core.rmem_max is the limit.
-        if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
-            socket
-                .set_recv_buffer_size(BUFFER)
-                .map_err(during("set SO_RCVBUF"))?;
-        }
         socket
             .bind(&sys::link_address(0, libc::ETH_P_ALL as u16))
             .map_err(during("bind the AF_PACKET socket"))?;

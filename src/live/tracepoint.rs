@@ -12,8 +12,13 @@ use std::fs::File;
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Seek;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::exchange::Capture;
 use crate::exchange::Freed;
@@ -50,11 +55,56 @@ const TELLING: [&str; 20] = [
     "XFRM_POLICY",
 ];
 
+/// The tracepoint, opened: what takes rights, and is read without.
+pub(crate) struct Source {
+    /// One perf event for each CPU.
+    pub(crate) events: Vec<OwnedFd>,
+    /// The kernel's list of symbols, whose addresses it hides from some.
+    pub(crate) symbols: Option<File>,
+    /// How to read the records.
+    pub(crate) format: Format,
+}
+
+impl Source {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    ///
+    /// If tracefs cannot be read, the kernel tells no reasons, or it refuses perf events.
+    pub(crate) fn open(described: &io::Result<Description>) -> io::Result<Source> {
+        let Description { id, text } = match described {
+            Ok(description) => description,
+            Err(error) => {
+                return Err(io::Error::other(format!(
+                    "its format in tracefs cannot be read: {error}"
+                )));
+            }
+        };
+        let format = Format::read(text).map_err(io::Error::other)?;
+        let filter = CString::new(format.filter()).map_err(io::Error::other)?;
+        let cpus = fs::read_to_string("/sys/devices/system/cpu/online")?;
+        let events: io::Result<Vec<OwnedFd>> = cpus_in(&cpus)
+            .map(|cpu| sys::open_tracepoint(*id, cpu, &filter))
+            .collect();
+        let events = events.map_err(|error| {
+            io::Error::other(format!(
+                "perf_event_open: {error}; it takes CAP_PERFMON, or root in the initial user namespace"
+            ))
+        })?;
+        Ok(Source {
+            events,
+            symbols: File::open("/proc/kallsyms").ok(),
+            format,
+        })
+    }
+}
+
 /// The tracepoint, listened to on every CPU.
 pub(crate) struct Tracepoint {
     rings: Vec<Ring>,
     format: Format,
     since: Wall,
+    symbols: Option<File>,
     /// The kernel's functions that dropped something, by the locations in them.
     places: HashMap<u64, String>,
     told: HashMap<(u32, u64), usize>,
@@ -62,28 +112,18 @@ pub(crate) struct Tracepoint {
 }
 
 impl Tracepoint {
-    /// Listens from now on.
+    /// Reads what a source tells.
     ///
     /// # Errors
     ///
-    /// If tracefs cannot be read, the kernel tells no reasons, or it refuses perf events.
-    pub(crate) fn open() -> io::Result<Tracepoint> {
-        let (id, text) = description()?;
-        let format = Format::read(&text).map_err(io::Error::other)?;
-        let filter = CString::new(format.filter()).map_err(io::Error::other)?;
-        let cpus = fs::read_to_string("/sys/devices/system/cpu/online")?;
-        let rings: io::Result<Vec<Ring>> = cpus_in(&cpus)
-            .map(|cpu| Ring::open(id, cpu, &filter))
-            .collect();
-        let rings = rings.map_err(|error| {
-            io::Error::other(format!(
-                "perf_event_open: {error}; it takes CAP_PERFMON, or root in the initial user namespace"
-            ))
-        })?;
+    /// If its events cannot be mapped.
+    pub(crate) fn new(source: Source) -> io::Result<Tracepoint> {
+        let rings: io::Result<Vec<Ring>> = source.events.into_iter().map(Ring::map).collect();
         Ok(Tracepoint {
-            rings,
-            format,
+            rings: rings?,
+            format: source.format,
             since: clock::wall(),
+            symbols: source.symbols,
             places: HashMap::new(),
             told: HashMap::new(),
             said: false,
@@ -114,7 +154,7 @@ impl Tracepoint {
                 let place = self
                     .places
                     .entry(location)
-                    .or_insert_with(|| place_now(location));
+                    .or_insert_with(|| place_now(self.symbols.as_ref(), location));
                 freed.drops.push(FreedOne {
                     time: Wall::from_nanos(time.saturating_add(ahead)),
                     reason: name.clone(),
@@ -128,20 +168,37 @@ impl Tracepoint {
     }
 }
 
-/// The tracepoint's number and format.
-fn description() -> io::Result<(u64, String)> {
-    let read = |root: &str| {
-        let at = |file: &str| fs::read_to_string(format!("{root}/events/skb/kfree_skb/{file}"));
-        let id = at("id")?.trim().parse().map_err(io::Error::other)?;
-        Ok((id, at("format")?))
-    };
-    read("/sys/kernel/tracing")
-        .or_else(|_| read("/sys/kernel/debug/tracing"))
-        .or_else(|_: io::Error| {
-            let mount = sys::detached_tracefs()?;
-            read(&format!("/proc/self/fd/{}", mount.as_raw_fd()))
+/// What tracefs says of the tracepoint.
+pub(crate) struct Description {
+    /// Its number.
+    id: u64,
+    /// Its format.
+    text: String,
+}
+
+impl Description {
+    /// Reads it; before Landlock, under which Linux 6.1 mounts no tracefs.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tracepoint, or it may not be read.
+    pub(crate) fn read() -> io::Result<Description> {
+        let read = |root: &str| {
+            let at = |file: &str| fs::read_to_string(format!("{root}/events/skb/kfree_skb/{file}"));
+            let id = at("id")?.trim().parse().map_err(io::Error::other)?;
+            let text = at("format")?;
+            Ok(Description { id, text })
+        };
+        let mounted = read("/sys/kernel/tracing");
+        // Linux before 5.2 has no mounts without a path; debugfs's own would stay.
+        mounted.or_else(|_: io::Error| match sys::detached_tracefs() {
+            Ok(mount) => read(&format!("/proc/self/fd/{}", mount.as_raw_fd())),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                read("/sys/kernel/debug/tracing")
+            }
+            Err(error) => Err(error),
         })
-        .map_err(|error| io::Error::other(format!("its format in tracefs cannot be read: {error}")))
+    }
 }
 
 /// `0-3,6`.
@@ -154,7 +211,8 @@ fn cpus_in(list: &str) -> impl Iterator<Item = i32> {
 }
 
 /// Where in a record what is, and the names of the reasons that tell.
-struct Format {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Format {
     protocol: usize,
     location: usize,
     reason: usize,
@@ -270,10 +328,14 @@ fn place(symbols: impl BufRead, location: u64) -> String {
     }
 }
 
-fn place_now(location: u64) -> String {
-    match File::open("/proc/kallsyms") {
-        Ok(file) => place(BufReader::new(file), location),
-        Err(_) => format!("{location:#x}"),
+fn place_now(symbols: Option<&File>, location: u64) -> String {
+    let from_the_start = symbols.and_then(|mut file| {
+        file.rewind().ok()?;
+        Some(BufReader::new(file))
+    });
+    match from_the_start {
+        Some(symbols) => place(symbols, location),
+        None => format!("{location:#x}"),
     }
 }
 
@@ -373,7 +435,9 @@ print fmt: "skbaddr=%p reason: %s", REC->skbaddr, __print_symbolic(REC->reason, 
         }
         let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
         let is_open_to_all = paranoid.trim() == "-1";
-        let refused = Tracepoint::open().err().map(|error| error.to_string());
+        let refused = Source::open(&Description::read())
+            .err()
+            .map(|error| error.to_string());
         let is_explained = refused.as_deref().is_some_and(|error| {
             error.contains("it takes CAP_PERFMON") || error.contains("tracefs")
         });

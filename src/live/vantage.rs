@@ -33,8 +33,10 @@ use crate::agent::FromAgent;
 use crate::agent::Hello;
 use crate::agent::HelloError;
 use crate::agent::MessageCodec;
-use crate::agent::Scope;
+use crate::agent::PROTOCOL;
 use crate::agent::ToAgent;
+use crate::exchange::TapPath;
+use crate::live::privileges;
 use crate::live::push;
 use crate::live::push::PushError;
 use crate::live::sys;
@@ -153,6 +155,9 @@ pub enum AgentError {
     Codec(#[from] CodecError),
 }
 
+/// This same program.
+const OWN: &str = "/proc/self/exe";
+
 /// A shell's exit status where the program does not exist, or may not be run; ssh and docker pass it on.
 const NO_PROGRAM: [i32; 2] = [126, 127];
 
@@ -212,8 +217,17 @@ impl AgentError {
             error if error.is_lack(stderr) => elsewhere,
             AgentError::Hello(_) => String::new(),
             AgentError::Ended(_) | AgentError::Silent { .. } => by_hand(),
-            AgentError::CannotStart { error, .. } if error.contains("(os error 1)") => {
-                "it needs root there, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned()
+            AgentError::CannotStart { error, .. } if error.contains("is missing") => {
+                match argv.first().is_some_and(|first| first == OWN) {
+                    true => privileges::remedy(),
+                    false => "it needs root there, or once `sudo setcap cap_net_raw,cap_net_admin+ep \
+                              \"$(command -v tunproof)\"`"
+                        .to_owned(),
+                }
+            }
+            AgentError::CannotStart { operation, .. } if operation == "serve this path" => {
+                "who administers that host may add the address to its policy; or take it out of the path file"
+                    .to_owned()
             }
             AgentError::CannotStart { .. } | AgentError::OutOfTurn(_) | AgentError::Codec(_) => {
                 String::new()
@@ -226,30 +240,45 @@ impl AgentError {
 #[derive(Debug)]
 pub struct AgentHandle {
     pub(crate) vantage: Vantage,
+    allowance: Allowance,
     pub(crate) silence: Duration,
     pub(crate) process: Process,
     pub(crate) to: FramedWrite<ChildStdin, MessageCodec<ToAgent>>,
     pub(crate) from: FramedRead<BufReader<ChildStdout>, MessageCodec<FromAgent>>,
 }
 
+/// How fast an agent sends, by its host's policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Packets a second, at most.
+    pub rate: u32,
+    /// Where that is laid down, on its host.
+    pub policy: String,
+}
+
 impl AgentHandle {
+    /// How fast it sends.
+    pub fn allowance(&self) -> &Allowance {
+        &self.allowance
+    }
+
     /// Which host it serves.
     pub fn host(&self) -> Host {
         self.vantage.host
     }
 }
 
-/// Starts an agent at every vantage, side by side; those that come, and why the others do not.
+/// Starts an agent for `paths` at every vantage, side by side; those that come, and why the others do not.
 pub async fn start(
     vantages: Vec<Vantage>,
-    scope: &Scope,
+    paths: &[TapPath],
     options: StartOptions,
 ) -> (Vec<AgentHandle>, Vec<AgentFailure>) {
     let mut agents = Vec::new();
     let mut failures = Vec::new();
     let started = vantages
         .into_iter()
-        .map(|vantage| start_one(vantage, scope, options));
+        .map(|vantage| start_one(vantage, paths, options));
     for result in join_all(started).await {
         match result {
             Ok(agent) => agents.push(agent),
@@ -261,14 +290,14 @@ pub async fn start(
 
 async fn start_one(
     vantage: Vantage,
-    scope: &Scope,
+    paths: &[TapPath],
     options: StartOptions,
 ) -> Result<AgentHandle, AgentFailure> {
     let mut argv = match agent_argv(&vantage.via) {
         Ok(argv) => argv,
         Err(error) => return Err(unstarted(&vantage, &error)),
     };
-    let (error, failure) = match try_start(&vantage, &argv, scope, options).await {
+    let (error, failure) = match try_start(&vantage, &argv, paths, options).await {
         Ok(agent) => return Ok(agent),
         Err(failed) => failed,
     };
@@ -277,7 +306,7 @@ async fn start_one(
     }
     argv.truncate(argv.len() - 2);
     argv.push(push::SHELL.to_owned());
-    let pushed = try_start(&vantage, &argv, scope, options).await;
+    let pushed = try_start(&vantage, &argv, paths, options).await;
     pushed.map_err(|(_, failure)| failure)
 }
 
@@ -296,7 +325,7 @@ fn unstarted(vantage: &Vantage, error: &AgentError) -> AgentFailure {
 async fn try_start(
     vantage: &Vantage,
     argv: &[String],
-    scope: &Scope,
+    paths: &[TapPath],
     options: StartOptions,
 ) -> Result<AgentHandle, (AgentError, AgentFailure)> {
     let (mut process, mut stdin, stdout) = match spawn(argv, options.verbose) {
@@ -319,7 +348,7 @@ async fn try_start(
     };
     let mut from = FramedRead::new(stdout, MessageCodec::default());
     let result = match greeted {
-        Ok(Ok(())) => timeout(options.handshake, open(&mut to, &mut from, scope))
+        Ok(Ok(())) => timeout(options.handshake, open(&mut to, &mut from, paths))
             .await
             .unwrap_or(Err(AgentError::Silent {
                 what: "answer to the first message",
@@ -332,8 +361,9 @@ async fn try_start(
         }),
     };
     match result {
-        Ok(()) => Ok(AgentHandle {
+        Ok(allowance) => Ok(AgentHandle {
             vantage: vantage.clone(),
+            allowance,
             silence: options.silence,
             process,
             to,
@@ -367,12 +397,15 @@ async fn hello(stdout: &mut BufReader<ChildStdout>) -> Result<(), AgentError> {
 async fn open(
     to: &mut FramedWrite<ChildStdin, MessageCodec<ToAgent>>,
     from: &mut FramedRead<BufReader<ChildStdout>, MessageCodec<FromAgent>>,
-    scope: &Scope,
-) -> Result<(), AgentError> {
-    let scope = scope.clone();
-    to.send(&ToAgent::Start { scope }).await?;
+    paths: &[TapPath],
+) -> Result<Allowance, AgentError> {
+    let start = ToAgent::Start {
+        protocol: PROTOCOL,
+        paths: paths.to_vec(),
+    };
+    to.send(&start).await?;
     match from.next().await {
-        Some(Ok(FromAgent::Started)) => Ok(()),
+        Some(Ok(FromAgent::Started { rate, policy })) => Ok(Allowance { rate, policy }),
         Some(Ok(FromAgent::CannotStart { operation, error })) => {
             Err(AgentError::CannotStart { operation, error })
         }
@@ -500,7 +533,7 @@ fn argv(via: &[String], own: &Path, remote: &str, is_installed: bool) -> Vec<Str
         Some(first) if first == "tunproof" && !is_installed => first.clone_from(&own_name),
         Some(first) if first != "local" => {}
         // It is there even if the file was replaced meanwhile.
-        _ => return ["/proc/self/exe", "agent"].map(str::to_owned).to_vec(),
+        _ => return [OWN, "agent"].map(str::to_owned).to_vec(),
     }
     words.push(match stays_on_this_machine(via, own) {
         true => own_name,

@@ -171,6 +171,11 @@ fn sent(probe: Option<&Probe>, transmit: &Transmit, outcome: &SendOutcome) -> Pa
                 numbered(error, *errno)
             ),
         ),
+        SendOutcome::Declined { reason, .. } => (
+            Kind::Fact,
+            "packet not sent".to_owned(),
+            format!("the agent did not send {what}: {reason}"),
+        ),
     }
 }
 
@@ -287,6 +292,11 @@ fn connect((address, port): (Ipv4Addr, u16), outcome: &ConnectOutcome) -> Parts 
             Kind::Silence,
             "connection timeout".to_owned(),
             format!("{to} got no answer"),
+        ),
+        ConnectOutcome::Declined { reason } => (
+            Kind::Fact,
+            "connection not opened".to_owned(),
+            format!("the agent did not open {to}: {reason}"),
         ),
     }
 }

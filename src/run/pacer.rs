@@ -267,9 +267,13 @@ impl Pacer {
             return;
         };
         let time = match &outcome {
-            SendOutcome::Sent { time } | SendOutcome::Refused { time, .. } => *time,
+            SendOutcome::Sent { time }
+            | SendOutcome::Refused { time, .. }
+            | SendOutcome::Declined { time, .. } => *time,
         };
-        if let (SendOutcome::Refused { .. }, Subject::Probe(probe)) = (&outcome, subject) {
+        let is_declined = matches!(outcome, SendOutcome::Declined { .. });
+        let is_refused = is_declined || matches!(outcome, SendOutcome::Refused { .. });
+        if let (true, Subject::Probe(probe)) = (is_refused, subject) {
             self.unsettled.remove(&probe);
         }
         let what = What::Sent { transmit, outcome };
@@ -279,7 +283,9 @@ impl Pacer {
             }
             Subject::Frame((path, step)) => {
                 let id = evidence.append(host, None, time, (None, Some(path)), what);
-                evidence.course_mut(path, step).frames.push(id);
+                if !is_declined {
+                    evidence.course_mut(path, step).frames.push(id);
+                }
             }
         }
     }

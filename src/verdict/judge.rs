@@ -130,6 +130,14 @@ fn what_would_decide(case: &Case<'_>, hop: Hop) -> String {
         return format!("{why} before it was decided");
     }
     let deciders = deciders(case, hop);
+    let items = case.evidence.items().iter();
+    let theirs: Vec<_> = items
+        .filter(|item| deciders.contains(&item.host))
+        .map(|item| item.id)
+        .collect();
+    if let Some(why) = case.evidence.why_declined(&theirs) {
+        return why;
+    }
     let deaf: Vec<String> = deciders
         .iter()
         .filter(|host| case.evidence.host(**host).is_some())

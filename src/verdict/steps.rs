@@ -282,7 +282,8 @@ impl StepCase<'_> {
             true => [tally.seen, tally.unseen].concat(),
             false => {
                 let unlike: Vec<_> = tally.unlike.iter().map(|(id, _)| *id).collect();
-                [tally.refused.clone(), unlike, tally.unseen, tally.seen].concat()
+                let unsent = [tally.refused, tally.declined].concat();
+                [unsent, unlike, tally.unseen, tally.seen].concat()
             }
         };
         ExpectationJudgement {
@@ -297,6 +298,9 @@ impl StepCase<'_> {
 
     /// Whether what was not seen counts; else why not, and what would decide.
     fn silence(&self, expected: &Expectation, tally: &Tally) -> Result<(), String> {
+        if let Some(why) = self.evidence.why_declined(&tally.declined) {
+            return Err(why);
+        }
         if !tally.refused.is_empty() && expected.at_most.is_none() {
             return Ok(());
         }
@@ -480,6 +484,9 @@ impl StepCase<'_> {
     fn judge_script(&self) -> Found {
         let any = Expectation::answered();
         let tally = self.evidence.tally((self.path.path, self.number), &any);
+        if let Some(why) = self.evidence.why_declined(&tally.declined) {
+            return (StepOutcome::Inconclusive, Some(why), tally.declined);
+        }
         match tally.refused.is_empty() {
             true if tally.sent > 0 => {
                 let reason = format!("{} sent, nothing expected", packets(tally.sent));
@@ -539,8 +546,10 @@ impl StepCase<'_> {
             .map(|item| item.id)
             .chain(frames)
             .collect();
-        let reason = match (self.evidence.is_cut_short(), sent.len()) {
-            (Some(why), _) => format!("{why} before it could be told"),
+        let cut_short = self.evidence.is_cut_short();
+        let cut_short = cut_short.map(|why| format!("{why} before it could be told"));
+        let reason = match (cut_short.or(self.evidence.why_declined(&sent)), sent.len()) {
+            (Some(why), _) => why,
             (None, 0) => "nothing was sent for it".to_owned(),
             (None, sent) => format!(
                 "no answer to {} was seen where tunproof runs, and no hop was found broken by it",

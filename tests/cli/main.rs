@@ -231,7 +231,7 @@ fn a_missing_agent_says_what_to_do() {
         (
             "sh -c \"echo it\\'s Ubuntu; cat\"",
             "expected an agent's hello, got `it's Ubuntu`",
-            "tunproof agent` must print `tunproof agent 1 ",
+            "tunproof agent` must print `tunproof agent 2 ",
         ),
         (
             "sh -c 'exec no-such-tunproof' --",

@@ -19,6 +19,8 @@ use crate::cli::whole;
 use crate::craft::FleetCraft;
 use crate::live::burst::Burst;
 use crate::live::clock;
+use crate::live::privileges;
+use crate::live::privileges::Role;
 use crate::live::ring::Ring;
 use crate::matching::FleetMatcher;
 use crate::plan::Fleet;
@@ -214,6 +216,12 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let output = arguments.output.as_deref().map(whole_path);
     let burst = Burst::open(&fleet, arguments.xdp).map_err(Failure::Burst)?;
     let ring = Ring::open(&fleet, limits.rate).map_err(Failure::Ring)?;
+    let writes: Vec<_> = arguments.resume.iter().map(PathBuf::as_path).collect();
+    privileges::confine(Role::Command {
+        reads: &[],
+        writes: &writes,
+    })
+    .map_err(Failure::Confine)?;
     let interrupts = watch_interrupts()?;
     let (inbox, heard) = mpsc::channel();
     let matcher = FleetMatcher::new(Arc::clone(&fleet), sweep.key());

@@ -1,20 +1,20 @@
 //! What of this host's firewall could stop the path's packets: asked of `nft` and `iptables-save`.
 //!
 //! Their listings are what an administrator sees and types commands from; the kernel's own messages have neither
-//! text nor, for rules of iptables, meaning. The programs run in the agent's own network namespace, each
-//! for a few seconds and as many octets as a large firewall has. Whatever does not work is in `unread`.
+//! text nor, for rules of iptables, meaning. The agent's janitor runs the programs, in the agent's own network
+//! namespace, each for a few seconds; the agent reads as many octets as a large firewall has. Whatever does not work is
+//! in `unread`.
 
 mod iptables;
 mod nft;
 mod ruleset;
 
 use std::io;
-use std::process::Stdio;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
 
 use crate::exchange::Firewall;
@@ -25,6 +25,8 @@ use crate::exchange::Unread;
 use crate::exchange::Wall;
 use crate::live::clock;
 use crate::live::firewall::ruleset::Ruleset;
+use crate::live::janitor::Janitor;
+use crate::live::janitor::Lister;
 
 /// How long a program may take.
 const TIME_LIMIT: Duration = Duration::from_secs(4);
@@ -38,16 +40,13 @@ const RULES: usize = 64;
 /// How many octets of a rule's text are told of.
 const TEXT: usize = 240;
 
-/// Where the programs are, should the agent's PATH not say so, as that of a remote shell often does not.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Reads the firewall of the calling thread's network namespace, as far as it could stop the packets asked about.
+/// Reads the firewall of the janitor's network namespace, as far as it could stop the packets asked about.
 ///
 /// One program is run where there is no firewall: the others only if its listing makes them worth it.
-pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
+pub(crate) async fn read(query: &FirewallQuery, janitor: &Janitor) -> Firewall {
     let mut firewall = Firewall::default();
     let mut ruleset = Ruleset::default();
-    let nftables = nftables(query, &mut firewall.listings).await;
+    let nftables = nftables(query, janitor, &mut firewall.listings).await;
     let mut has_iptables = nftables.is_err() || has_legacy_tables();
     match nftables {
         Ok(read) => {
@@ -58,7 +57,7 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
     }
     if has_iptables {
         let begun = clock::wall();
-        match run("iptables-save", &["-c"]).await {
+        match run(janitor, Lister::Iptables).await {
             Ok(saved) => {
                 firewall
                     .listings
@@ -74,7 +73,7 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
                 // The kind that writes to nftables lists nothing at all where nothing is there.
                 if (saved.in_nftables || saved.is_empty) && has_legacy_tables() {
                     let begun = clock::wall();
-                    match run("iptables-legacy-save", &["-c"]).await {
+                    match run(janitor, Lister::IptablesLegacy).await {
                         Ok(text) => {
                             firewall
                                 .listings
@@ -108,15 +107,19 @@ pub(crate) async fn read(query: &FirewallQuery) -> Firewall {
 }
 
 /// The rules of nftables; with their text, where any could stop the packets.
-async fn nftables(query: &FirewallQuery, listings: &mut Vec<Listing>) -> io::Result<Ruleset> {
+async fn nftables(
+    query: &FirewallQuery,
+    janitor: &Janitor,
+    listings: &mut Vec<Listing>,
+) -> io::Result<Ruleset> {
     let begun = clock::wall();
-    let json = run("nft", &["-j", "-t", "-p", "list", "ruleset"]).await?;
+    let json = run(janitor, Lister::NftJson).await?;
     listings.push(listed(FirewallTool::Nft, begun));
     let read = nft::parse(&json, "")?;
     if read.dooms(&query.packets).is_empty() {
         return Ok(read);
     }
-    let text = run("nft", &["-a", "-t", "-p", "list", "ruleset"]).await?;
+    let text = run(janitor, Lister::NftText).await?;
     Ok(nft::parse(&json, &String::from_utf8_lossy(&text))?)
 }
 
@@ -126,63 +129,53 @@ fn listed(tool: FirewallTool, begun: Wall) -> Listing {
     Listing { tool, begun, ended }
 }
 
-/// Whether there are tables of iptables's own in the kernel; asking must not make it load them.
+/// Whether there are tables of iptables's own in the kernel; asking must not make it load them. Where an ordinary user
+/// may not know, there may be.
 fn has_legacy_tables() -> bool {
-    std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-        .is_ok_and(|names| !names.trim().is_empty())
+    match std::fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
+        Ok(names) => !names.trim().is_empty(),
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// What a program prints.
-async fn run(program: &str, arguments: &[&str]) -> io::Result<Vec<u8>> {
-    let path = match std::env::var("PATH") {
-        Ok(path) => format!("{path}:{PATH}"),
-        Err(_) => PATH.to_owned(),
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("PATH", path)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("run `{program}`: {error}")))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let listing = async {
-        let (listed, said) = tokio::join!(octets(stdout, LISTING), octets(stderr, 4096));
-        let status = child.wait().await?;
-        let listed = listed?;
-        if listed.len() as u64 == LISTING {
-            return Err(io::Error::other(format!(
-                "`{program}` lists more than {LISTING} octets"
-            )));
-        }
-        match status.success() {
-            true => Ok(listed),
-            false => {
-                let said = said.unwrap_or_default();
-                let said = String::from_utf8_lossy(&said);
-                let first = said.lines().next().unwrap_or_default();
-                Err(io::Error::other(format!(
-                    "`{program}` failed ({status}): {first}"
-                )))
-            }
-        }
-    };
-    timeout(TIME_LIMIT, listing).await.unwrap_or_else(|_| {
+async fn run(janitor: &Janitor, lister: Lister) -> io::Result<Vec<u8>> {
+    let program = lister.program();
+    let running = janitor.list(lister)?;
+    let (stdout, stderr) = (running.stdout, running.stderr);
+    let read = async { tokio::join!(octets(stdout, LISTING), octets(stderr, 4096)) };
+    let Ok((listed, said)) = timeout(TIME_LIMIT, read).await else {
+        janitor.end(running.process, true)?;
         let limit = humantime::format_duration(TIME_LIMIT);
-        Err(io::Error::other(format!(
+        return Err(io::Error::other(format!(
             "`{program}` took more than {limit}"
-        )))
-    })
+        )));
+    };
+    let is_too_long = |listed: &Vec<u8>| listed.len() as u64 == LISTING;
+    let status = janitor.end(running.process, listed.as_ref().is_ok_and(is_too_long))?;
+    let listed = listed?;
+    if is_too_long(&listed) {
+        return Err(io::Error::other(format!(
+            "`{program}` lists more than {LISTING} octets"
+        )));
+    }
+    match status.success() {
+        true => Ok(listed),
+        false => {
+            let said = said.unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let first = said.lines().next().unwrap_or_default();
+            Err(io::Error::other(format!(
+                "`{program}` failed ({status}): {first}"
+            )))
+        }
+    }
 }
 
-async fn octets(from: Option<impl AsyncRead + Unpin>, limit: u64) -> io::Result<Vec<u8>> {
+async fn octets(from: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
-    if let Some(from) = from {
-        from.take(limit).read_to_end(&mut octets).await?;
-    }
+    let from = Receiver::from_owned_fd(from)?;
+    from.take(limit).read_to_end(&mut octets).await?;
     Ok(octets)
 }
 
@@ -197,6 +190,7 @@ fn unread(what: &str, error: impl ToString) -> Unread {
 mod tests {
     use std::io::Write;
     use std::net::Ipv4Addr;
+    use std::process::Stdio;
 
     use super::*;
     use crate::exchange::FirewallPacket;
@@ -430,7 +424,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap()
-            .block_on(read(&FirewallQuery { packets }))
+            .block_on(read(&FirewallQuery { packets }, &Janitor::thread()))
     }
 
     fn nft(rules: &str) {

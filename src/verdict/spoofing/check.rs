@@ -157,6 +157,14 @@ impl<'a> Check<'a> {
                 drawn: Vec::new(),
             };
         }
+        let theirs = self.evidence.items().iter();
+        let theirs: Vec<_> = theirs
+            .filter(|item| item.host == server)
+            .map(|item| item.id)
+            .collect();
+        if let Some(why) = self.evidence.why_declined(&theirs) {
+            return self.inconclusive(why, Vec::new());
+        }
         let why = match self.evidence.host(server) {
             None => format!("tunproof does not run on {}", self.name(server)),
             Some(record) => match (&record.lost, self.no_route()) {

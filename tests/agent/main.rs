@@ -1,5 +1,8 @@
 //! Agents as processes: started, obeyed, hung, killed; each test in a network namespace of its own.
 
+mod policy;
+mod rights;
+
 use std::fs;
 use std::future::Future;
 use std::io::Read;
@@ -25,7 +28,7 @@ use tokio_util::codec::Encoder;
 
 use tunproof::agent::Hello;
 use tunproof::agent::MessageCodec;
-use tunproof::agent::Scope;
+use tunproof::agent::PROTOCOL;
 use tunproof::agent::ToAgent;
 use tunproof::exchange::Capture;
 use tunproof::exchange::ConnectOutcome;
@@ -159,8 +162,14 @@ fn vantage(script: &str) -> Vantage {
     }
 }
 
-fn scope() -> Scope {
-    Scope::new([CIP, VIP, DIP, RIP])
+fn paths() -> Vec<TapPath> {
+    vec![TapPath {
+        vip: VIP,
+        cip: CIP,
+        dip: Some(DIP),
+        rip: RIP,
+        gateway: Some(GATEWAY),
+    }]
 }
 
 fn options() -> StartOptions {
@@ -171,7 +180,7 @@ fn options() -> StartOptions {
 }
 
 async fn fleet_of(script: &str, options: StartOptions) -> Fleet {
-    let (agents, failures) = start(vec![vantage(script)], &scope(), options).await;
+    let (agents, failures) = start(vec![vantage(script)], &paths(), options).await;
     assert_eq!(failures, []);
     Fleet::new(agents)
 }
@@ -336,7 +345,7 @@ fn a_run_ends_with_its_engine_and_its_agents_with_it() {
         "a_run_ends_with_its_engine_and_its_agents_with_it",
         || async {
             let script = format!("exec {TUNPROOF} \"$1\"");
-            let (agents, failures) = start(vec![vantage(&script)], &scope(), options()).await;
+            let (agents, failures) = start(vec![vantage(&script)], &paths(), options()).await;
             assert_eq!(failures, []);
             let path = Path {
                 realserver: "rs1".to_owned(),
@@ -395,17 +404,16 @@ fn nothing_is_sent_to_strangers() {
             };
             fleet.send(Host::Director, order);
             let Event::Sent {
-                outcome: SendOutcome::Refused { errno, error, .. },
+                outcome: SendOutcome::Declined { reason, .. },
                 ..
             } = event(&mut fleet).await
             else {
-                panic!("not refused");
+                panic!("not declined");
             };
-            assert_eq!(errno, libc::ECANCELED);
             assert!(
-                error.starts_with("not sent: 8.8.8.8, the ")
-                    && error.ends_with("is not an address of the path file"),
-                "{error}"
+                reason.starts_with("8.8.8.8, the ")
+                    && reason.ends_with("is not an address of the path file"),
+                "{reason}"
             );
         }
         let order = Order::Connect {
@@ -416,7 +424,7 @@ fn nothing_is_sent_to_strangers() {
         fleet.send(Host::Director, order);
         let answer = event(&mut fleet).await;
         assert!(
-            matches!(&answer, Event::Connected { outcome: ConnectOutcome::Failed { errno, .. }, .. } if *errno == libc::ECANCELED),
+            matches!(&answer, Event::Connected { outcome: ConnectOutcome::Declined { reason }, .. } if reason.starts_with("8.8.8.8, the destination")),
             "{answer:?}"
         );
         assert!(fleet.finish().await.is_empty());
@@ -543,7 +551,10 @@ fn an_agent_ends_with_its_controller_also_while_busy() {
             };
             let mut bytes = BytesMut::new();
             for message in [
-                ToAgent::Start { scope: scope() },
+                ToAgent::Start {
+                    protocol: PROTOCOL,
+                    paths: paths(),
+                },
                 ToAgent::Do(opening(1)),
                 ToAgent::Do(connect),
             ] {
@@ -628,7 +639,7 @@ fn what_is_no_agent_is_named_and_shown() {
         ];
         let vantages = cases.map(|(script, ..)| vantage(script)).to_vec();
         let begin = Instant::now();
-        let (agents, failures) = start(vantages, &scope(), quick).await;
+        let (agents, failures) = start(vantages, &paths(), quick).await;
         assert!(begin.elapsed() < SOON, "side by side");
         assert!(agents.is_empty());
         assert_eq!(failures.len(), cases.len());
@@ -642,7 +653,7 @@ fn what_is_no_agent_is_named_and_shown() {
             host: Host::Client,
             via: vec!["/no/such/program".to_owned()],
         };
-        let (_, failures) = start(vec![nothing], &scope(), quick).await;
+        let (_, failures) = start(vec![nothing], &paths(), quick).await;
         assert_eq!(
             failures[0].to_string(),
             "client (via `/no/such/program`): cannot run `/no/such/program`: \
