@@ -113,7 +113,8 @@ fn why(html: &mut Html, pieces: &mut Pieces<'_>, hop: &HopReport, last: Option<&
     if let Some((from, to)) = hop.between.filter(|_| hop.verdict == HopVerdict::Broken) {
         html.words("b", &[], format!("between {from} and {to}: "));
     }
-    match &hop.reason {
+    let reason = hop.reason.as_deref();
+    match reason.filter(|_| hop.verdict != HopVerdict::Proven) {
         // A reason is given once to hops in a row.
         Some(reason) if last == Some(reason) => html.say("as above"),
         Some(reason) => html.say(reason.trim_start_matches("not tried: ")),

@@ -123,7 +123,11 @@ pub(super) fn picture(html: &mut Html, path: &PathReport, hops: &[&HopReport]) {
                     seen,
                     hops: &[&HopReport],
                     height| {
-            let name = name.map_or_else(|| "any".to_owned(), |address| address.to_string());
+            let name = match (name, kind) {
+                (Some(address), _) => address.to_string(),
+                (None, "client") => "any".to_owned(),
+                (None, _) => "address not known".to_owned(),
+            };
             corner(html, at, (kind, &name), seen, hops, height);
         };
         let server = match path.rip {
@@ -268,7 +272,7 @@ fn corner(
 
 /// A name that fits a box.
 fn shortened(name: &str) -> String {
-    const FITS: usize = 17;
+    const FITS: usize = 15;
     match name.chars().count() <= FITS {
         true => name.to_owned(),
         false => name.chars().take(FITS - 1).chain(['…']).collect(),

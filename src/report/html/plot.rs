@@ -36,6 +36,9 @@ pub(super) fn sweep(html: &mut Html, sweep: &Sweep) {
             ));
             let (who, is_seen) = sweep.heard;
             match is_seen {
+                _ if sweep.end == "server" => {
+                    html.say(" What arrives is known from the real server or from its answers.");
+                }
                 true => html.say(format!(
                     " What is sent {asked} is answered to the {who}: the clocks of two hosts tell no round trip."
                 )),
