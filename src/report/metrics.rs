@@ -153,23 +153,23 @@ impl Metrics {
         if self.tallies.is_empty() {
             return;
         }
-        let counters: [(_, _, fn(&Tally) -> u64); 2] = [
+        let [sent, returned] = [
             (
                 "tunproof_probes_sent_total",
                 "Probes whose return a vantage could hear.",
-                |tally| tally.sent,
             ),
             (
                 "tunproof_probes_returned_total",
                 "Those of them that passed every station of their way.",
-                |tally| tally.returned,
             ),
         ];
-        for (name, help, value) in counters {
+        for (name, help) in [sent, returned] {
             text.family(name, "counter", help);
             for ((realserver, kind), tally) in &self.tallies {
                 let labels = [("realserver", realserver.as_str()), ("probe", kind)];
-                text.sample(name, &labels, value(tally));
+                let is_sent = name == sent.0;
+                let value = if is_sent { tally.sent } else { tally.returned };
+                text.sample(name, &labels, value);
             }
         }
     }
