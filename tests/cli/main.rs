@@ -124,6 +124,12 @@ fn wrong_usage_is_status_2() {
 }
 
 #[test]
+fn the_sample_path_file_is_one() {
+    let output = tunproof(&["suite", "check", "docs/path.toml"]);
+    assert_eq!((code(&output), stderr(&output)), (0, ""));
+}
+
+#[test]
 fn an_address_says_what_was_expected() {
     for (vip, words) in [
         ("2001:db8::1", "tunproof knows IPv4 only"),
