@@ -124,6 +124,15 @@ fn wrong_usage_is_status_2() {
 }
 
 #[test]
+fn the_sample_files_are_what_they_say() {
+    let output = tunproof(&["suite", "check", "docs/path.toml"]);
+    assert_eq!((code(&output), stderr(&output)), (0, ""));
+    let output = tunproof(&["suite", "check", "docs/agent.toml"]);
+    let said = "docs/agent.toml: policy, 20 packets a second\n";
+    assert_eq!((code(&output), stdout(&output)), (0, said));
+}
+
+#[test]
 fn an_address_says_what_was_expected() {
     for (vip, words) in [
         ("2001:db8::1", "tunproof knows IPv4 only"),
