@@ -119,6 +119,8 @@ pub(super) enum Failure {
     SameFile { path: PathBuf },
     #[error("cannot send")]
     Burst(#[source] BurstError),
+    #[error("cannot start the process that closes what is open, should this one be killed")]
+    Keeper(#[source] io::Error),
     #[error("cannot listen")]
     Ring(#[source] TapError),
     #[error("cannot listen on {address}")]

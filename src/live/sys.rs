@@ -600,6 +600,91 @@ pub(crate) fn send_fragments_as_they_are(socket: &Socket) -> io::Result<()> {
     }
 }
 
+/// Starts a process that goes on from here with a copy of this one's memory; its number, or `None` in itself.
+///
+/// # Panics
+///
+/// If this process has other threads: what they hold would be held for ever.
+pub(crate) fn fork() -> io::Result<Option<libc::pid_t>> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    assert_eq!(threads, 1, "a process forks before it has threads");
+    // SAFETY: there are no other threads whose locks or memory the copy could find half done.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        process => Ok(Some(process)),
+    }
+}
+
+/// Bits that this process shares with those that it forks, all off at first.
+#[derive(Debug)]
+pub(crate) struct SharedBits {
+    words: NonNull<AtomicU64>,
+    count: usize,
+}
+
+// SAFETY: all access is by atomic operations on memory that stays mapped as long as the `SharedBits` is there.
+unsafe impl Send for SharedBits {}
+// SAFETY: as above.
+unsafe impl Sync for SharedBits {}
+
+impl SharedBits {
+    /// So many, and at least one.
+    pub(crate) fn new(bits: usize) -> io::Result<SharedBits> {
+        let count = bits.div_ceil(64).max(1);
+        // SAFETY: the kernel chooses where, so nothing of ours is mapped over.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                count * size_of::<AtomicU64>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(SharedBits {
+            words: NonNull::new(base.cast()).expect("the first page is never mapped"),
+            count,
+        })
+    }
+
+    fn word(&self, bit: usize) -> (&AtomicU64, u64) {
+        // SAFETY: the mapping has `count` words, is aligned to the page and zero at first, which an `AtomicU64` may be.
+        let words = unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.count) };
+        (&words[bit / 64], 1 << (bit % 64))
+    }
+
+    pub(crate) fn set(&self, bit: usize, to: bool) {
+        let (word, mask) = self.word(bit);
+        match to {
+            true => word.fetch_or(mask, Ordering::Relaxed),
+            false => word.fetch_and(!mask, Ordering::Relaxed),
+        };
+    }
+
+    pub(crate) fn is_set(&self, bit: usize) -> bool {
+        let (word, mask) = self.word(bit);
+        word.load(Ordering::Relaxed) & mask != 0
+    }
+}
+
+impl Drop for SharedBits {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this length, and nobody has a reference to it any more. That it fails would be a
+        // mapping that is not there.
+        unsafe {
+            libc::munmap(
+                self.words.as_ptr().cast(),
+                self.count * size_of::<AtomicU64>(),
+            )
+        };
+    }
+}
+
 /// Ignores the signals by which a terminal, a session or an operator ends a process.
 pub(crate) fn ignore_endings() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {

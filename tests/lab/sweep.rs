@@ -231,6 +231,34 @@ fn a_million_pairs_take_less_than_64_mib() {
 }
 
 #[test]
+fn what_a_killed_sweep_has_opened_is_closed() {
+    let lab = TestLab::up("sweep-killed");
+    // No answer reaches anybody: by itself the real server forgets the SYN after a minute.
+    assert!(
+        lab.run(&["break", "spoofed-source-filtered"])
+            .status
+            .success()
+    );
+    let one = fleet_file(&lab, "one.toml", "80", "\"203.0.113.5\"");
+    let half_open = || lab.on("s", "ss -Hnt state syn-recv");
+    for probe in ["reflect", "closed-loop"] {
+        let mut command = lab.command(&["exec", "d", TUNPROOF, "sweep"]);
+        command.arg(&one).args(["--probe", probe]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut sweep = command.spawn().unwrap();
+        wait_until("a SYN has come", || !half_open().is_empty());
+        assert_eq!(
+            sweep.try_wait().unwrap(),
+            None,
+            "{probe}: it is in its midst"
+        );
+        sweep.kill().unwrap();
+        sweep.wait().unwrap();
+        wait_until("what was opened is closed", || half_open().is_empty());
+    }
+}
+
+#[test]
 fn a_sweep_goes_on_after_ctrl_c_and_kill() {
     in_namespace("helper_resume");
 }

@@ -35,12 +35,15 @@ use crate::suite::FleetFile;
 
 mod dry_run;
 mod ears;
+mod keeper;
 mod mouth;
 mod play;
 mod results;
 
 use ears::Ears;
 use ears::watch_interrupts;
+use keeper::Keeper;
+use keeper::Open;
 use mouth::Mouth;
 use mouth::Speaker;
 use play::Run;
@@ -185,7 +188,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     }
     let now = clock::mono();
     let saved = arguments.resume.as_deref().map(saved).transpose()?;
-    let (sweep, kept) = match saved.flatten() {
+    let (mut sweep, kept) = match saved.flatten() {
         Some((path, saved)) => {
             let (sweep, kept) =
                 FleetSweep::resume::<Kept>(Arc::clone(&fleet), asking, limits, &saved, now)
@@ -214,7 +217,15 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     }
     // A file that is not there yet has no other names; now it is.
     let output = arguments.output.as_deref().map(whole_path);
-    let burst = Burst::open(&fleet, arguments.xdp).map_err(Failure::Burst)?;
+    let mut speaker = Speaker {
+        craft: FleetCraft::new(&fleet, sweep.key()),
+        burst: Burst::open(&fleet, false).map_err(Failure::Burst)?,
+        open: Open::new(fleet.pairs())?,
+    };
+    let keeper = Keeper::stand_by(&mut sweep, &mut speaker)?;
+    if arguments.xdp {
+        speaker.burst = Burst::open(&fleet, true).map_err(Failure::Burst)?;
+    }
     let ring = Ring::open(&fleet, limits.rate).map_err(Failure::Ring)?;
     let writes: Vec<_> = arguments.resume.iter().map(PathBuf::as_path).collect();
     privileges::confine(Role::Command {
@@ -226,9 +237,10 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let (inbox, heard) = mpsc::channel();
     let matcher = FleetMatcher::new(Arc::clone(&fleet), sweep.key());
     let ears = Ears::listen(ring, matcher, inbox.clone())?;
-    let craft = FleetCraft::new(&fleet, sweep.key());
     Run {
-        mouth: Mouth::open(Speaker { craft, burst }, inbox)?,
+        open: Arc::clone(&speaker.open),
+        mouth: Mouth::open(speaker, inbox)?,
+        keeper,
         heard,
         _ears: ears,
         interrupts,

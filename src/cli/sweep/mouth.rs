@@ -4,6 +4,7 @@
 //! cache to another's.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::mpsc::TrySendError;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use crate::cli::failure::Failure;
 use crate::cli::sweep::ears::Heard;
+use crate::cli::sweep::keeper::Open;
 use crate::craft::FleetCraft;
 use crate::craft::FleetPacket;
 use crate::live::burst::Burst;
@@ -73,6 +75,8 @@ impl Drop for Mouth {
 pub(super) struct Speaker {
     pub(super) craft: FleetCraft,
     pub(super) burst: Burst,
+    /// Where it is written down what may be half open.
+    pub(super) open: Arc<Open>,
 }
 
 impl Speaker {
@@ -107,7 +111,7 @@ impl Speaker {
     }
 
     /// Which packets the kernel refused, and why.
-    fn send(
+    pub(super) fn send(
         &mut self,
         mut batch: Vec<FleetSend>,
         packets: &mut Vec<(Ipv4Addr, FleetPacket)>,
@@ -115,7 +119,10 @@ impl Speaker {
         packets.clear();
         batch.retain(|send| {
             let packet = match send.closes {
-                false => Some(self.craft.probe(send.probe, &send.pair)),
+                false => {
+                    self.open.set(send.pair.number, send.probe, true);
+                    Some(self.craft.probe(send.probe, &send.pair))
+                }
                 true => self.craft.closing(send.probe, &send.pair),
             };
             let packet = packet.map(|packet| (send.pair.rip, packet));
@@ -127,6 +134,9 @@ impl Speaker {
         self.burst.send(packets, |number, errno| {
             refused.push((batch[number], errno));
         })?;
+        for send in batch.iter().filter(|send| send.closes) {
+            self.open.set(send.pair.number, send.probe, false);
+        }
         Ok(refused)
     }
 }

@@ -8,6 +8,8 @@ use crate::cli::sweep::Format;
 use crate::cli::sweep::Kept;
 use crate::cli::sweep::ears::Ears;
 use crate::cli::sweep::ears::Heard;
+use crate::cli::sweep::keeper::Keeper;
+use crate::cli::sweep::keeper::Open;
 use crate::cli::sweep::mouth::Mouth;
 use crate::cli::sweep::name;
 use crate::cli::sweep::results::Results;
@@ -16,6 +18,7 @@ use crate::cli::whole::Whole;
 use crate::exchange::Mono;
 use crate::live::burst::Burst;
 use crate::live::clock;
+use crate::matching::FleetAnswer;
 use crate::matching::FleetSighting;
 use crate::report;
 use crate::report::FleetEnd;
@@ -49,6 +52,9 @@ const SLEEP: Duration = Duration::from_millis(100);
 pub(super) struct Run {
     pub(super) sweep: FleetSweep,
     pub(super) mouth: Mouth,
+    /// What may be half open, and who closes it if this process is killed.
+    pub(super) open: Arc<Open>,
+    pub(super) keeper: Keeper,
     /// What it and the ears have to say; they end with the run.
     pub(super) heard: mpsc::Receiver<Heard>,
     pub(super) _ears: Ears,
@@ -94,7 +100,7 @@ impl Run {
         // Results that come on the same terminal would be torn by it.
         let streams = self.format != Format::Text && self.results.is_stdout();
         let mut screen = Screen::stderr(!streams || !io::stdout().is_terminal());
-        loop {
+        let is_closed = loop {
             self.hear_all()?;
             let interrupts = self.interrupts.load(Ordering::Relaxed);
             let now = clock::mono();
@@ -105,7 +111,8 @@ impl Run {
                 if !self.results.is_closed() {
                     screen.clear();
                     anstream::eprintln!(
-                        "stopping: what was opened is closed first; Ctrl-C again ends at once"
+                        "stopping: what was opened is closed first; Ctrl-C again ends at once, and leaves that to a \
+                         process in the background"
                     );
                 }
             }
@@ -134,13 +141,19 @@ impl Run {
                 }
             }
             match poll {
-                FleetPoll::Done => break,
-                _ if interrupts > 1 => break,
+                FleetPoll::Done => break true,
+                _ if interrupts > 1 => break false,
                 FleetPoll::Wait(until) => self.nap(until)?,
             }
-        }
+        };
         screen.clear();
-        self.end()
+        let ended = self.end();
+        // In all other cases it has something to close.
+        if is_closed {
+            drop(self.mouth);
+            self.keeper.dismiss();
+        }
+        ended
     }
 
     /// Takes what was heard meanwhile.
@@ -174,6 +187,9 @@ impl Run {
                             probe,
                             answer,
                         } => {
+                            if answer == FleetAnswer::Reset {
+                                self.open.set(pair, probe, false);
+                            }
                             self.sweep.handle_heard(pair, probe, answer, time);
                         }
                         FleetSighting::OneOf { rip, error } => self.summary.add_vague(rip, &error),
@@ -262,8 +278,8 @@ impl Run {
         )
     }
 
-    fn end(mut self) -> Result<Ended, Failure> {
-        if let Some(failure) = self.unwritten {
+    fn end(&mut self) -> Result<Ended, Failure> {
+        if let Some(failure) = self.unwritten.take() {
             return Err(failure);
         }
         let now = clock::mono();

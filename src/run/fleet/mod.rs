@@ -337,6 +337,28 @@ impl FleetSweep {
         }
     }
 
+    /// Asks nothing more, and closes what a probe opened at these pairs.
+    pub fn only_close(&mut self, probe: FleetProbe, is_open: impl Fn(u32) -> bool) {
+        let pairs = self.fleet.pairs();
+        for pair in 0..pairs {
+            let state = if is_open(pair) {
+                State::Open
+            } else {
+                State::Told
+            };
+            self.states.set(pair, state);
+        }
+        self.closings.clear();
+        self.stopping = Some(Stopping::Closing {
+            round: match probe {
+                FleetProbe::ClosedLoop => Round::Loop,
+                FleetProbe::ReflectSyn | FleetProbe::ReflectUdp => Round::Reflect,
+            },
+            slot: 0,
+            end: pairs,
+        });
+    }
+
     /// Whether it was stopped before its end.
     pub fn is_partial(&self) -> bool {
         self.stopping.is_some()

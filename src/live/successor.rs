@@ -1,0 +1,98 @@
+//! A successor: a copy of this process that does what is left to do if the process is killed.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::live::sys;
+pub(crate) use crate::live::sys::SharedBits;
+
+/// A successor that is not ready by then is none.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What it says when it is ready, and what it is told when nothing is left to do.
+const READY: &[u8] = b"ready";
+const NOTHING: &[u8] = b"nothing";
+
+/// A process that stands by.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    socket: UnixStream,
+    process: Pid,
+}
+
+impl Successor {
+    /// Has a copy of this process `prepare`, and `inherit` once this one has ended without [`Successor::dismiss`]. The
+    /// copy has a session of its own, so that nothing ends both, and no stdin, stdout and stderr.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no copy, or it could not prepare.
+    pub(crate) fn stand_by(
+        prepare: impl FnOnce() -> io::Result<()>,
+        inherit: impl FnOnce(),
+    ) -> io::Result<Successor> {
+        let (ours, theirs) = UnixStream::pair()?;
+        if let Some(process) = sys::fork()? {
+            drop(theirs);
+            ours.set_read_timeout(Some(PATIENCE))?;
+            let mut said = Vec::new();
+            (&ours).read_to_end(&mut said)?;
+            let process = Pid::from_raw(process);
+            if said == READY {
+                let socket = ours;
+                return Ok(Successor { socket, process });
+            }
+            drop(ours);
+            waitpid(process, None)?;
+            return Err(io::Error::other(
+                String::from_utf8_lossy(&said).into_owned(),
+            ));
+        }
+        drop(ours);
+        // What it says goes nowhere any more; that it cannot be said is said by the status.
+        let status = match wait(&theirs, prepare) {
+            Ok(true) => {
+                inherit();
+                0
+            }
+            Ok(false) => 0,
+            Err(_) => 1,
+        };
+        std::process::exit(status)
+    }
+
+    /// Nothing is left to do.
+    pub(crate) fn dismiss(self) {
+        // One that was killed wants no word.
+        let _ = (&self.socket).write_all(NOTHING);
+        drop(self.socket);
+        let _ = waitpid(self.process, None);
+    }
+}
+
+/// Prepares, and waits for the end of the first process; whether there is something to do then.
+fn wait(mut socket: &UnixStream, prepare: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+    sys::ignore_endings();
+    // It fails only if this is a session of its own already.
+    let _ = nix::unistd::setsid();
+    let nowhere = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&nowhere)?;
+    nix::unistd::dup2_stdout(&nowhere)?;
+    nix::unistd::dup2_stderr(&nowhere)?;
+    let prepared = prepare();
+    match &prepared {
+        Ok(()) => socket.write_all(READY)?,
+        Err(error) => socket.write_all(error.to_string().as_bytes())?,
+    }
+    socket.shutdown(Shutdown::Write)?;
+    let mut told = Vec::new();
+    socket.read_to_end(&mut told)?;
+    Ok(prepared.is_ok() && told != NOTHING)
+}
