@@ -23,7 +23,6 @@ use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
-use crate::cli::common::Format;
 use crate::cli::common::Settings;
 use crate::cli::common::duration;
 use crate::cli::failure::Failure;
@@ -139,19 +138,11 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         (None, None) => Some(LOOPBACK.parse().expect("it is an address")),
         (listen, _) => listen,
     };
-    let settings = Settings {
-        format: Format::Text,
-        output: None,
-        pcap: None,
-        save: None,
-        dry_run: false,
-        limits: Limits {
-            rate: arguments.rate,
-            timeout: arguments.timeout,
-        },
-        verbose: arguments.verbose,
-        push: false,
+    let limits = Limits {
+        rate: arguments.rate,
+        timeout: arguments.timeout,
     };
+    let settings = Settings::of_rounds(limits, arguments.verbose);
     let mut metrics = Metrics::new(arguments.interval);
     let shown = Arc::new(Mutex::new(metrics.to_text()));
     let stopped = begin(listen, &shown)?;

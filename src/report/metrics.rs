@@ -245,7 +245,8 @@ impl Tally {
             return;
         }
         self.returned += 1;
-        if let Some(seconds) = round_trip(evidence, passage) {
+        if let Some(trip) = evidence.round_trip(passage.probe) {
+            let seconds = trip.as_secs_f64();
             self.timed += 1;
             self.seconds += seconds;
             for (bound, within) in BOUNDS.iter().zip(&mut self.within) {
@@ -267,14 +268,6 @@ fn is_counted(evidence: &Evidence, passage: &Passage<'_>) -> bool {
     // How many ICMP errors a host sends is its own affair.
     let is_limited = matches!(last.form, Form::IcmpError { .. });
     left && is_heard && is_due && !is_limited && !id.kind.is_aside() && !passage.refused
-}
-
-/// How long it took, if it ended where it began.
-fn round_trip(evidence: &Evidence, passage: &Passage<'_>) -> Option<f64> {
-    let first = evidence.item((*passage.seen.first()?)?)?;
-    let last = evidence.item((*passage.seen.last()?)?)?;
-    let nanos = last.time.as_nanos().checked_sub(first.time.as_nanos())?;
-    (first.host == last.host && first.id != last.id).then_some(nanos as f64 / 1e9)
 }
 
 fn verdicts(evidence: &Evidence, judgement: &Judgement) -> BTreeMap<&'static str, String> {
