@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use regex::Regex;
 use tunproof::verdict::Code;
 
+use crate::Scratch;
+use crate::stderr;
 use crate::stdout;
 use crate::tunproof;
 
@@ -146,6 +148,34 @@ fn every_link_leads_somewhere() {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     assert!(checked > 20, "only {checked} links");
+}
+
+#[test]
+fn every_path_file_and_fleet_file_that_is_shown_is_right() {
+    let mut checked = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let blocks = text.split("```toml\n").skip(1);
+        for block in blocks.map(|rest| rest.split("```").next().unwrap()) {
+            // Suites are held by `tests/suites.rs`.
+            if !["# path.toml\n", "# fleet.toml\n"]
+                .iter()
+                .any(|name| block.starts_with(name))
+            {
+                continue;
+            }
+            let file = Scratch::new("shown.toml", block);
+            let output = tunproof(&["suite", "check", file.path()]);
+            assert!(
+                output.status.success(),
+                "{}: {}",
+                page.display(),
+                stderr(&output)
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked >= 3, "only {checked}");
 }
 
 #[test]

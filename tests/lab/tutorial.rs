@@ -127,8 +127,7 @@ fn the_tutorial_shows_what_its_commands_print() {
 
 #[test]
 fn what_is_shown_must_be_printed() {
-    let printed =
-        "  │ ✔ service   proven by SYN-ACK at realserver.out (e16)\nproven: 12 of 12 hops in 258 ms\n";
+    let printed = "  │ ✔ service   proven by SYN-ACK at realserver.out (e16)\nproven: 12 of 12 hops in 258 ms\n";
     let shown = [
         "✔ service proven by RST at director.in (e1, e2)",
         "✔ service … 12 of 12 hops in 1.4 s",
