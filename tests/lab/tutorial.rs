@@ -97,6 +97,9 @@ impl Home {
             .current_dir(&self.0)
             .env("PATH", format!("{programs}:{path}"))
             .env("XDG_RUNTIME_DIR", &self.0)
+            .env("NO_COLOR", "1")
+            .env_remove("CLICOLOR_FORCE")
+            .env_remove("TUNPROOF_AGENT")
             .output()
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
