@@ -30,6 +30,8 @@ mod sweep;
 mod terminal;
 #[path = "lab/together.rs"]
 mod together;
+#[path = "lab/tutorial.rs"]
+mod tutorial;
 #[path = "lab/watch.rs"]
 mod watch;
 

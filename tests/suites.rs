@@ -38,7 +38,7 @@ fn files(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// Every block of TOML in the language's README: each is a whole suite.
 fn blocks() -> Vec<String> {
-    let text = include_str!("../probes/README.md");
+    let text = include_str!("../docs/suites.md");
     let blocks = text.split("```toml\n").skip(1);
     let blocks = blocks.map(|rest| rest.split("```").next().unwrap().to_owned());
     blocks.collect()
@@ -151,7 +151,7 @@ fn every_block_of_the_readme_can_be_played() {
 
 #[test]
 fn the_readme_names_every_key_and_every_word() {
-    let readme = include_str!("../probes/README.md");
+    let readme = include_str!("../docs/suites.md");
     let mut names = BTreeSet::new();
     names_in(&suite::suite_schema(), &mut names);
     let tasks = plan::Task::all();

@@ -265,17 +265,17 @@ impl Change {
                 network.delete_link(device)?;
                 Ok(network.set_up(TUNNEL, true)?)
             }
-            Change::Filter { on, .. } => nft(
+            Change::Filter { on, .. } => undone(nft(
                 &enter(state, on)?,
                 format!("add table ip {TABLE}\ndelete table ip {TABLE}\n"),
-            ),
+            )),
             Change::ServerKnown => Ok(network(state, Node::Gw)?.delete_neighbour("eth1", RIP)?),
             Change::Forgotten { on, device, ip } => {
                 Ok(network(state, on)?.delete_neighbour(device, ip)?)
             }
             Change::Director(broken) => broken.undo(state.director, &enter(state, Node::D)?),
             Change::Service(_) => service_is(state, Manner::Serving),
-            Change::Unprotected => protect(&enter(state, Node::S)?),
+            Change::Unprotected => undone(protect(&enter(state, Node::S)?)),
             Change::StaleSource { on, ref route } => Ok(network(state, on)?.delete_route(route)?),
             Change::ByName => Ok(()),
         }
@@ -347,6 +347,14 @@ fn nft(namespace: &Namespace, text: String) -> Result<(), LabError> {
         false => Err(LabError::Nft(
             String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         )),
+    }
+}
+
+/// Where there is no `nft`, it has done nothing that is to be undone.
+fn undone(result: Result<(), LabError>) -> Result<(), LabError> {
+    match result {
+        Err(LabError::NoNft(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 mod cases;
+mod docs;
 mod matching;
 mod push;
 

@@ -146,6 +146,13 @@ fn without_nft_the_lab_stays_whole_and_says_so() {
         "{said}"
     );
     lab.assert_serves("after it");
+    let mended = lab
+        .command(&["mend"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    assert!(mended.status.success(), "{}", text(&mended));
+    assert_eq!(text(&mended), "nothing is broken\n");
 }
 
 #[test]
