@@ -6,6 +6,8 @@
 mod bench;
 #[path = "lab/capture.rs"]
 mod capture;
+#[path = "lab/faults.rs"]
+mod faults;
 #[path = "lab/killed.rs"]
 mod killed;
 #[path = "lab/life.rs"]

@@ -9,7 +9,8 @@ use crate::exchange::Transmit;
 #[derive(Debug, Default)]
 pub struct Ledger {
     open: BTreeMap<u32, Transmit>,
-    forgotten: Vec<Neighbour>,
+    /// With the index of its device, which may be renamed.
+    forgotten: Vec<(Neighbour, u32)>,
     watching: Option<u8>,
 }
 
@@ -24,9 +25,9 @@ impl Ledger {
         self.open.remove(&token);
     }
 
-    /// A neighbour entry is deleted.
-    pub fn forget(&mut self, neighbour: Neighbour) {
-        self.forgotten.push(neighbour);
+    /// A neighbour entry is deleted, on the device of this index.
+    pub fn forget(&mut self, neighbour: Neighbour, index: u32) {
+        self.forgotten.push((neighbour, index));
     }
 
     /// The kernel's drop monitor is turned on, which had this alert mode (`NET_DM_ALERT_MODE_*`) before; `None`: it was
@@ -50,8 +51,8 @@ impl Ledger {
         self.watching
     }
 
-    /// Every neighbour entry that still has to be put back; the first that was there comes last.
-    pub fn forgotten(&self) -> impl Iterator<Item = &Neighbour> {
+    /// Every neighbour entry that still has to be put back, with its device's index; the first that was there comes last.
+    pub fn forgotten(&self) -> impl Iterator<Item = &(Neighbour, u32)> {
         self.forgotten.iter().rev()
     }
 }

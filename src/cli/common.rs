@@ -32,10 +32,11 @@ pub(super) struct Reporting {
     /// How the report is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Write the report to FILE instead of stdout
+    /// Write the report to FILE instead of stdout; a FILE that is there is replaced by a whole one or stays. If it
+    /// cannot be written, the report goes to stdout and the exit status is 2
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write every packet of the evidence to FILE, a pcapng with a comment on each
+    /// Write every packet of the evidence to FILE, a pcapng with a comment on each; whole, or FILE stays as it was
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
     /// Show all evidence, what hosts could not read of themselves, and what agents write to their stderr

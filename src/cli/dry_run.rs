@@ -71,8 +71,8 @@ pub(super) fn say(
         );
         plan.session = plan.session.next();
     }
-    output::say(&said, settings)?;
-    packets.end()
+    let written = output::say(&said, settings);
+    output::all([written, packets.end()])
 }
 
 /// What would be sent, as text and as evidence.

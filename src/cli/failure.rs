@@ -244,6 +244,14 @@ impl Failure {
             Failure::NothingToSave => {
                 vec!["`--pcap FILE` writes the packets that would be sent".to_owned()]
             }
+            Failure::Write { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                vec!["make room there, or name a file on another file system".to_owned()]
+            }
             _ => Vec::new(),
         }
     }

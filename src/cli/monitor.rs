@@ -34,6 +34,7 @@ use crate::cli::prove::Sandbox;
 use crate::cli::prove::Told;
 use crate::cli::verify;
 use crate::cli::whole;
+use crate::cli::whole::Readers;
 use crate::cli::whole::Whole;
 use crate::live::http::Page;
 use crate::live::http::Server;
@@ -287,9 +288,8 @@ fn page(path: &str, shown: &Mutex<String>) -> Option<Page> {
 }
 
 fn write(file: &Path, text: &str) -> io::Result<()> {
-    let mut whole = Whole::begin(file)?;
     // node_exporter is another user.
-    whole.open_to_all()?;
+    let mut whole = Whole::begin(file, Readers::All)?;
     whole.add(text.as_bytes())?;
     whole.end()
 }

@@ -1,7 +1,5 @@
 //! Where reports go.
 
-use std::fs;
-use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::path::Path;
@@ -10,6 +8,7 @@ use crate::cli::common::Format;
 use crate::cli::common::Settings;
 use crate::cli::failure::Failure;
 use crate::cli::whole;
+use crate::cli::whole::Readers;
 use crate::cli::whole::Whole;
 use crate::evidence;
 use crate::evidence::Evidence;
@@ -24,18 +23,21 @@ use crate::verdict::Judgement;
 
 /// Whether the files that are asked for can be written, which is better known before the packets are sent.
 pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
-    for path in settings.output.iter().chain(&settings.pcap) {
-        // Who reads a pipe would take this for its end.
-        if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
-            continue;
-        }
-        let opened = fs::OpenOptions::new().append(true).create(true).open(path);
-        opened.map_err(|source| cannot_write(path, source))?;
+    let files = [&settings.output, &settings.pcap, &settings.save];
+    for path in files.into_iter().flatten() {
+        whole::check(path).map_err(|source| cannot_write(path, source))?;
     }
-    match &settings.save {
-        Some(path) => whole::check(path).map_err(|source| cannot_write(path, source)),
-        None => Ok(()),
+    Ok(())
+}
+
+/// Whether everything was written: that one thing could not be keeps nobody from the others.
+pub(super) fn all<const N: usize>(written: [Result<(), Failure>; N]) -> Result<(), Failure> {
+    let mut failures = written.into_iter().filter_map(Result::err);
+    let last = failures.next_back();
+    for failure in failures {
+        failure.print();
     }
+    last.map_or(Ok(()), Err)
 }
 
 fn cannot_write(path: &Path, source: io::Error) -> Failure {
@@ -77,7 +79,7 @@ impl Cases<'_> {
                 (true, Some(_)) => between,
             };
             let file = match file.take() {
-                None => Whole::begin(path),
+                None => Whole::begin(path, Readers::Owner),
                 Some(file) => Ok(file),
             };
             self.file = file.and_then(|mut file| {
@@ -106,7 +108,7 @@ impl Cases<'_> {
 /// The file of the evidence's packets, where one is asked for. That it cannot be written is said at its end.
 pub(super) struct Packets<'a> {
     path: Option<&'a Path>,
-    file: io::Result<Option<File>>,
+    file: io::Result<Option<Whole>>,
 }
 
 impl Packets<'_> {
@@ -124,11 +126,11 @@ impl Packets<'_> {
         };
         if let Ok(file) = &mut self.file {
             let file = match file.take() {
-                None => File::create(path),
+                None => Whole::begin(path, Readers::Usual),
                 Some(file) => Ok(file),
             };
             self.file = file.and_then(|mut file| {
-                file.write_all(&report::pcapng(evidence, judgement, round))?;
+                file.add(&report::pcapng(evidence, judgement, round))?;
                 Ok(Some(file))
             });
         }
@@ -136,10 +138,8 @@ impl Packets<'_> {
 
     /// That there are no more.
     pub(super) fn end(self) -> Result<(), Failure> {
-        match self.file {
-            Err(source) => Err(cannot_write(self.path.unwrap_or(Path::new("")), source)),
-            Ok(_) => Ok(()),
-        }
+        let ended = self.file.and_then(|file| file.map_or(Ok(()), Whole::end));
+        ended.map_err(|source| cannot_write(self.path.unwrap_or(Path::new("")), source))
     }
 }
 
@@ -190,13 +190,20 @@ pub(super) fn say(text: &str, settings: &Settings) -> Result<(), Failure> {
     write(text, settings.output.as_deref())
 }
 
-/// Writes text to a file, or to stdout.
+/// Writes text to a file, or to stdout; to stdout, too, if the file cannot be written.
 pub(super) fn write(text: &str, file: Option<&Path>) -> Result<(), Failure> {
     match file {
         None => print(text),
         Some(path) => {
             let plain = anstream::adapter::strip_str(text).to_string();
-            fs::write(path, plain).map_err(|source| cannot_write(path, source))
+            let whole = Whole::begin(path, Readers::Usual).and_then(|mut file| {
+                file.add(plain.as_bytes())?;
+                file.end()
+            });
+            let Err(source) = whole else { return Ok(()) };
+            // What was found out is not to be lost with it.
+            print(text)?;
+            Err(cannot_write(path, source))
         }
     }
 }

@@ -80,6 +80,10 @@ pub(super) fn local() -> Vec<String> {
     vec!["local".to_owned()]
 }
 
+/// How long an agent may be silent while it owes an answer: a third of the time, but no less and no more.
+const BRIEF: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(10);
+
 /// Proves a plan and reports.
 pub(super) fn prove(plan: Plan, vias: Vias, settings: &Settings) -> Result<Ended, Failure> {
     prove_with(plan, vias, Recordings::default(), settings)
@@ -230,6 +234,8 @@ pub(super) fn carry_out(
         .map(|(host, via)| Vantage { host, via })
         .collect();
     let options = StartOptions {
+        // Those that are still there need the rest of the time.
+        silence: (settings.limits.timeout / 3).clamp(BRIEF, LONG),
         verbose: settings.verbose,
         push: settings.push,
         ..StartOptions::default()
@@ -401,20 +407,19 @@ pub(super) fn report(known: Known, settings: &Settings) -> Result<Outcome, Failu
     let mut packets = output::Packets::new(settings);
     if Embedded::SPOOF_FILTER.is_of(evidence.plan()) {
         let judged = judge_spoofing(&evidence);
-        output::write_spoofing(&SpoofReport::new(&evidence, &judged, timing), settings)?;
+        let report = SpoofReport::new(&evidence, &judged, timing);
+        let written = output::write_spoofing(&report, settings);
         let judgement = judge(&mut evidence);
         packets.add(&evidence, &judgement, None);
-        packets.end()?;
-        cases.end()?;
+        output::all([written, packets.end(), cases.end()])?;
         return Ok(SpoofOutcome::worst(&judged).verdict());
     }
     let judgement = judge(&mut evidence);
     let report = Report::new(&evidence, &judgement, timing);
     leave_verdict(&report, settings);
-    output::write_report(&report, settings)?;
+    let written = output::write_report(&report, settings);
     packets.add(&evidence, &judgement, None);
-    packets.end()?;
-    cases.end()?;
+    output::all([written, packets.end(), cases.end()])?;
     Ok(judgement.outcome())
 }
 

@@ -168,8 +168,9 @@ fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result
         }
         plan.session = plan.session.next();
     }
-    let ended = played.end()?;
-    cases.end()?;
+    let mut ended = Ended::Nothing;
+    let reported = played.end().map(|how| ended = how);
+    output::all([reported, cases.end()])?;
     Ok(match had_all {
         true => ended,
         false => Ended::WithoutAnAgent,
@@ -239,8 +240,8 @@ impl Rounds<'_> {
         let Some(report) = self.report else {
             return Ok(Ended::Nothing);
         };
-        output::write_run(&report, self.settings)?;
-        self.packets.end()?;
+        let written = output::write_run(&report, self.settings);
+        output::all([written, self.packets.end()])?;
         Ok(Ended::Judged(report.outcome))
     }
 }

@@ -7,8 +7,10 @@ use std::fs::Permissions;
 use std::io;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::fchown;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -16,8 +18,8 @@ use nix::fcntl::AT_FDCWD;
 use nix::fcntl::AtFlags;
 use nix::unistd::linkat;
 
-/// A file that its owner alone may read. It is there under its name once it is whole; what was there before is
-/// there until then. What is no regular file, such as a pipe, is written to as it is.
+/// A file that is there under its name once it is whole; what was there before is there until then. What is no regular
+/// file, such as a pipe, is written to as it is.
 #[derive(Debug)]
 pub(super) struct Whole {
     file: File,
@@ -27,9 +29,20 @@ pub(super) struct Whole {
     draft: Option<PathBuf>,
 }
 
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Everybody.
+    All,
+    /// Who could read the file that it replaces; where there is none, whoever the umask lets.
+    Usual,
+}
+
 impl Whole {
     /// A file of which nothing is written yet.
-    pub(super) fn begin(path: &Path) -> io::Result<Whole> {
+    pub(super) fn begin(path: &Path, readers: Readers) -> io::Result<Whole> {
         let Some(target) = replaceable(path)? else {
             return Ok(Whole {
                 file: OpenOptions::new().write(true).open(path)?,
@@ -37,23 +50,39 @@ impl Whole {
                 draft: None,
             });
         };
-        let (draft, file) = match nameless(&target) {
-            Some(file) => (None, file),
-            None => draft(&target).map(|(draft, file)| (Some(draft), file))?,
+        let mode = match readers {
+            Readers::Owner | Readers::All => 0o600,
+            Readers::Usual => 0o666,
         };
-        Ok(Whole {
+        let (draft, file) = match nameless(&target, mode) {
+            Some(file) => (None, file),
+            None => draft(&target, mode).map(|(draft, file)| (Some(draft), file))?,
+        };
+        let whole = Whole {
             file,
             target: Some(target),
             draft,
-        })
+        };
+        match readers {
+            Readers::Owner => {}
+            Readers::All => whole.set_mode(0o644)?,
+            Readers::Usual => whole.keep_readers()?,
+        }
+        Ok(whole)
     }
 
-    /// That everybody may read it.
-    pub(super) fn open_to_all(&self) -> io::Result<()> {
-        match &self.draft {
-            Some(_) => self.file.set_permissions(Permissions::from_mode(0o644)),
-            None => Ok(()),
-        }
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// That it has the owner and the mode of the file that it replaces.
+    fn keep_readers(&self) -> io::Result<()> {
+        let Some(known) = self.target.as_ref().and_then(|it| fs::metadata(it).ok()) else {
+            return Ok(());
+        };
+        // Only root may give a file away; who may not has written somebody else's, and now has one of his own.
+        let _ = fchown(&self.file, Some(known.uid()), Some(known.gid()));
+        self.set_mode(known.mode() & 0o777)
     }
 
     /// Writes what comes next.
@@ -89,7 +118,9 @@ impl Drop for Whole {
 /// Whether [`Whole::begin`] would have a place to write to.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     match replaceable(path)? {
-        Some(target) if nameless(&target).is_none() => fs::remove_file(draft(&target)?.0),
+        Some(target) if nameless(&target, 0o600).is_none() => {
+            fs::remove_file(draft(&target, 0o600)?.0)
+        }
         _ => Ok(()),
     }
 }
@@ -106,13 +137,10 @@ fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
 }
 
 /// A new file without a name, of which a kill leaves nothing, if the file system has such.
-fn nameless(target: &Path) -> Option<File> {
+fn nameless(target: &Path, mode: u32) -> Option<File> {
     let folder = folder(target);
     let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .custom_flags(libc::O_TMPFILE)
-        .mode(0o600);
+    options.write(true).custom_flags(libc::O_TMPFILE).mode(mode);
     options.open(folder).ok()
 }
 
@@ -138,13 +166,13 @@ fn folder(target: &Path) -> &Path {
 }
 
 /// A new file beside the one that it shall become.
-fn draft(target: &Path) -> io::Result<(PathBuf, File)> {
+fn draft(target: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let draft = beside(target)?;
     let mut options = OpenOptions::new();
     let file = options
         .write(true)
         .create_new(true)
-        .mode(0o600)
+        .mode(mode)
         .open(&draft)?;
     Ok((draft, file))
 }
@@ -159,13 +187,12 @@ fn beside(target: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
     use std::os::unix::fs::symlink;
 
     use super::*;
 
     fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = Whole::begin(path)?;
+        let mut file = Whole::begin(path, Readers::Owner)?;
         file.add(content)?;
         file.end()
     }
@@ -216,10 +243,10 @@ mod tests {
         let folder = Folder::new("half");
         let file = folder.0.join("case");
         fs::write(&file, "before").unwrap();
-        let mut half = Whole::begin(&file).unwrap();
+        let mut half = Whole::begin(&file, Readers::Owner).unwrap();
         half.add(b"aft").unwrap();
         // Not even a kill at this moment would leave anything, where files without a name are to be had.
-        if nameless(&file).is_some() {
+        if nameless(&file, 0o600).is_some() {
             assert_eq!(folder.names(), ["case"]);
         }
         drop(half);
@@ -228,10 +255,34 @@ mod tests {
     }
 
     #[test]
+    fn who_may_read_it_is_as_asked_or_as_before() {
+        let folder = Folder::new("readers");
+        let mode = |name: &str, readers, before: Option<u32>| {
+            let file = folder.0.join(name);
+            if let Some(mode) = before {
+                fs::write(&file, "before").unwrap();
+                fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            }
+            let mut whole = Whole::begin(&file, readers).unwrap();
+            whole.add(b"after").unwrap();
+            whole.end().unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"after");
+            fs::metadata(&file).unwrap().mode() & 0o777
+        };
+        let plain = folder.0.join("plain");
+        File::create(&plain).unwrap();
+        let usual = fs::metadata(&plain).unwrap().mode() & 0o777;
+        assert_eq!(mode("new", Readers::Usual, None), usual);
+        assert_eq!(mode("old", Readers::Usual, Some(0o640)), 0o640);
+        assert_eq!(mode("open", Readers::All, Some(0o600)), 0o644);
+        assert_eq!(mode("shut", Readers::Owner, Some(0o644)), 0o600);
+    }
+
+    #[test]
     fn a_draft_with_a_name_is_removed() {
         let folder = Folder::new("draft");
         let target = Some(folder.0.join("case"));
-        let (path, file) = draft(&folder.0.join("case")).unwrap();
+        let (path, file) = draft(&folder.0.join("case"), 0o600).unwrap();
         let draft = Some(path);
         let half = Whole {
             file,

@@ -4,6 +4,7 @@
 
 mod answer;
 mod course;
+mod disturbed;
 mod elsewhere;
 mod expected;
 mod fleet;

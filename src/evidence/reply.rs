@@ -9,6 +9,7 @@ use crate::evidence::Passage;
 use crate::evidence::Proof;
 use crate::plan::Form;
 use crate::plan::Hop;
+use crate::plan::Host;
 use crate::plan::Protocol;
 use crate::plan::Station;
 
@@ -45,12 +46,38 @@ impl Evidence {
                 (Station::RealserverOut, &[][..]),
                 (Station::ClientIn, &TO_THE_CLIENT),
             ] {
-                if station == Station::ClientIn && self.unasked().len() > MOST_UNASKED {
+                if station == Station::ClientIn && self.doubts_replies() {
                     continue;
                 }
                 self.prove_by_reply_at(station, hops, &passage, proofs);
             }
         }
+    }
+
+    /// Whether the client gets so many answers to nobody's question that those to ours may be chance.
+    fn doubts_replies(&self) -> bool {
+        self.unasked().len() > MOST_UNASKED
+    }
+
+    /// Why an answer that reached the client proves nothing, if that is so.
+    pub fn why_replies_are_doubted(&self, path: usize) -> Option<String> {
+        if self.plan().paths[path].protocol != Protocol::Udp || !self.doubts_replies() {
+            return None;
+        }
+        let mut passages = self.passages(path);
+        let came = passages.any(|passage| {
+            let mut sightings = self.sightings(passage.probe.id);
+            sightings.any(|(item, seen)| {
+                seen.form == Form::Reply && item.station == Some(Station::ClientIn)
+            })
+        });
+        let (count, name) = (self.unasked().len(), self.plan().host_name(Host::Client));
+        came.then(|| {
+            format!(
+                "{name} got answers of the service at {count} ports from which nobody had asked it: so many may be \
+                 forged, and those to our probes prove nothing; once whoever sends them is stopped, this is decided"
+            )
+        })
     }
 
     fn prove_by_reply_at(

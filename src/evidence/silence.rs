@@ -46,9 +46,12 @@ impl Silence {
 
 impl Evidence {
     /// The silences of `path` at taps that lost nothing, by kind and place; each with all its probes,
-    /// whether they are enough or not.
+    /// whether they are enough or not. None, if a device of the path was taken away meanwhile.
     pub fn silences(&self, path: usize) -> Vec<Silence> {
         let mut silences: Vec<Silence> = Vec::new();
+        if self.why_disturbed(path).is_some() {
+            return silences;
+        }
         let passages = self.passages(path);
         for passage in passages.filter(|passage| !passage.probe.id.kind.is_aside()) {
             let Some((next, last_seen)) = self.falls_silent(&passage) else {

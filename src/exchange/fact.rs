@@ -191,6 +191,9 @@ pub struct Link {
     pub addresses: Vec<Address>,
     /// Tunnel endpoints, of an `ipip` device.
     pub tunnel: Option<TunnelEnds>,
+    /// How often its carrier came or went, since it was made (`cat /sys/class/net/DEVICE/carrier_changes`).
+    #[serde(default)]
+    pub carrier_changes: u32,
 }
 
 /// An IPv4 address of a device.
@@ -408,6 +411,7 @@ impl Link {
             mac: None,
             addresses,
             tunnel: None,
+            carrier_changes: 0,
         }
     }
 }

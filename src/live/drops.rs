@@ -285,15 +285,15 @@ impl Drops {
         })
     }
 
-    /// The next one.
+    /// The next one; `None` if the kernel told of more than there was room for, so that some are lost.
     ///
     /// # Errors
     ///
     /// If the socket cannot be read.
-    pub(crate) async fn receive(&mut self) -> io::Result<Dropped> {
+    pub(crate) async fn receive(&mut self) -> io::Result<Option<Dropped>> {
         loop {
             if let Some(dropped) = self.found.pop() {
-                return Ok(dropped);
+                return Ok(Some(dropped));
             }
             let mut ready = self.socket.readable().await?;
             let descriptor = ready.get_inner().as_raw_fd();
@@ -302,16 +302,18 @@ impl Drops {
                     let datagram = &self.buffer[..length];
                     for (kind, _, body) in messages(datagram) {
                         if kind == self.family
-                            && let Some(dropped) = read(body)
+                            && let Some(mut dropped) = read(body)
                             && concerns(&self.paths, &dropped.capture.bytes)
                         {
+                            dropped.capture.time = clock::steadied(dropped.capture.time);
                             self.found.insert(0, dropped);
                         }
                     }
                 }
                 Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
-                // Some were lost; those that come are as good.
-                Err(nix::errno::Errno::ENOBUFS | nix::errno::Errno::EINTR) => {}
+                // Those that come are as good.
+                Err(nix::errno::Errno::ENOBUFS) => return Ok(None),
+                Err(nix::errno::Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -543,7 +545,9 @@ mod tests {
                 let waiting = async {
                     loop {
                         let dropped = drops.receive().await.unwrap();
-                        if dropped.capture.bytes.ends_with(b"nobody is there") {
+                        if let Some(dropped) = dropped
+                            && dropped.capture.bytes.ends_with(b"nobody is there")
+                        {
                             return dropped;
                         }
                     }

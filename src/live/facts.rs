@@ -1,7 +1,6 @@
 //! What this host says of itself: everything in [`HostFacts`], read once.
 
 use std::error::Error;
-use std::time::SystemTime;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::task::yield_now;
@@ -12,7 +11,7 @@ use crate::exchange::Ipvs;
 use crate::exchange::Link;
 use crate::exchange::RouteAnswer;
 use crate::exchange::Unread;
-use crate::exchange::Wall;
+use crate::live::clock;
 use crate::live::links;
 use crate::live::neighbour;
 use crate::live::netlink::Netlink;
@@ -31,7 +30,7 @@ pub async fn gather<E: Error + 'static>(
     ipvs: impl FnOnce() -> Result<Ipvs, E>,
 ) -> HostFacts {
     let mut facts = HostFacts {
-        time: now(),
+        time: clock::steady(),
         ipvs: Ipvs::Unknown,
         ..HostFacts::default()
     };
@@ -146,11 +145,6 @@ fn unread(what: &str, error: &dyn Error) -> Unread {
     }
 }
 
-fn now() -> Wall {
-    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Wall::from_nanos(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -165,6 +159,7 @@ mod tests {
     use crate::exchange::RouteKind;
     use crate::exchange::RouteQuery;
     use crate::exchange::ServiceQuery;
+    use crate::exchange::Wall;
     use crate::live::ipvs;
     use crate::live::testbed::in_namespace;
     use crate::live::testbed::ip;

@@ -479,7 +479,7 @@ impl<'a> Served<'a> {
         cleanup: Option<Transmit>,
     ) -> SendOutcome {
         let declined = |reason: &dyn ToString| SendOutcome::Declined {
-            time: clock::wall(),
+            time: clock::steady(),
             reason: reason.to_string(),
         };
         let mut family = None;

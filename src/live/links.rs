@@ -85,11 +85,13 @@ fn link(message: &LinkMessage) -> Link {
         mac: None,
         addresses: Vec::new(),
         tunnel: None,
+        carrier_changes: 0,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::CarrierChanges(count) => link.carrier_changes = *count,
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| match info {
@@ -214,6 +216,7 @@ mod tests {
                     remote: Some(Ipv4Addr::new(192, 0, 2, 2)),
                     link: Some(3),
                 }),
+                carrier_changes: 0,
             }
         );
     }

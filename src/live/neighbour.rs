@@ -50,16 +50,16 @@ pub enum NeighbourError {
     },
 }
 
-/// The neighbour entry of `address` on `device`, in the calling thread's network namespace. Person's way:
+/// The neighbour entry of `address` on `device`, and the device's index, in the calling thread's network namespace. Person's way:
 /// `ip neigh show`.
 ///
 /// # Errors
 ///
 /// If there is no such device, or the kernel cannot be asked.
-pub fn find(address: Ipv4Addr, device: &str) -> Result<Option<Neighbour>, NeighbourError> {
+pub fn find(address: Ipv4Addr, device: &str) -> Result<Option<(Neighbour, u32)>, NeighbourError> {
     let mut entry = Entry::open(address, device)?;
     let found = entry.read()?;
-    Ok(found.map(|message| neighbour(&message, device, address)))
+    Ok(found.map(|message| (neighbour(&message, device, address), entry.index)))
 }
 
 /// Deletes the neighbour entry of `address` on `device`, in the calling thread's network namespace, and
@@ -86,22 +86,31 @@ pub fn forget(address: Ipv4Addr, device: &str) -> Result<Option<Neighbour>, Neig
 }
 
 /// Puts a forgotten entry back as STALE with its old hardware address, unless the kernel has a usable entry by
-/// then or the old one had no hardware address. In the calling thread's network namespace.
+/// then or the old one had no hardware address. In the calling thread's network namespace; on the device of this index,
+/// whatever its name is by now.
 ///
 /// # Errors
 ///
 /// If the device is gone, or the process may not (`CAP_NET_ADMIN`).
-pub fn restore(old: &Neighbour) -> Result<(), NeighbourError> {
+pub fn restore(old: &Neighbour, index: u32) -> Result<(), NeighbourError> {
     let Some(mac) = old.mac else {
         return Ok(());
     };
-    let mut entry = Entry::open(old.ip, &old.device)?;
-    if let Some(new) = entry.read()?
-        && u16::from(new.header.state) & VALID != 0
-    {
-        return Ok(());
-    }
-    entry.put(mac)
+    let mut entry = Entry::on(old.ip, &old.device, index)?;
+    let put = match entry.read() {
+        Ok(Some(new)) if u16::from(new.header.state) & VALID != 0 => return Ok(()),
+        Ok(_) => entry.put(mac),
+        Err(error) => Err(error),
+    };
+    put.map_err(|error| match error {
+        NeighbourError::Netlink { device, source, .. }
+            if source.refusal() == Some(libc::ENODEV) =>
+        {
+            let source = io::Error::from_raw_os_error(libc::ENODEV);
+            NeighbourError::NoDevice { device, source }
+        }
+        error => error,
+    })
 }
 
 /// The entries of `addresses` on `links`: asked one by one, for the table may be long.
@@ -166,6 +175,10 @@ impl<'a> Entry<'a> {
             device: device.to_owned(),
             source: error.into(),
         })?;
+        Entry::on(address, device, index)
+    }
+
+    fn on(address: Ipv4Addr, device: &'a str, index: u32) -> Result<Entry<'a>, NeighbourError> {
         let netlink = Netlink::open(NETLINK_ROUTE).map_err(|source| NeighbourError::Netlink {
             operation: "read",
             address,
@@ -315,6 +328,10 @@ mod tests {
         Some((text(&entry["lladdr"]), text(&entry["state"][0])))
     }
 
+    fn index() -> u32 {
+        if_nametoindex("eth0").unwrap()
+    }
+
     fn usable(state: &str) -> Option<(String, String)> {
         Some(("02:00:00:00:00:01".to_owned(), state.to_owned()))
     }
@@ -334,8 +351,32 @@ mod tests {
                 assert_eq!(shown(), None);
                 assert_eq!(forget(GATEWAY, "eth0").unwrap(), None, "it is gone");
 
-                restore(&old).unwrap();
+                restore(&old, index()).unwrap();
                 assert_eq!(shown(), usable("STALE"));
+            },
+        );
+    }
+
+    #[test]
+    fn an_entry_is_put_back_on_a_device_that_was_renamed() {
+        in_namespace(
+            concat!(
+                module_path!(),
+                "::an_entry_is_put_back_on_a_device_that_was_renamed"
+            ),
+            || {
+                entry("reachable");
+                let index = index();
+                let old = forget(GATEWAY, "eth0").unwrap().expect("an entry");
+                ip("link set eth0 down
+                    link set eth0 name lan0
+                    link set lan0 up");
+                restore(&old, index).unwrap();
+                let shown = ip_says("neigh show 203.0.113.1 dev lan0 nud all").to_string();
+                assert!(shown.contains("02:00:00:00:00:01"), "{shown}");
+                ip("link del lan0");
+                let error = restore(&old, index).unwrap_err();
+                assert_eq!(error.to_string(), "there is no device `eth0`");
             },
         );
     }
@@ -373,10 +414,10 @@ mod tests {
                     mac: Some([2, 0, 0, 0, 0, 9]),
                     state: 2,
                 };
-                restore(&old).unwrap();
+                restore(&old, index()).unwrap();
                 assert_eq!(shown(), usable("PERMANENT"));
                 ip("neigh replace 203.0.113.1 lladdr 02:00:00:00:00:01 dev eth0 nud reachable");
-                restore(&old).unwrap();
+                restore(&old, index()).unwrap();
                 assert_eq!(shown(), usable("REACHABLE"));
             },
         );
@@ -407,7 +448,7 @@ mod tests {
                 let old = forget(GATEWAY, "eth0").unwrap().expect("an entry");
                 ip("neigh add 203.0.113.1 dev eth0 nud failed");
                 assert_eq!(shown(), Some((String::new(), "FAILED".to_owned())));
-                restore(&old).unwrap();
+                restore(&old, index()).unwrap();
                 assert_eq!(shown(), usable("STALE"));
             },
         );

@@ -236,7 +236,88 @@ fn refused(code: i32) -> NetlinkError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use netlink_packet_route::AddressFamily;
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::address::AddressAttribute;
+    use netlink_packet_route::address::AddressMessage;
+    use netlink_sys::protocols::NETLINK_ROUTE;
+
     use super::*;
+    use crate::live::testbed;
+
+    #[test]
+    fn a_list_that_changes_is_read_whole_or_refused() {
+        testbed::in_namespace(
+            concat!(
+                module_path!(),
+                "::a_list_that_changes_is_read_whole_or_refused"
+            ),
+            || {
+                const STAY: usize = 2000;
+                testbed::ip(
+                    "link add eth0 type veth peer name eth1
+                     link set eth0 up
+                     link set eth1 up",
+                );
+                let line = |verb: &str, number: usize, device: &str, net: u8| {
+                    let (high, low) = (number / 250, number % 250 + 1);
+                    format!("address {verb} 10.{net}.{high}.{low}/32 dev {device}\n")
+                };
+                let stay: String = (0..STAY).map(|n| line("add", n, "eth0", 1)).collect();
+                testbed::ip(&stay);
+                // Others come and go, before and behind them.
+                let comes_and_goes: String = (0..4000)
+                    .flat_map(|n| {
+                        let device = ["lo", "eth1"][n % 2];
+                        ["add", "del"].map(|verb| line(verb, n % 1000, device, 2))
+                    })
+                    .collect();
+                let namespace = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+                let churn = std::thread::spawn(move || {
+                    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                    testbed::ip(&comes_and_goes);
+                });
+                let mut ask = AddressMessage::default();
+                ask.header.family = AddressFamily::Inet;
+                let ask = RouteNetlinkMessage::GetAddress(ask);
+                let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
+                let (mut torn, mut whole) = (0, 0);
+                while !churn.is_finished() {
+                    netlink
+                        .send(ask.clone(), NLM_F_REQUEST | NLM_F_DUMP)
+                        .unwrap();
+                    let (_, interrupted) = netlink.receive::<RouteNetlinkMessage>().unwrap();
+                    torn += usize::from(interrupted);
+                    match netlink.dump(ask.clone()) {
+                        Ok(answer) => {
+                            let stay = answer.messages.iter().filter(|message| {
+                                let RouteNetlinkMessage::NewAddress(message) = message else {
+                                    return false;
+                                };
+                                message.attributes.iter().any(|attribute| {
+                                    matches!(attribute, AddressAttribute::Local(IpAddr::V4(ip))
+                                        if ip.octets()[..2] == [10, 1])
+                                })
+                            });
+                            assert_eq!(stay.count(), STAY, "a list that looks whole is");
+                            assert_eq!(answer.undecoded.len(), 0);
+                            whole += 1;
+                        }
+                        Err(NetlinkError::Changing) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                churn.join().unwrap();
+                assert!(
+                    torn > 0,
+                    "no list changed while it was read, {whole} were whole"
+                );
+                assert!(netlink.dump(ask).is_ok(), "once nothing changes any more");
+            },
+        );
+    }
 
     fn message(length: u32, sequence: u32, body: &[u8]) -> Vec<u8> {
         let mut octets = length.to_ne_bytes().to_vec();

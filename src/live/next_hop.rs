@@ -192,7 +192,7 @@ fn edges() -> Option<BTreeSet<u32>> {
 
 /// The hardware address of a next hop, if the kernel knows it now.
 pub(super) fn hardware_address(hop: &NextHop) -> Result<Option<[u8; 6]>, NeighbourError> {
-    let found = neighbour::find(hop.gateway, &hop.device)?;
+    let found = neighbour::find(hop.gateway, &hop.device)?.map(|(found, _)| found);
     let usable = found.filter(|entry| entry.state & neighbour::VALID != 0);
     Ok(usable.and_then(|entry| entry.mac))
 }

@@ -73,11 +73,11 @@ impl Ring {
         wait: Duration,
         mut packet: impl FnMut(&[u8], Mono),
     ) -> Result<(), TapError> {
-        let (mut mono, mut wall) = both_clocks();
+        let (mut mono, mut wall) = clock::at_once(clock::mono, clock::wall);
         let mut each = |octets: &[u8], time: u64| {
             let time = Wall::from_nanos(time);
             if time > wall {
-                (mono, wall) = both_clocks();
+                (mono, wall) = clock::at_once(clock::mono, clock::wall);
             }
             let age = if time < wall {
                 wall.distance(time)
@@ -119,15 +119,4 @@ impl Ring {
         })?;
         Ok(dropped.into())
     }
-}
-
-/// One moment by both clocks: of three readings that between whose parts the least time went by.
-fn both_clocks() -> (Mono, Wall) {
-    let readings = [(); 3].map(|()| {
-        let before = clock::mono();
-        let wall = clock::wall();
-        (clock::mono().since(before), before, wall)
-    });
-    let (_, mono, wall) = readings.into_iter().min().unwrap_or_default();
-    (mono, wall)
 }

@@ -71,7 +71,7 @@ impl Sender {
             Way::Stack => self.by_stack(&transmit.bytes),
             Way::Frame { device } => self.by_device(&transmit.bytes, device),
         };
-        let time = clock::wall();
+        let time = clock::steady();
         match result {
             Ok(()) => SendOutcome::Sent { time },
             Err(error) => SendOutcome::Refused {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::agent::FromAgent;
 use crate::exchange::ConnectOutcome;
-use crate::live::clock;
+use crate::exchange::Freed;
 use crate::live::drops::Drops;
 use crate::live::tap::Tap;
 use crate::live::tracepoint::PERIOD;
@@ -41,20 +41,17 @@ pub(super) async fn watch(
         let event = tokio::select! {
             biased;
             question = asked.recv() => match question {
-                Some(()) => {
-                    let now = clock::wall();
-                    while let Ok(Some(capture)) = tap.try_receive() {
-                        let is_later = capture.time > now;
-                        say(&out, FromAgent::Said(Event::Captured(capture))).await;
-                        if is_later {
-                            break;
+                Some(()) => match tap.statistics() {
+                    Ok(statistics) => {
+                        while tap.owes(statistics)
+                            && let Ok(Some(capture)) = tap.try_receive()
+                        {
+                            say(&out, FromAgent::Said(Event::Captured(capture))).await;
                         }
+                        Event::Statistics(statistics)
                     }
-                    match tap.statistics() {
-                        Ok(statistics) => Event::Statistics(statistics),
-                        Err(error) => failed(error.operation, error.source),
-                    }
-                }
+                    Err(error) => failed(error.operation, error.source),
+                },
                 None => return,
             },
             received = tap.receive() => match received {
@@ -73,7 +70,14 @@ pub(super) async fn watch(
 pub(super) async fn pass_on(mut drops: Drops, out: mpsc::WeakSender<FromAgent>) {
     while let Ok(dropped) = drops.receive().await {
         let Some(out) = out.upgrade() else { return };
-        say(&out, FromAgent::Said(Event::Dropped(dropped))).await;
+        let event = match dropped {
+            Some(dropped) => Event::Dropped(dropped),
+            None => {
+                let error = "drop monitor: it told of more than there was room for";
+                Event::DropsWatched(Some(Freed::untold(error.to_owned())))
+            }
+        };
+        say(&out, FromAgent::Said(event)).await;
     }
 }
 

@@ -748,19 +748,15 @@ pub(crate) fn was_continued() -> bool {
     CONTINUED.swap(false, Ordering::Relaxed)
 }
 
-/// How far the wall clock is ahead of `CLOCK_MONOTONIC`, in nanoseconds.
-pub(crate) fn wall_ahead() -> u64 {
-    let read = |clock| {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the kernel writes one `timespec` to `time`, which is one; both clocks exist on every Linux.
-        unsafe { libc::clock_gettime(clock, &raw mut time) };
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+/// `CLOCK_MONOTONIC`.
+pub(crate) fn monotonic() -> std::time::Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
     };
-    let monotonic = read(libc::CLOCK_MONOTONIC);
-    read(libc::CLOCK_REALTIME).saturating_sub(monotonic)
+    // SAFETY: the kernel writes one `timespec` to `time`, which is one; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// A mount of tracefs that no path leads to and that ends with its descriptor.

@@ -42,6 +42,8 @@ pub struct Tap {
     buffer: Vec<u8>,
     devices: HashMap<u32, String>,
     statistics: TapStatistics,
+    /// How many packets were read.
+    read: u64,
 }
 
 /// Why a tap does not open or does not see any more.
@@ -126,6 +128,7 @@ impl Tap {
             buffer: vec![0; SNAP_LENGTH],
             devices: HashMap::new(),
             statistics: TapStatistics::default(),
+            read: 0,
         })
     }
 
@@ -173,6 +176,7 @@ impl Tap {
                 Err(Errno::EINTR | Errno::ENETDOWN) => continue,
                 Err(errno) => return Err(during("read the AF_PACKET socket")(errno.into())),
             };
+            self.read += 1;
             let Some(link) = message.address else {
                 continue;
             };
@@ -185,7 +189,7 @@ impl Tap {
             let length = message.bytes;
             let kept = length.min(SNAP_LENGTH);
             return Ok(Some(Capture {
-                time: stamp.unwrap_or_else(clock::wall),
+                time: stamp.map_or_else(clock::steady, clock::steadied),
                 device: self.device(link.ifindex() as u32),
                 hardware: link.hatype(),
                 direction: match link.pkttype() {
@@ -212,6 +216,11 @@ impl Tap {
         self.statistics.received += u64::from(received);
         self.statistics.dropped += u64::from(dropped);
         Ok(self.statistics)
+    }
+
+    /// Whether packets are still to be read of those that the statistics count as received.
+    pub(super) fn owes(&self, statistics: TapStatistics) -> bool {
+        self.read < statistics.received.saturating_sub(statistics.dropped)
     }
 
     fn device(&mut self, index: u32) -> String {

@@ -122,7 +122,7 @@ impl Tracepoint {
         Ok(Tracepoint {
             rings: rings?,
             format: source.format,
-            since: clock::wall(),
+            since: clock::steady(),
             symbols: source.symbols,
             places: HashMap::new(),
             told: HashMap::new(),
@@ -132,7 +132,7 @@ impl Tracepoint {
 
     /// What was freed since the last call; `None` if nothing is new.
     pub(crate) fn take(&mut self) -> Option<Freed> {
-        let ahead = sys::wall_ahead();
+        let ahead = clock::steady_ahead(sys::monotonic).as_nanos() as u64;
         let mut freed = Freed {
             since: self.since,
             ..Freed::default()

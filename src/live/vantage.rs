@@ -77,7 +77,7 @@ impl Default for StartOptions {
     fn default() -> StartOptions {
         StartOptions {
             handshake: Duration::from_secs(10),
-            silence: Duration::from_secs(30),
+            silence: Duration::from_secs(10),
             verbose: false,
             push: false,
         }

@@ -126,6 +126,9 @@ fn deciders(case: &Case<'_>, hop: Hop) -> Vec<Host> {
 }
 
 fn what_would_decide(case: &Case<'_>, hop: Hop) -> String {
+    if let Some(why) = case.evidence.why_disturbed(case.number) {
+        return why;
+    }
     if let Some(why) = case.evidence.is_cut_short() {
         return format!("{why} before it was decided");
     }
@@ -136,6 +139,13 @@ fn what_would_decide(case: &Case<'_>, hop: Hop) -> String {
         .map(|item| item.id)
         .collect();
     if let Some(why) = case.evidence.why_declined(&theirs) {
+        return why;
+    }
+    if let Some(why) = case
+        .evidence
+        .why_replies_are_doubted(case.number)
+        .filter(|_| hop >= Hop::SpoofedSourceTransit)
+    {
         return why;
     }
     let deaf: Vec<String> = deciders

@@ -3,13 +3,13 @@
 use super::*;
 
 /// A path file whose only agent does not start, so that a run of it needs no rights and ends at once.
-fn agentless() -> Scratch {
+pub(crate) fn agentless() -> Scratch {
     let text = PATH.replace("[client]", "[client]\nvia = \"sh -c 'exit 7' --\"");
     Scratch::new(&format!("{:08x}.toml", rand::random::<u32>()), &text)
 }
 
 /// What `--save` keeps of such a run, and its report.
-fn case() -> (String, String) {
+pub(crate) fn case() -> (String, String) {
     let (path, file) = (agentless(), Scratch::new("kept.json", ""));
     let output = tunproof(&[
         "verify",

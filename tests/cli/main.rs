@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod cases;
 mod docs;
+mod full;
 mod matching;
 mod push;
 

@@ -116,6 +116,31 @@ no_netem() {
     isp "$(command -v tc)" qdisc del dev eth0 root 2>/dev/null
 }
 
+# The clock is set forward by an hour and back again, more often than a second, until it is let be. No child of this
+# shell, which waits for all of its own.
+step_clock() {
+    touch /run/stepping
+    cat >/run/step.sh <<'END'
+set_by() { busybox date -s "@$(($(busybox date +%s) + $1))" >/dev/null; }
+while [ -e /run/stepping ]; do
+    set_by "$1"
+    sleep 0.3
+    set_by "$((-$1))"
+    sleep 0.3
+done
+rm /run/step.sh
+END
+    (sh /run/step.sh "$1" </dev/null >/dev/null 2>&1 &)
+}
+let_clock_be() {
+    rm /run/stepping
+    for _ in $(busybox seq 100); do
+        [ -e /run/step.sh ] || return 0
+        sleep 0.2
+    done
+    return 1
+}
+
 centiseconds() {
     read -r up _ </proc/uptime
     echo "${up%.*}${up#*.}"

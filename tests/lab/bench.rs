@@ -116,3 +116,14 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Waits until the tap of a host's agent hears: SOCK_DGRAM, ETH_P_ALL, running.
+pub(crate) fn wait_for_tap(lab: &TestLab, host: &str) {
+    wait_until("a tap", || {
+        let sockets = lab.on(host, "cat /proc/net/packet");
+        sockets.lines().any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            matches!(fields[..], [_, _, "2", "0003", _, "1", ..])
+        })
+    });
+}

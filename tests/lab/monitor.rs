@@ -6,6 +6,7 @@ use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -115,6 +116,8 @@ fn a_monitor_shows_the_break_and_ends_on_sigterm() {
         );
     }
     let written = fs::read_to_string(&textfile).unwrap();
+    let mode = fs::metadata(&textfile).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "node_exporter is another user");
     fs::remove_file(&textfile).unwrap();
     assert!(
         written.contains("tunproof_last_run_exit_status 1\n"),

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::bench::TUNPROOF;
 use crate::bench::TestLab;
 use crate::bench::text;
+use crate::bench::wait_for_tap;
 use crate::bench::wait_until;
 
 const KEY: &str = "00112233445566778899aabbccddeeff";
@@ -113,7 +114,7 @@ fn listening(lab: &TestLab, name: &str, more: &[&str]) -> (PathBuf, JoinHandle<(
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut listen = Running(listen.spawn().unwrap());
-    wait_until("listen has begun", || part.exists());
+    wait_for_tap(lab, "d");
     thread::sleep(Duration::from_secs(1));
     let copied = heard.clone();
     let copier = thread::spawn(move || {

@@ -186,8 +186,13 @@ fn a_sweep_of_the_lab_says_what_answers_and_leaves_nothing_open() {
 
     lab.on("d", "ip address add 203.0.113.9/32 dev lo");
     let own = fleet_file(&lab, "own.toml", "80", "\"203.0.113.0/28\"");
-    let output = swept(&lab, &own, &[]);
+    let results = lab.directory().join("before.jsonl");
+    fs::write(&results, "before").unwrap();
+    let kept = ["--output", results.to_str().unwrap()];
+    let output = swept(&lab, &own, &kept);
     assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fs::read_to_string(&results).unwrap(), "before");
+    fs::remove_file(results).unwrap();
     let said = "the real server 203.0.113.9 is an address of this host itself";
     assert!(text(&output).contains(said), "{}", text(&output));
 

@@ -398,6 +398,16 @@ fn who_answers_every_port_answers_none() {
     let played = play_against(&scenario, plan, 1, &mut adversary);
     assert_eq!(verdicts(&played), verdicts(&fair));
     assert!(!accepted(&played).is_empty(), "none was hit");
+    assert_eq!(fair.evidence.why_replies_are_doubted(0), None);
+    let why = played
+        .evidence
+        .why_replies_are_doubted(0)
+        .expect("a reason");
+    let count = played.evidence.unasked().len();
+    let begin = format!(
+        "client got answers of the service at {count} ports from which nobody had asked it"
+    );
+    assert!(why.starts_with(&begin), "{why}");
 }
 
 #[test]

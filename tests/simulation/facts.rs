@@ -370,6 +370,7 @@ fn link(index: u32, name: &str, addresses: &[(Ipv4Addr, u8)]) -> Link {
             .map(|(ip, prefix)| address(*ip, *prefix))
             .collect(),
         tunnel: None,
+        carrier_changes: 0,
     }
 }
 

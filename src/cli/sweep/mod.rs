@@ -120,7 +120,8 @@ pub(super) struct Arguments {
     /// How results are printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Write the results to FILE instead of stdout
+    /// Write the results to FILE instead of stdout, as they come; what was in FILE is gone once the first is asked,
+    /// unless --resume goes on with it. On a full disk the sweep stops and closes what it opened
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Hand frames to the device by AF_XDP (copy mode, its first queue) instead of AF_PACKET: more a second
@@ -209,9 +210,6 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     };
     let written = kept.as_ref().map_or(0, |kept| kept.written);
     let mut results = Results::open(arguments.output.as_deref(), written)?;
-    if arguments.format == Format::Csv && written == 0 {
-        results.write(report::FLEET_CSV_HEAD)?;
-    }
     if let Some(path) = &arguments.resume {
         whole::check(path).map_err(|source| cannot_write(path, source))?;
     }
@@ -237,6 +235,10 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let (inbox, heard) = mpsc::channel();
     let matcher = FleetMatcher::new(Arc::clone(&fleet), sweep.key());
     let ears = Ears::listen(ring, matcher, inbox.clone())?;
+    results.begin()?;
+    if arguments.format == Format::Csv && written == 0 {
+        results.write(report::FLEET_CSV_HEAD)?;
+    }
     Run {
         open: Arc::clone(&speaker.open),
         mouth: Mouth::open(speaker, inbox)?,

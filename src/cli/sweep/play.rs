@@ -14,6 +14,7 @@ use crate::cli::sweep::mouth::Mouth;
 use crate::cli::sweep::name;
 use crate::cli::sweep::results::Results;
 use crate::cli::sweep::results::cannot_write;
+use crate::cli::whole::Readers;
 use crate::cli::whole::Whole;
 use crate::exchange::Mono;
 use crate::live::burst::Burst;
@@ -250,7 +251,7 @@ impl Run {
             output: self.output.clone(),
         });
         let write = || {
-            let mut file = Whole::begin(&path)?;
+            let mut file = Whole::begin(&path, Readers::Owner)?;
             file.add(&saved)?;
             file.end()
         };

@@ -27,7 +27,7 @@ enum Place {
 }
 
 impl Results {
-    /// Opens the results, for what follows the first `written` octets; what follows them already is cut off.
+    /// Opens the results, for what follows the first `written` octets.
     pub(super) fn open(path: Option<&Path>, written: u64) -> Result<Results, Failure> {
         let place = match path {
             None => Place::Stdout(BufWriter::new(io::stdout())),
@@ -37,6 +37,21 @@ impl Results {
             }
         };
         Ok(Results { place, written })
+    }
+
+    /// Cuts off what follows already, now that there will be something else.
+    pub(super) fn begin(&mut self) -> Result<(), Failure> {
+        let Place::File(file, path) = &mut self.place else {
+            return Ok(());
+        };
+        let file = file.get_mut();
+        let cut = match file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            true => file
+                .set_len(self.written)
+                .and_then(|()| file.seek(SeekFrom::Start(self.written)).map(drop)),
+            false => Ok(()),
+        };
+        cut.map_err(|source| cannot_write(path, source))
     }
 
     pub(super) fn write(&mut self, text: &str) -> Result<(), Failure> {
@@ -95,19 +110,15 @@ impl Results {
 
 fn open(path: &Path, written: u64) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let mut file = options
+    let file = options
         .write(true)
         .create(true)
         .truncate(false)
         .open(path)?;
     let metadata = file.metadata()?;
-    if metadata.is_file() {
-        if metadata.len() < written {
-            let error = "it is shorter than what was written to it before";
-            return Err(io::Error::other(error));
-        }
-        file.set_len(written)?;
-        file.seek(SeekFrom::Start(written))?;
+    if metadata.is_file() && metadata.len() < written {
+        let error = "it is shorter than what was written to it before";
+        return Err(io::Error::other(error));
     }
     Ok(file)
 }

@@ -56,7 +56,7 @@ pub(crate) async fn read(query: &FirewallQuery, janitor: &Janitor) -> Firewall {
         Err(error) => firewall.unread.push(unread("nftables rules", error)),
     }
     if has_iptables {
-        let begun = clock::wall();
+        let begun = clock::steady();
         match run(janitor, Lister::Iptables).await {
             Ok(saved) => {
                 firewall
@@ -72,7 +72,7 @@ pub(crate) async fn read(query: &FirewallQuery, janitor: &Janitor) -> Firewall {
                 ruleset.chains.extend(saved.ruleset.chains);
                 // The kind that writes to nftables lists nothing at all where nothing is there.
                 if (saved.in_nftables || saved.is_empty) && has_legacy_tables() {
-                    let begun = clock::wall();
+                    let begun = clock::steady();
                     match run(janitor, Lister::IptablesLegacy).await {
                         Ok(text) => {
                             firewall
@@ -112,7 +112,7 @@ async fn nftables(
     janitor: &Janitor,
     listings: &mut Vec<Listing>,
 ) -> io::Result<Ruleset> {
-    let begun = clock::wall();
+    let begun = clock::steady();
     let json = run(janitor, Lister::NftJson).await?;
     listings.push(listed(FirewallTool::Nft, begun));
     let read = nft::parse(&json, "")?;
@@ -125,7 +125,7 @@ async fn nftables(
 
 /// A listing that was made just now.
 fn listed(tool: FirewallTool, begun: Wall) -> Listing {
-    let ended = clock::wall();
+    let ended = clock::steady();
     Listing { tool, begun, ended }
 }
 

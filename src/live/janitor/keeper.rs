@@ -162,11 +162,11 @@ impl Keeper {
 
     fn forget(&mut self, address: Ipv4Addr, device: &str) -> io::Result<Option<Neighbour>> {
         let in_words = |error: neighbour::NeighbourError| io::Error::other(with_causes(&error));
-        let Some(old) = neighbour::find(address, device).map_err(in_words)? else {
+        let Some((old, index)) = neighbour::find(address, device).map_err(in_words)? else {
             return Ok(None);
         };
         // Where a person made the entry it is not deleted, and putting it back changes nothing.
-        self.ledger.forget(old);
+        self.ledger.forget(old, index);
         neighbour::forget(address, device).map_err(in_words)
     }
 
@@ -258,8 +258,8 @@ impl Keeper {
         }
         let ledger = std::mem::take(&mut self.ledger);
         let mut result = Ok(());
-        for old in ledger.forgotten() {
-            let restored = neighbour::restore(old);
+        for (old, index) in ledger.forgotten() {
+            let restored = neighbour::restore(old, *index);
             result = result.and(restored.map_err(|error| io::Error::other(with_causes(&error))));
         }
         if let Some(mode) = ledger.watching() {
