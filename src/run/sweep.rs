@@ -137,9 +137,8 @@ impl Sweep {
 /// The times to live of `kind` that something answered.
 fn answered(evidence: &Evidence, path: usize, kind: ProbeKind) -> BTreeSet<u8> {
     evidence
-        .probes()
-        .iter()
-        .filter(|probe| probe.id.kind == kind && probe.path == path && probe.is_limited())
+        .probes_of_kind(kind)
+        .filter(|probe| probe.path == path && probe.is_limited())
         .filter(|probe| {
             evidence
                 .sightings(probe.id)
@@ -152,10 +151,8 @@ fn answered(evidence: &Evidence, path: usize, kind: ProbeKind) -> BTreeSet<u8> {
 /// The least time to live with which the control reached its destination.
 fn distance(evidence: &Evidence, path: usize, control: ProbeKind) -> Option<u8> {
     evidence
-        .probes()
-        .iter()
-        .filter(|probe| probe.id.kind == control && probe.path == path)
-        .filter(|probe| probe.is_limited())
+        .probes_of_kind(control)
+        .filter(|probe| probe.path == path && probe.is_limited())
         .filter(|probe| evidence.passage(probe).furthest() >= Some(1))
         .map(Probe::outermost_ttl)
         .min()
