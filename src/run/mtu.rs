@@ -155,7 +155,9 @@ impl Search {
         }
         let too_long = sizes.too_long.iter().map(|one| one.size).min();
         if too_long.is_none_or(|size| size > self.limit) && !sizes.are_dead(self.limit) {
-            return match sizes.dead_up_to(self.limit).count() < MOST {
+            // Those that are not seen to leave are not dead, either.
+            let left = sizes.dead_up_to(self.limit).count() < MOST && self.tries < MOST * 2;
+            return match left {
                 true => self.ask(&[self.limit, SMALL], sizes.least(), now),
                 false => self.end(now, last_wait),
             };

@@ -14,6 +14,8 @@ use crate::run::probing::task::Aim;
 use crate::run::probing::task::RESOLUTIONS;
 use crate::run::probing::task::TRIES;
 use crate::run::probing::task::Task;
+use crate::run::sweep::BATCH;
+use crate::run::sweep::BATCH_WAIT;
 use crate::run::sweep::Sweep;
 
 /// How long an answer may take before its flow is asked again, unless slower answers were seen.
@@ -23,6 +25,9 @@ const MISSED: Duration = Duration::from_millis(50);
 /// measured nothing yet (RFC 6298 §2.1). Behind a silence nothing was measured, and what Linux holds back of ICMP
 /// errors to one address it holds back for a second (`icmp_ratelimit`).
 const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the last try may take where the same way's round trip was measured, unless that took a quarter of it.
+const LAST_TRIP: Duration = Duration::from_millis(500);
 
 /// How long an answer may take before its packet may be called lost, unless slower answers were seen.
 const EXPECTED: Duration = Duration::from_millis(200);
@@ -141,13 +146,25 @@ impl Probing {
         MISSED.max(self.slowest * 2)
     }
 
+    /// How long a sweep's batch may take: until it is sent, and twice what its answers may take.
+    pub(super) fn batch_wait(&self) -> Duration {
+        let sending = self.pacer.gap() * u32::from(BATCH) * 2;
+        match self.slowest.is_zero() {
+            true => BATCH_WAIT,
+            false => BATCH_WAIT.min(sending + self.patience() * 2),
+        }
+    }
+
     /// How long an answer to the last try may take.
     pub(super) fn last_wait(&self) -> Duration {
         LAST_WAIT.max(self.slowest * 2)
     }
 
-    /// The same for what no kernel repeats.
+    /// The same for what no kernel repeats, of which others were answered.
     pub(super) fn trip_wait(&self) -> Duration {
-        LAST_WAIT.max(self.trip * 2)
+        match self.trip.is_zero() {
+            true => LAST_WAIT,
+            false => LAST_TRIP.max(self.trip * 4),
+        }
     }
 }
