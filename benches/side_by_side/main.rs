@@ -4,6 +4,7 @@
 mod craft;
 mod fleet;
 mod limits;
+mod many;
 mod peers;
 mod process;
 mod receive;

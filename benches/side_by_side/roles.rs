@@ -14,6 +14,7 @@ use tunproof::live::ring::Ring;
 
 use crate::fleet;
 use crate::fleet::Asked;
+use crate::many;
 use crate::responder;
 use crate::site;
 use crate::sys;
@@ -27,6 +28,7 @@ pub(crate) fn main(arguments: &[String]) {
         ["send-burst"] => send_burst(false),
         ["send-burst", "xdp"] => send_burst(true),
         ["flood"] => flood(),
+        ["site", servers, path_file] => many::main(servers.parse().expect("a number"), path_file),
         ["sweep-bare", asked] => sweep_bare(Asked::from_name(asked), false),
         ["sweep-bare", asked, "closing"] => sweep_bare(Asked::from_name(asked), true),
         ["receive", how] => receive(how),

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::many::Site;
 use crate::peers;
 use crate::process;
 use crate::process::TUNPROOF;
@@ -21,6 +22,8 @@ use crate::table::Table;
 use crate::table::median;
 
 const ROUNDS: usize = 5;
+/// How often the first packet is waited for.
+const FIRSTS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The fault under which tunproof's peers are measured, too: the second router drops what comes from the VIP.
@@ -122,7 +125,7 @@ pub(crate) fn run(folder: &Path) -> String {
         }
     }
     let agent = agent_memory(&lab);
-    let firsts: Vec<_> = (0..ROUNDS).filter_map(|_| first_packet()).collect();
+    let firsts: Vec<_> = (0..FIRSTS).filter_map(|_| first_packet()).collect();
     lab.does(&format!("break {FILTERED}"));
     for round in 0..ROUNDS {
         for prover in provers.iter_mut().filter(|prover| round < prover.rounds.1) {
@@ -131,7 +134,7 @@ pub(crate) fn run(folder: &Path) -> String {
     }
     let silent = silent(&lab);
     drop(lab);
-    to_markdown(&provers, &firsts, agent, &silent)
+    to_markdown(&provers, &firsts, agent, &silent) + &many_servers(folder)
 }
 
 fn wall(command: &mut Command, name: &str) -> f64 {
@@ -229,6 +232,46 @@ fn silent(lab: &Lab) -> String {
         ]);
     }
     table.to_markdown()
+}
+
+/// Seconds of `verify` with one real server and with many, each in a namespace of its own, at the default rate and at
+/// one that does not bind.
+fn many_servers(folder: &Path) -> String {
+    const SERVERS: [u8; 2] = [1, 100];
+    let sites = SERVERS.map(|servers| (servers, Site::up(servers, folder)));
+    let mut table = Table::new(&["real servers", "`--rate`", "seconds", "ratio", "CPU s"]);
+    for rate in [100, 10_000] {
+        let mut rounds = SERVERS.map(|_| (Vec::new(), Vec::new()));
+        for _ in 0..ROUNDS {
+            for ((servers, site), (walls, cpus)) in sites.iter().zip(&mut rounds) {
+                let line = format!("{TUNPROOF} verify {} --rate {rate}", site.path_file());
+                let ended = process::run(&mut words(&line), LIMIT);
+                let (wall, status) = (ended.wall, ended.status);
+                println!(
+                    "verify: {servers} real servers at {rate}/s: {wall:.3?}, exit status {status}"
+                );
+                walls.push(wall.as_secs_f64());
+                cpus.push(ended.cpu.as_secs_f64());
+            }
+        }
+        let one = median(rounds[0].0.clone());
+        for (servers, (walls, cpus)) in SERVERS.iter().zip(rounds) {
+            let wall = median(walls);
+            table.row(&[
+                servers.to_string(),
+                rate.to_string(),
+                format!("{wall:.2}"),
+                format!("{:.1}", wall / one),
+                format!("{:.2}", median(cpus)),
+            ]);
+        }
+    }
+    format!(
+        "\n`tunproof verify` with many real servers, all healthy and all on this machine: as many namespaces, agents and \
+         janitors share its cores. Medians of {ROUNDS} interleaved rounds; the ratio is to one real server at the same \
+         rate. CPU time is that of the controller and of its agents.\n\n{}",
+        table.to_markdown()
+    )
 }
 
 /// The most memory that an agent has resident during `verify`, in octets.

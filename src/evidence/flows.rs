@@ -114,9 +114,9 @@ impl Evidence {
 
     fn tallies(&self, path: usize, kind: ProbeKind) -> BTreeMap<u16, FlowTally> {
         let mut tallies = BTreeMap::<u16, FlowTally>::new();
-        for probe in self.probes() {
+        for probe in self.probes_of_kind(kind).filter(|probe| probe.path == path) {
             let flow = probe.id.repeated_flow();
-            let asked = probe.id.kind == kind && probe.path == path && !probe.is_limited();
+            let asked = !probe.is_limited();
             let (Some(flow), true) = (flow, asked) else {
                 continue;
             };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::evidence::Course;
 use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
+use crate::evidence::index::Index;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::Firewall;
 use crate::exchange::Freed;
@@ -21,6 +23,7 @@ use crate::exchange::SendOutcome;
 use crate::exchange::TapStatistics;
 use crate::exchange::Unread;
 use crate::exchange::Wall;
+use crate::matching::Arp;
 use crate::matching::Sighting;
 use crate::plan::Form;
 use crate::plan::Host;
@@ -65,7 +68,7 @@ pub struct Evidence {
     items: Vec<Item>,
     probes: Vec<Probe>,
     hosts: BTreeMap<Host, HostRecord>,
-    by_probe: HashMap<ProbeId, Vec<usize>>,
+    index: Index,
     scheduled: HashMap<ProbeId, usize>,
     strayed: HashSet<ProbeId>,
     cut_short: Option<String>,
@@ -96,7 +99,7 @@ impl Evidence {
             items: Vec::new(),
             probes: Vec::new(),
             hosts,
-            by_probe: HashMap::new(),
+            index: Index::default(),
             scheduled: HashMap::new(),
             strayed: HashSet::new(),
             cut_short: None,
@@ -144,16 +147,33 @@ impl Evidence {
 
     /// The probe of this name.
     pub fn probe(&self, id: ProbeId) -> Option<&Probe> {
-        self.probes.iter().find(|probe| probe.id == id)
+        self.index.probe(id).map(|number| &self.probes[number])
+    }
+
+    /// The probes of a kind, in order.
+    pub fn probes_of_kind(&self, kind: ProbeKind) -> impl Iterator<Item = &Probe> {
+        let numbers = self.index.of_kind(kind);
+        numbers.map(|number| &self.probes[number])
+    }
+
+    /// The probes that took a path, in order.
+    pub(super) fn probes_on(&self, path: usize) -> impl Iterator<Item = &Probe> {
+        let numbers = self.index.of_path(path);
+        numbers.map(|number| &self.probes[number])
+    }
+
+    /// The ARP packets that a host saw, in order.
+    pub fn arps(&self, host: Host) -> impl DoubleEndedIterator<Item = (&Item, &Arp)> {
+        let items = self.index.arps(host).map(|number| &self.items[number]);
+        items.filter_map(|item| match &item.what {
+            What::Arp { arp, .. } => Some((item, arp)),
+            _ => None,
+        })
     }
 
     /// The items about a probe, in order.
     pub fn about(&self, probe: ProbeId) -> impl Iterator<Item = &Item> {
-        self.by_probe
-            .get(&probe)
-            .into_iter()
-            .flatten()
-            .map(|index| &self.items[*index])
+        self.index.about(probe).map(|number| &self.items[number])
     }
 
     /// The sightings of a probe and of what it caused, in order.
@@ -254,6 +274,8 @@ impl Evidence {
 
     /// Notes that a probe is to be sent.
     pub fn add_probe(&mut self, probe: Probe) {
+        let path = self.path_of(&probe);
+        self.index.add_probe(&probe, path, self.probes.len());
         self.probes.push(probe);
     }
 
@@ -333,13 +355,13 @@ impl Evidence {
         let (probe, path) = subject;
         let id = EvidenceId(self.items.len() as u32 + 1);
         if let Some(probe) = probe {
-            self.by_probe
-                .entry(probe)
-                .or_default()
-                .push(self.items.len());
+            self.index.add_about(probe, self.items.len());
             if let What::Seen { sighting, .. } = &what {
                 self.note_scheduling(host, station, sighting);
             }
+        }
+        if matches!(what, What::Arp { .. }) {
+            self.index.add_arp(host, self.items.len());
         }
         self.items.push(Item {
             id,
@@ -375,7 +397,12 @@ impl Evidence {
             _ => None,
         };
         if let (true, Some(path)) = (kernels, path) {
-            self.scheduled.entry(sighting.probe).or_insert(path);
+            let before = self.probe(sighting.probe).map(|probe| probe.path);
+            if let (Entry::Vacant(unknown), from) = (self.scheduled.entry(sighting.probe), before) {
+                unknown.insert(path);
+                self.index
+                    .reschedule(sighting.probe, from.unwrap_or(path), path);
+            }
         } else if kernels && tunnelled && host == Host::Director {
             self.strayed.insert(sighting.probe);
         }

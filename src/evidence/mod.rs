@@ -9,6 +9,7 @@ mod elsewhere;
 mod expected;
 mod fleet;
 mod flows;
+mod index;
 mod item;
 mod ledger;
 mod neighbour;

@@ -188,12 +188,10 @@ impl Evidence {
     /// The passages of every probe with a full time to live that took `path`, in the order of sending; what a suite
     /// writes out is none: it may be as odd as it likes, and says nothing of the path but to its own step.
     pub fn passages(&self, path: usize) -> impl Iterator<Item = Passage<'_>> {
-        self.probes()
-            .iter()
-            .filter(move |probe| {
+        self.probes_on(path)
+            .filter(|probe| {
                 probe.id.kind != ProbeKind::Script
                     && !probe.is_limited()
-                    && self.path_of(probe) == path
                     && !self.has_strayed(probe)
             })
             .map(|probe| self.passage(probe))
@@ -240,9 +238,7 @@ impl Evidence {
                 continue;
             }
             let proof = self
-                .probes()
-                .iter()
-                .filter(|probe| probe.id.kind == ProbeKind::ReturnControl)
+                .probes_of_kind(ProbeKind::ReturnControl)
                 .find_map(|probe| self.passage(probe).proves(hop));
             proofs.extend(proof.map(|proof| (hop, proof)));
         }
@@ -372,14 +368,7 @@ impl Evidence {
     /// an entry that was made otherwise, and the next one will not.
     fn prove_arp(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
         let host = Host::Realserver(path);
-        let arps = || {
-            self.items()
-                .iter()
-                .filter_map(move |item| match &item.what {
-                    What::Arp { arp, .. } if item.host == host => Some((item.id, arp)),
-                    _ => None,
-                })
-        };
+        let arps = || self.arps(host).map(|(item, arp)| (item.id, arp));
         let Some(gateway) = self.asked_gateway(path) else {
             return;
         };

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::evidence::Count;
 use crate::evidence::Evidence;
 use crate::evidence::Passage;
-use crate::evidence::What;
 use crate::exchange::Wall;
 use crate::matching::Arp;
 use crate::plan::Form;
@@ -143,13 +142,7 @@ impl Evidence {
     fn gateway_answered(&self, path: usize) -> Option<Duration> {
         let gateway = self.asked_gateway(path)?;
         let mut asked: Option<(&Arp, Wall)> = None;
-        for item in self.items() {
-            let What::Arp { arp, .. } = &item.what else {
-                continue;
-            };
-            if item.host != Host::Realserver(path) {
-                continue;
-            }
+        for (item, arp) in self.arps(Host::Realserver(path)) {
             match asked {
                 None => {
                     let is_it = arp.operation == Arp::REQUEST && arp.target == gateway;
@@ -170,6 +163,7 @@ impl Evidence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::What;
     use crate::exchange::Capture;
     use crate::exchange::Direction;
     use crate::exchange::SendOutcome;

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::time::sleep;
@@ -74,13 +75,22 @@ pub async fn drive(
         }
         let due = engine.poll_timeout();
         tokio::select! {
-            report = fleet.next() => match report {
-                Report::Said(host, event) => engine.handle_event(host, event, clock::mono()),
-                Report::Lost(failure) => {
-                    engine.handle_lost(failure.host, failure.to_string(), clock::mono());
-                    driven.failures.push(failure);
+            report = fleet.next() => {
+                // What is to be done next is thought over once for all that was said.
+                let mut reports = Some(report);
+                while let Some(report) = reports {
+                    match report {
+                        Report::Said(host, event) => {
+                            engine.handle_event(host, event, clock::mono());
+                        }
+                        Report::Lost(failure) => {
+                            engine.handle_lost(failure.host, failure.to_string(), clock::mono());
+                            driven.failures.push(failure);
+                        }
+                    }
+                    reports = fleet.next().now_or_never();
                 }
-            },
+            }
             () = async {
                 match due {
                     Some(due) => sleep(due.since(clock::mono())).await,

@@ -69,9 +69,11 @@ pub async fn gather<E: Error + 'static>(
     facts.counters = procfs::counters(&mut failures);
     yield_now().await;
 
-    if let Some(service) = &query.service {
-        facts.listeners = procfs::listeners(service.port, &mut failures);
+    if let Some(port) = query.listeners {
+        facts.listeners = procfs::listeners(port, &mut failures);
         yield_now().await;
+    }
+    if let Some(service) = &query.service {
         facts.ipvs = match ipvs() {
             Ok(ipvs) => ipvs,
             Err(error) => {
@@ -417,11 +419,8 @@ mod tests {
                 let connected = TcpListener::bind("192.0.2.10:8082").unwrap();
                 let _client = std::net::TcpStream::connect(connected.local_addr().unwrap());
                 let query = FactQuery {
-                    service: Some(ServiceQuery {
-                        vip: VIP,
-                        port: 8080,
-                        cip: CIP,
-                    }),
+                    service: Some(ServiceQuery { vip: VIP, cip: CIP }),
+                    listeners: Some(8080),
                     ..FactQuery::default()
                 };
                 let facts = gather_now(&query);

@@ -420,7 +420,6 @@ TCP 20010db8000000000000000000000001 8001 20010db8000000000000000000000002 0050 
 ";
         let service = ServiceQuery {
             vip: Ipv4Addr::new(192, 0, 2, 10),
-            port: 80,
             cip: Ipv4Addr::new(198, 51, 100, 7),
         };
         let mut found = Vec::new();

@@ -47,8 +47,8 @@ pub enum Task {
 
 /// Proves a plan's paths.
 ///
-/// The caller feeds it events and then asks [`Engine::poll_command`] until it says `None`, and
-/// [`Engine::poll_timeout`] for when to call [`Engine::handle_timeout`]. It is over when
+/// The caller feeds it events, as many as there are, and then asks [`Engine::poll_command`] until it says `None`,
+/// and only then [`Engine::poll_timeout`] for when to call [`Engine::handle_timeout`]. It is over when
 /// [`Engine::is_finished`].
 #[derive(Debug)]
 pub struct Engine {
@@ -60,8 +60,10 @@ pub struct Engine {
     phase: Phase,
     hosts: BTreeMap<Host, HostState>,
     outbox: VecDeque<(Host, Command)>,
-    /// Whether the hosts were asked for causes, because probes had fallen silent.
-    suspicious: bool,
+    /// The hosts that were asked for causes, because probes of their paths had fallen silent.
+    suspicious: BTreeSet<Host>,
+    /// Whether something happened of which the consequences are still to be drawn.
+    is_behind: bool,
 }
 
 #[derive(Debug)]
@@ -122,7 +124,8 @@ impl Engine {
             phase: Phase::Preparing,
             hosts,
             outbox,
-            suspicious: false,
+            suspicious: BTreeSet::new(),
+            is_behind: false,
         }
     }
 
@@ -147,7 +150,7 @@ impl Engine {
         }
     }
 
-    /// A host said something.
+    /// A host said something; [`Engine::poll_command`] draws the consequences.
     pub fn handle_event(&mut self, host: Host, event: Event, now: Mono) {
         match event {
             Event::Facts(facts) => match self.hosts.get(&host) {
@@ -250,7 +253,7 @@ impl Engine {
             }
             Event::Settled { .. } => {}
         }
-        self.advance(now);
+        self.is_behind = true;
     }
 
     /// A host is gone, or never came: the proof goes on without it.
@@ -258,7 +261,7 @@ impl Engine {
         self.evidence.host_mut(host).lost = Some(reason);
         self.hosts.insert(host, HostState::Done);
         if let Phase::Probing(probing) = &mut self.phase {
-            probing.handle_lost(host);
+            probing.handle_lost(host, &self.evidence);
         }
         self.advance(now);
     }
@@ -286,6 +289,9 @@ impl Engine {
 
     /// The next command for a host.
     pub fn poll_command(&mut self, now: Mono) -> Option<(Host, Command)> {
+        if std::mem::take(&mut self.is_behind) {
+            self.advance(now);
+        }
         if let Some(command) = self.outbox.pop_front() {
             return Some(command);
         }
@@ -331,7 +337,7 @@ impl Engine {
                 } else if self.hosts.values().all(ready) || late {
                     self.phase = match self.task {
                         Task::Prove => Phase::Probing(Box::new(Probing::new(
-                            &mut self.evidence,
+                            &self.evidence,
                             self.limits.rate,
                             now,
                         ))),
@@ -348,9 +354,11 @@ impl Engine {
             Phase::Probing(probing) => {
                 probing.advance(&mut self.evidence, now);
                 let over = probing.is_over(&self.evidence, now);
-                if !self.suspicious && probing.repeats() {
-                    self.suspicious = true;
-                    let asked = ask_hosts(&self.evidence, &self.hosts, &mut self.outbox);
+                let mut suspects = probing.suspects();
+                suspects.retain(|host| self.suspicious.insert(*host));
+                if !suspects.is_empty() {
+                    suspects.retain(|host| self.hosts.get(host) == Some(&HostState::Ready));
+                    let asked = ask_hosts(&self.evidence, &suspects, &mut self.outbox);
                     probing.await_witnesses(asked, now);
                 }
                 if !over && late {
@@ -400,8 +408,9 @@ impl Engine {
                 let query = queries::whole(&plan, *host, known);
                 self.outbox.push_back((*host, Command::Facts(query)));
                 awaited += 1;
+                let is_suspicious = self.suspicious.contains(host);
                 if let Some(query) =
-                    queries::firewall(&plan, *host, known).filter(|_| self.suspicious)
+                    queries::firewall(&plan, *host, known).filter(|_| is_suspicious)
                 {
                     self.outbox.push_back((*host, Command::Firewall(query)));
                     awaited += 1;
@@ -440,12 +449,12 @@ impl Engine {
 /// kernel for what reason. On a path that works, nothing is asked. Gives who was asked.
 fn ask_hosts(
     evidence: &Evidence,
-    hosts: &BTreeMap<Host, HostState>,
+    hosts: &BTreeSet<Host>,
     outbox: &mut VecDeque<(Host, Command)>,
 ) -> BTreeSet<(Host, Witness)> {
     let mut asked = BTreeSet::new();
-    for (host, state) in hosts {
-        let Some(facts) = evidence.facts(*host).filter(|_| *state == HostState::Ready) else {
+    for host in hosts {
+        let Some(facts) = evidence.facts(*host) else {
             continue;
         };
         let query = queries::firewall(evidence.plan(), *host, facts);

@@ -51,6 +51,8 @@ pub(super) struct Search {
     tries: usize,
     /// Whether it was waited for late answers to all.
     settled: bool,
+    /// Whether tunnelled packets are known to arrive, in a way in which its own would show.
+    shows: bool,
     done: bool,
 }
 
@@ -65,6 +67,7 @@ impl Search {
             awaited: Awaited::Nothing(now),
             tries: 0,
             settled: false,
+            shows: false,
             done: false,
         })
     }
@@ -80,8 +83,8 @@ impl Search {
     }
 
     /// When it wants to be asked again. `trip` is what the slowest answer took.
-    pub(super) fn due(&self, evidence: &Evidence, trip: Duration) -> Option<Mono> {
-        if self.done || self.asked != 0 && !self.is_pending(evidence) {
+    pub(super) fn due(&self, trip: Duration) -> Option<Mono> {
+        if self.done || self.asked != 0 && !self.is_pending() {
             return None;
         }
         let trip = if trip.is_zero() { UNKNOWN } else { trip };
@@ -95,8 +98,13 @@ impl Search {
     }
 
     /// Whether an answer is still worth waiting for: tunnelled packets arrive, and that they do shows.
-    pub(super) fn is_pending(&self, evidence: &Evidence) -> bool {
-        !self.done && self.asked != 0 && arrivals_show(evidence, self.path)
+    pub(super) fn is_pending(&self) -> bool {
+        !self.done && self.asked != 0 && self.shows
+    }
+
+    /// Something was learnt of its path.
+    pub(super) fn look(&mut self, evidence: &Evidence) {
+        self.shows = arrivals_show(evidence, self.path);
     }
 
     /// A probe of the search was seen.
@@ -117,7 +125,7 @@ impl Search {
         trip: Duration,
         last_wait: Duration,
     ) -> Vec<u16> {
-        if self.due(evidence, trip).is_none_or(|due| now < due) {
+        if self.due(trip).is_none_or(|due| now < due) {
             return Vec::new();
         }
         if self.asked == 0 {
@@ -147,7 +155,9 @@ impl Search {
         }
         let too_long = sizes.too_long.iter().map(|one| one.size).min();
         if too_long.is_none_or(|size| size > self.limit) && !sizes.are_dead(self.limit) {
-            return match sizes.dead_up_to(self.limit).count() < MOST {
+            // Those that are not seen to leave are not dead, either.
+            let left = sizes.dead_up_to(self.limit).count() < MOST && self.tries < MOST * 2;
+            return match left {
                 true => self.ask(&[self.limit, SMALL], sizes.least(), now),
                 false => self.end(now, last_wait),
             };

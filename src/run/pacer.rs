@@ -20,6 +20,9 @@ use crate::plan::Probe;
 use crate::plan::ProbeId;
 use crate::run::Command;
 
+/// What fires by a clock is not called more often than this.
+const TICK: Duration = Duration::from_millis(1);
+
 /// How long a real connection may take, in milliseconds.
 const CONNECT_MS: u64 = 3000;
 
@@ -111,6 +114,12 @@ impl Pacer {
         self.gap
     }
 
+    /// Whether `host` still has something to send.
+    pub(super) fn is_busy(&self, host: Host) -> bool {
+        let queue = self.queues.get(&host);
+        queue.is_some_and(|queue| !queue.waiting.is_empty())
+    }
+
     /// Whether nothing waits to be sent.
     pub(super) fn is_empty(&self) -> bool {
         self.queues.values().all(|queue| queue.waiting.is_empty())
@@ -172,7 +181,9 @@ impl Pacer {
             .find(|(_, queue)| !queue.waiting.is_empty() && queue.free <= now)?;
         let host = *host;
         let outgoing = queue.waiting.pop_front()?;
-        queue.free = now + self.gap;
+        // Who is woken sends what was to go in the meantime, too.
+        let slack = TICK.saturating_sub(self.gap);
+        queue.free = queue.free.max(now.before(slack)) + self.gap;
         self.last = now;
         let token = self.next_token;
         self.next_token += 1;

@@ -44,11 +44,11 @@ pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
         routes,
         neighbours: Vec::new(),
         sysctls: settings(plan, host).collect(),
-        service: Some(ServiceQuery {
+        service: (host == Host::Director).then_some(ServiceQuery {
             vip: path.vip,
-            port: path.port,
             cip: path.cip,
         }),
+        listeners: matches!(host, Host::Realserver(_)).then_some(path.port),
     }
 }
 
@@ -61,8 +61,7 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
     FactQuery {
         routes: query.routes,
         neighbours: query.neighbours,
-        sysctls: Vec::new(),
-        service: None,
+        ..FactQuery::default()
     }
 }
 

@@ -11,11 +11,11 @@ use crate::plan::Probe;
 use crate::plan::ProbeKind;
 
 /// How many times to live are tried at once.
-const BATCH: u8 = 8;
+pub(super) const BATCH: u8 = 8;
 /// The greatest time to live tried, traceroute's default.
 const FARTHEST: u8 = 30;
-/// How long a batch may take before the next.
-const BATCH_WAIT: Duration = Duration::from_millis(350);
+/// How long a batch may take before the next, unless answers were seen that take less.
+pub(super) const BATCH_WAIT: Duration = Duration::from_millis(350);
 /// How long after its first try a silent time to live is tried for the last time: one ICMP error a second is what a
 /// Linux router sends to one address when its burst is spent, and others send no more from the outset.
 const AGAIN: Duration = Duration::from_millis(1100);
@@ -90,8 +90,13 @@ impl Sweep {
         (!self.done).then_some(self.begin)
     }
 
-    /// Which kinds and times to live to send now.
-    pub(super) fn poll(&mut self, evidence: &Evidence, now: Mono) -> Vec<(ProbeKind, u8)> {
+    /// Which kinds and times to live to send now; `wait` is what a batch is given.
+    pub(super) fn poll(
+        &mut self,
+        evidence: &Evidence,
+        wait: Duration,
+        now: Mono,
+    ) -> Vec<(ProbeKind, u8)> {
         if self.done || now < self.begin {
             return Vec::new();
         }
@@ -103,7 +108,7 @@ impl Sweep {
             let batch = self.reached + 1..=(self.reached + BATCH).min(FARTHEST);
             self.reached = *batch.end();
             self.widened = now;
-            self.begin = now + BATCH_WAIT;
+            self.begin = now + wait;
             return batch
                 .flat_map(|ttl| [(self.kind, ttl), (self.control, ttl)])
                 .chain(self.whole())
@@ -137,9 +142,8 @@ impl Sweep {
 /// The times to live of `kind` that something answered.
 fn answered(evidence: &Evidence, path: usize, kind: ProbeKind) -> BTreeSet<u8> {
     evidence
-        .probes()
-        .iter()
-        .filter(|probe| probe.id.kind == kind && probe.path == path && probe.is_limited())
+        .probes_of_kind(kind)
+        .filter(|probe| probe.path == path && probe.is_limited())
         .filter(|probe| {
             evidence
                 .sightings(probe.id)
@@ -152,10 +156,8 @@ fn answered(evidence: &Evidence, path: usize, kind: ProbeKind) -> BTreeSet<u8> {
 /// The least time to live with which the control reached its destination.
 fn distance(evidence: &Evidence, path: usize, control: ProbeKind) -> Option<u8> {
     evidence
-        .probes()
-        .iter()
-        .filter(|probe| probe.id.kind == control && probe.path == path)
-        .filter(|probe| probe.is_limited())
+        .probes_of_kind(control)
+        .filter(|probe| probe.path == path && probe.is_limited())
         .filter(|probe| evidence.passage(probe).furthest() >= Some(1))
         .map(Probe::outermost_ttl)
         .min()

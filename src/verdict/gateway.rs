@@ -142,12 +142,9 @@ pub(super) fn judge(case: &mut Case<'_>) {
 pub(super) fn arps(case: &Case<'_>, wanted: impl Fn(&Arp) -> bool) -> Vec<EvidenceId> {
     let server = case.realserver();
     case.evidence
-        .items()
-        .iter()
-        .filter(|item| {
-            item.host == server && matches!(&item.what, What::Arp { arp, .. } if wanted(arp))
-        })
-        .map(|item| item.id)
+        .arps(server)
+        .filter(|(_, arp)| wanted(arp))
+        .map(|(item, _)| item.id)
         .collect()
 }
 
@@ -199,9 +196,8 @@ fn vip_advertised(case: &mut Case<'_>) {
     };
     let told: Vec<EvidenceId> = case
         .evidence
-        .items()
-        .iter()
-        .filter(|item| item.host == server)
+        .arps(server)
+        .map(|(item, _)| item)
         .filter(tells)
         .map(|item| item.id)
         .collect();

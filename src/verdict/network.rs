@@ -93,8 +93,8 @@ impl Sweeps {
     pub(super) fn of(case: &Case<'_>) -> Sweeps {
         let answers = |kind| {
             let mut answers = BTreeMap::new();
-            for probe in case.evidence.probes() {
-                if probe.id.kind != kind || probe.path != case.number || !probe.is_limited() {
+            for probe in case.evidence.probes_of_kind(kind) {
+                if probe.path != case.number || !probe.is_limited() {
                     continue;
                 }
                 let answer = case.evidence.sightings(probe.id).find(|(item, sighting)| {
@@ -242,9 +242,9 @@ fn as_far_as_control(case: &mut Case<'_>, sweeps: &Sweeps) {
 /// The least time to live with which the control reached the client.
 fn distance(case: &Case<'_>) -> Option<u8> {
     let cip = case.path.cip;
-    let reached = case.evidence.probes().iter().filter(|probe| {
-        let control = probe.id.kind == ProbeKind::ControlTrace && probe.path == case.number;
-        control
+    let control = case.evidence.probes_of_kind(ProbeKind::ControlTrace);
+    let reached = control.filter(|probe| {
+        probe.path == case.number
             && probe.is_limited()
             && case.evidence.sightings(probe.id).any(|(_, sighting)| {
                 sighting.form == Form::PORT_UNREACHABLE && sighting.source == cip

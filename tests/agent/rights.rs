@@ -157,12 +157,9 @@ fn an_ordinary_user_needs_two_capabilities_in_the_programs_file() {
             while !sent {
                 sent = is_sent(&event(&mut fleet).await, 1);
             }
-            let service = ServiceQuery {
-                vip: VIP,
-                port: 80,
-                cip: CIP,
-            };
+            let service = ServiceQuery { vip: VIP, cip: CIP };
             let query = FactQuery {
+                listeners: Some(80),
                 service: Some(service),
                 ..FactQuery::default()
             };

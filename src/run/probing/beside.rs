@@ -18,6 +18,7 @@ use crate::run::sweep::Sweep;
 impl Probing {
     /// Queues the times to live that are due; a sweep that would find nothing new is not begun.
     pub(super) fn advance_sweeps(&mut self, evidence: &Evidence, now: Mono) {
+        let wait = self.batch_wait();
         let mut sweeps = std::mem::take(&mut self.sweeps);
         for sweep in &mut sweeps {
             let path = sweep.path();
@@ -30,7 +31,7 @@ impl Probing {
                 _ => Task::SpoofSweep,
             };
             let step = self.step_of(path, task);
-            for (kind, ttl) in sweep.poll(evidence, now) {
+            for (kind, ttl) in sweep.poll(evidence, wait, now) {
                 if let Some(mut probe) = self.probe(kind, path, evidence) {
                     probe.step = step;
                     let probe = Outgoing::Probe(probe.with_ttl(ttl));
@@ -155,6 +156,7 @@ impl Probing {
             let departed = self.pacer.departed(id);
             departed.is_some_and(|departed| now.since(departed) >= self.patience())
         };
+        let sees_client = is_there(evidence, Host::Client);
         let (mut some, mut none) = (false, false);
         for passage in evidence.passages(path) {
             let id = passage.probe.id;
@@ -162,7 +164,9 @@ impl Probing {
                 id.kind,
                 ProbeKind::SpoofSynack | ProbeKind::TunnelSyn | ProbeKind::IpvsLoop
             );
-            if !unasked || passage.left_realserver().is_none() {
+            // Nobody answers the RST/ACK of a closed port: that it arrived shows at the client alone.
+            let shows = sees_client || !passage.refused;
+            if !unasked || !shows || passage.left_realserver().is_none() {
                 continue;
             }
             match passage.arrived() {

@@ -52,6 +52,8 @@ pub(super) enum Witness {
 pub(super) struct Probing {
     pacer: Pacer,
     plays: Vec<Play>,
+    /// When each of the paths began that have begun, in their order.
+    begun: Vec<Mono>,
     tasks: Vec<Task>,
     sweeps: Vec<Sweep>,
     searches: Vec<Search>,
@@ -75,12 +77,13 @@ pub(super) struct Probing {
 }
 
 impl Probing {
-    /// The steps of every path's suite, from what the hosts said of themselves.
-    pub(super) fn new(evidence: &mut Evidence, rate: u32, now: Mono) -> Probing {
+    /// Nothing is begun yet.
+    pub(super) fn new(evidence: &Evidence, rate: u32, now: Mono) -> Probing {
         let plan = evidence.plan();
-        let mut probing = Probing {
+        Probing {
             pacer: Pacer::new(rate, now),
             plays: Vec::new(),
+            begun: Vec::new(),
             tasks: Vec::new(),
             sweeps: Vec::new(),
             searches: Vec::new(),
@@ -97,9 +100,7 @@ impl Probing {
             settled: false,
             absent: BTreeSet::new(),
             watched_by: None,
-        };
-        probing.set_out(evidence, now);
-        probing
+        }
     }
 
     /// A probe, or what it caused, was seen.
@@ -117,6 +118,7 @@ impl Probing {
             }
         }
         let passage = evidence.passage(probe);
+        self.look(passage.path, evidence);
         let goal = evidence.goal(id.kind, passage.path);
         let reached = goal.is_some_and(|goal| passage.furthest() >= Some(goal));
         if reached {
@@ -151,6 +153,14 @@ impl Probing {
         // What the director does with the client's own packets may take a proof back.
         if !self.proven[passage.path] || id.kind == ProbeKind::Service {
             self.reconsider(passage.path, evidence, now);
+        }
+    }
+
+    /// Something was learnt of a path.
+    fn look(&mut self, path: usize, evidence: &Evidence) {
+        let mut searches = self.searches.iter_mut();
+        if let Some(search) = searches.find(|search| search.path() == path) {
+            search.look(evidence);
         }
     }
 
@@ -225,7 +235,7 @@ impl Probing {
 
     /// These were asked to watch.
     pub(super) fn await_witnesses(&mut self, asked: BTreeSet<(Host, Witness)>, now: Mono) {
-        self.absent = asked;
+        self.absent.extend(asked);
         self.watched_by = Some(now + WATCHING);
     }
 
@@ -239,7 +249,7 @@ impl Probing {
     }
 
     /// A host is gone.
-    pub(super) fn handle_lost(&mut self, host: Host) {
+    pub(super) fn handle_lost(&mut self, host: Host, evidence: &Evidence) {
         self.absent.retain(|(absent, _)| *absent != host);
         self.pacer.drop_host(host);
         for task in self.tasks.iter_mut().filter(|task| task.host == host) {
@@ -251,6 +261,7 @@ impl Probing {
             Host::Realserver(path) => {
                 self.flows.retain(|flows| flows.path() != path);
                 self.passes.retain(|passes| passes.path() != path);
+                self.look(path, evidence);
             }
             Host::Client => {}
         }
@@ -277,9 +288,13 @@ impl Probing {
         evidence: &mut Evidence,
         now: Mono,
     ) -> Option<(Host, Command)> {
-        self.closing
-            .pop()
-            .or_else(|| self.pacer.poll_command(evidence, now))
+        loop {
+            let next = self.closing.pop();
+            let next = next.or_else(|| self.pacer.poll_command(evidence, now));
+            if next.is_some() || !self.set_out(evidence, now) {
+                return next;
+            }
+        }
     }
 
     /// Closes everything that is still open.
@@ -289,12 +304,15 @@ impl Probing {
         commands
     }
 
-    /// Whether a probe was sent a second time, because what should have come of the first was not seen.
-    pub(super) fn repeats(&self) -> bool {
-        self.tasks.iter().any(|task| {
+    /// The hosts of the paths of which a probe was sent a third time, because what should have come of the first two was
+    /// not seen: one that is lost, or late, is nothing to ask every host about.
+    pub(super) fn suspects(&self) -> BTreeSet<Host> {
+        let repeats = self.tasks.iter().filter(|task| {
             let adapts = matches!(task.aim, Aim::Probe(_)) && task.counted.is_none();
-            adapts && !task.done && task.tries > task.at_least.max(1)
-        })
+            adapts && !task.done && task.tries > task.at_least.max(1) + 1
+        });
+        let hosts = |task: &Task| [Host::Director, Host::Realserver(task.path), Host::Client];
+        repeats.flat_map(hosts).collect()
     }
 
     /// Whether packets prove every hop that the suites ask for.

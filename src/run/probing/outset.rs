@@ -95,6 +95,7 @@ impl Probing {
             at_least: packets.len(),
             aim: Aim::Script(packets),
             again: None,
+            is_awaited: self.awaits(path, step),
             done: false,
         });
         Ok(())
@@ -203,6 +204,7 @@ impl Probing {
             counted: counted(builtin),
             at_least: at_least(builtin, evidence, (path, step)),
             again: None,
+            is_awaited: self.awaits(path, step),
             done: false,
         });
         Ok(())
@@ -238,6 +240,7 @@ impl Probing {
             counted: None,
             at_least: 1,
             again: None,
+            is_awaited: self.awaits(path, step),
             done: false,
         });
     }

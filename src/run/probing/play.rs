@@ -6,11 +6,16 @@ use crate::exchange::Mono;
 use crate::plan;
 use crate::plan::Action;
 use crate::plan::Expectation;
+use crate::plan::Host;
 use crate::plan::Suite;
 use crate::run::probing::Probing;
 use crate::run::probing::outset::wanted;
 use crate::run::probing::task::Aim;
+use crate::run::probing::task::TRIES;
 use crate::run::probing::task::Task;
+
+/// How many paths have their first tries at once.
+const AT_ONCE: usize = 8;
 
 /// A step of a path's suite.
 #[derive(Debug)]
@@ -67,15 +72,38 @@ impl Play {
 }
 
 impl Probing {
-    /// The steps of every path, of which those begin that wait for no other.
-    pub(super) fn set_out(&mut self, evidence: &mut Evidence, now: Mono) {
-        let suites = evidence.plan().suites.iter().enumerate();
-        self.plays = suites
-            .flat_map(|(path, suite)| {
-                (0..suite.steps.len()).map(move |step| Play::new(suite, path, step))
-            })
-            .collect();
+    /// The steps of the next path's suite, of which those begin that wait for no other; whether its time has come.
+    ///
+    /// It waits until the director and the client have sent what they had to: what a path's steps are given from their
+    /// beginning on, until a try is missed or a sweep is due, is not to pass while its first packets stand in a queue.
+    /// Nor is it to pass while what was heard stands in one: no more than a few paths have their first tries at once.
+    pub(super) fn set_out(&mut self, evidence: &mut Evidence, now: Mono) -> bool {
+        if self.next_path().is_none_or(|begin| now < begin) {
+            return false;
+        }
+        let path = self.begun.len();
+        self.begun.push(now);
+        if let Some(suite) = evidence.plan().suites.get(path) {
+            let steps = 0..suite.steps.len();
+            let plays = steps.map(|step| Play::new(suite, path, step));
+            self.plays.extend(plays);
+        }
         self.advance_plays(evidence, now);
+        self.advance_tasks(evidence, now);
+        true
+    }
+
+    /// When the next path may begin, if there is one, and nothing is to be sent before.
+    pub(super) fn next_path(&self) -> Option<Mono> {
+        let shared = [Host::Director, Host::Client];
+        let is_busy = shared.iter().any(|host| self.pacer.is_busy(*host));
+        if self.begun.len() == self.proven.len() || is_busy {
+            return None;
+        }
+        let begun = self.begun.iter().zip(&self.proven);
+        let mut unproven = begun.rev().filter(|(_, proven)| !**proven);
+        let before = unproven.nth(AT_ONCE - 1);
+        Some(before.map_or(Mono::default(), |(begun, _)| *begun + TRIES[1]))
     }
 
     /// Begins the steps that need not wait any longer, and ends those that are over, until nothing changes.
@@ -169,7 +197,7 @@ impl Probing {
             let answer = evidence.answer(play.path, question);
             return Some(answer.is_some_and(|answer| answer.is_expected()));
         }
-        let sending = self.is_sending(play, evidence);
+        let sending = self.is_sending(play);
         let until = self.deadline(play, begin, &step.expect);
         if play.expects {
             let exactly = !sending;
@@ -194,7 +222,7 @@ impl Probing {
     }
 
     /// Whether more of a step is to be sent.
-    fn is_sending(&self, play: &Play, evidence: &Evidence) -> bool {
+    fn is_sending(&self, play: &Play) -> bool {
         let beside = match play.task {
             // Beyond a settled proof no more of them is sent.
             Some(plan::Task::SpoofSweep | plan::Task::TunnelSweep | plan::Task::Connect)
@@ -211,7 +239,7 @@ impl Probing {
             }),
             Some(plan::Task::MtuSearch) => self.searches.iter().any(|search| {
                 search.path() == play.path
-                    && (search.due(evidence, self.trip).is_some() || search.is_pending(evidence))
+                    && (search.due(self.trip).is_some() || search.is_pending())
             }),
             Some(plan::Task::Connect) => {
                 let is_service = |task: &&Task| task.aim == Aim::Probe(plan::ProbeKind::Service);
@@ -254,8 +282,7 @@ impl Probing {
         let waited = |play: &Play| match play.state {
             State::Playing { begin } if play.is_needed => {
                 let step = &evidence.plan().suites[play.path].steps[play.step];
-                Some(self.deadline(play, begin, &step.expect))
-                    .filter(|_| !self.is_sending(play, evidence))
+                Some(self.deadline(play, begin, &step.expect)).filter(|_| !self.is_sending(play))
             }
             _ => None,
         };
@@ -269,15 +296,17 @@ impl Probing {
             .any(|play| play.is_needed && !play.is_over())
     }
 
-    /// Whether a task's next try is wanted: beyond a settled proof only if its step is waited for.
-    pub(super) fn is_wanted(&self, number: usize) -> bool {
-        let task = &self.tasks[number];
-        !self.settled
-            || self.plays.iter().any(|play| {
-                (play.path, play.step) == (task.path, task.step)
-                    && play.is_needed
-                    && !play.is_over()
-            })
+    /// Whether a task's next try is wanted: beyond its path's proof only where it asks something else, and beyond a
+    /// settled one only if its step is waited for.
+    pub(super) fn is_wanted(&self, task: &Task) -> bool {
+        let is_enough = self.settled || self.proven[task.path] && task.is_moot();
+        !is_enough || task.is_awaited
+    }
+
+    /// Whether a step is waited for.
+    pub(super) fn awaits(&self, path: usize, step: usize) -> bool {
+        let mut plays = self.plays.iter();
+        plays.any(|play| (play.path, play.step) == (path, step) && play.is_needed)
     }
 
     /// Whether a task's step says what must come of it, so that no itinerary ends it.

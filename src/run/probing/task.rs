@@ -52,6 +52,8 @@ pub(super) struct Task {
     pub(super) at_least: usize,
     /// Tries behind the usual ones: since when, and how many.
     pub(super) again: Option<(Mono, usize)>,
+    /// Whether its step is waited for.
+    pub(super) is_awaited: bool,
     pub(super) done: bool,
 }
 
@@ -91,18 +93,20 @@ pub(super) enum Aim {
 impl Probing {
     /// Queues the tries that are due; what asks aside comes behind what the path's own proof needs.
     pub(super) fn advance_tasks(&mut self, evidence: &Evidence, now: Mono) {
-        for aside in [false, true] {
-            for number in 0..self.tasks.len() {
-                if self.tasks[number].is_aside() == aside && self.is_wanted(number) {
-                    self.advance_task(number, evidence, now);
-                }
+        let tasks = self.tasks.iter().enumerate();
+        let due = tasks.filter(|(_, task)| task.due().is_some_and(|due| due <= now));
+        let mut due: Vec<_> = due.map(|(number, _)| number).collect();
+        due.sort_by_key(|number| self.tasks[*number].is_aside());
+        for number in due {
+            if self.is_wanted(&self.tasks[number]) {
+                self.advance_task(number, evidence, now);
             }
         }
     }
 
     fn advance_task(&mut self, number: usize, evidence: &Evidence, now: Mono) {
         while self.tasks[number].due().is_some_and(|due| due <= now) {
-            self.tasks[number].tries += 1;
+            self.tasks[number].note_try(now);
             let outgoing = self.outgoing(number, evidence);
             let host = self.tasks[number].host;
             if outgoing.is_empty() {
@@ -268,6 +272,26 @@ impl Task {
                 (number < count).then(|| begin + TRIES[number])
             }
         }
+    }
+
+    /// It is tried `now`. What is late moves those behind it: they are no nearer to it than they were to be.
+    fn note_try(&mut self, now: Mono) {
+        let number = self.tries;
+        self.tries += 1;
+        let since = |offset| now.before(offset);
+        if let Some(counted) = self.counted {
+            self.begin = self.begin.max(since(counted.interval * number as u32));
+        } else if let Some(offset) = TRIES.get(number) {
+            self.begin = self.begin.max(since(*offset));
+        } else if let Some((begin, _)) = &mut self.again {
+            *begin = (*begin).max(since(TRIES[number - TRIES.len()]));
+        }
+    }
+
+    /// Whether it would tell nothing new of a path that is proven.
+    pub(super) fn is_moot(&self) -> bool {
+        let may_repeat = self.counted.is_some() || matches!(self.aim, Aim::Resolution { .. });
+        self.tries > 0 && !may_repeat
     }
 
     /// From `now` on it is tried so often that witnesses can tell.

@@ -7,12 +7,15 @@ use crate::exchange::Mono;
 use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::run::flows::Flows;
+use crate::run::mtu::Search;
 use crate::run::passes::Passes;
 use crate::run::probing::Probing;
 use crate::run::probing::task::Aim;
 use crate::run::probing::task::RESOLUTIONS;
 use crate::run::probing::task::TRIES;
 use crate::run::probing::task::Task;
+use crate::run::sweep::BATCH;
+use crate::run::sweep::BATCH_WAIT;
 use crate::run::sweep::Sweep;
 
 /// How long an answer may take before its flow is asked again, unless slower answers were seen.
@@ -22,6 +25,9 @@ const MISSED: Duration = Duration::from_millis(50);
 /// measured nothing yet (RFC 6298 §2.1). Behind a silence nothing was measured, and what Linux holds back of ICMP
 /// errors to one address it holds back for a second (`icmp_ratelimit`).
 const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the last try may take where the same way's round trip was measured, unless that took a quarter of it.
+const LAST_TRIP: Duration = Duration::from_millis(500);
 
 /// How long an answer may take before its packet may be called lost, unless slower answers were seen.
 const EXPECTED: Duration = Duration::from_millis(200);
@@ -35,16 +41,16 @@ impl Probing {
         let late = self
             .searches
             .iter()
-            .filter_map(|search| search.due(evidence, self.trip))
+            .filter_map(|search| search.due(self.trip))
             .chain(self.flows.iter().filter_map(Flows::due))
             .chain(self.passes.iter().filter_map(Passes::due))
             .chain(self.pacer.due())
             .chain(self.next_ending(evidence))
             .chain(self.awaited_due())
+            .chain(self.next_path())
             .min();
-        let usual = self
-            .tasks
-            .iter()
+        let wanted = self.tasks.iter().filter(|task| self.is_wanted(task));
+        let usual = wanted
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
             .min();
@@ -65,21 +71,22 @@ impl Probing {
 
     /// Whether nothing more is to be sent, and nothing more to be expected.
     pub(in crate::run) fn is_over(&self, evidence: &Evidence, now: Mono) -> bool {
-        if self.asks_flows() || self.is_awaited() {
+        let has_begun = self.begun.len() == self.proven.len();
+        if !has_begun || self.asks_flows() || self.is_awaited() {
             return false;
         }
-        let mut own = self.tasks.iter().filter(|task| !task.is_aside());
-        let all_done = own.all(|task| task.done);
+        let own = || self.tasks.iter().filter(|task| !task.is_aside());
         if let Some(at) = self.proven_at {
-            let settled = all_done || now >= self.settled_at(at);
-            return settled && !self.is_searching(evidence);
+            let settled = own().all(|task| task.done) || now >= self.settled_at(at);
+            return settled && !self.is_searching();
         }
-        let mut own = self.tasks.iter().filter(|task| !task.is_aside());
-        let nothing_due = own.all(|task| task.due().is_none())
+        let wanted = || own().filter(|task| self.is_wanted(task));
+        let all_done = wanted().all(|task| task.done);
+        let nothing_due = wanted().all(|task| task.due().is_none())
             && self.sweeps.iter().all(|sweep| {
                 sweep.due().is_none() || sweep.is_fresh() && !self.is_worth(sweep, evidence)
             })
-            && !self.is_searching(evidence)
+            && !self.is_searching()
             && self.pacer.is_empty();
         let answered = now >= self.pacer.last() + self.last_wait();
         nothing_due && (all_done || answered && !self.awaits_witnesses(now))
@@ -92,9 +99,9 @@ impl Probing {
 
     /// When a step that is waited for has something to send.
     fn awaited_due(&self) -> Option<Mono> {
-        let wanted = |number: &usize| self.settled && self.is_wanted(*number);
-        let numbers = (0..self.tasks.len()).filter(wanted);
-        numbers.filter_map(|number| self.tasks[number].due()).min()
+        let wanted = |task: &&Task| self.settled && task.is_awaited;
+        let tasks = self.tasks.iter().filter(wanted);
+        tasks.filter_map(Task::due).min()
     }
 
     fn asks_flows(&self) -> bool {
@@ -102,10 +109,8 @@ impl Probing {
     }
 
     /// Whether the answer to a packet of some size is still worth waiting for.
-    fn is_searching(&self, evidence: &Evidence) -> bool {
-        self.searches
-            .iter()
-            .any(|search| search.is_pending(evidence))
+    fn is_searching(&self) -> bool {
+        self.searches.iter().any(Search::is_pending)
     }
 
     /// When a proof that was complete at `at` stands: the probes on their way have arrived, and every real
@@ -141,13 +146,25 @@ impl Probing {
         MISSED.max(self.slowest * 2)
     }
 
+    /// How long a sweep's batch may take: until it is sent, and twice what its answers may take.
+    pub(super) fn batch_wait(&self) -> Duration {
+        let sending = self.pacer.gap() * u32::from(BATCH) * 2;
+        match self.slowest.is_zero() {
+            true => BATCH_WAIT,
+            false => BATCH_WAIT.min(sending + self.patience() * 2),
+        }
+    }
+
     /// How long an answer to the last try may take.
     pub(super) fn last_wait(&self) -> Duration {
         LAST_WAIT.max(self.slowest * 2)
     }
 
-    /// The same for what no kernel repeats.
+    /// The same for what no kernel repeats, of which others were answered.
     pub(super) fn trip_wait(&self) -> Duration {
-        LAST_WAIT.max(self.trip * 2)
+        match self.trip.is_zero() {
+            true => LAST_WAIT,
+            false => LAST_TRIP.max(self.trip * 4),
+        }
     }
 }
