@@ -86,7 +86,12 @@ fn read(file: &Path) -> Result<Policy, String> {
     let shown = file.display().to_string();
     match fs::read_to_string(file) {
         Ok(text) => policy(&shown, &text).map_err(|problems| problems.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && shown == Policy::FILE => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && shown == Policy::FILE
+                // A link that leads nowhere was meant to lead to one.
+                && fs::symlink_metadata(file).is_err() =>
+        {
             Ok(Policy::default())
         }
         Err(error) => Err(format!("cannot read the policy `{shown}`: {error}")),

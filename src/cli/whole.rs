@@ -80,9 +80,10 @@ impl Whole {
         let Some(known) = self.target.as_ref().and_then(|it| fs::metadata(it).ok()) else {
             return Ok(());
         };
+        self.set_mode(known.mode() & 0o777)?;
         // Only root may give a file away; who may not has written somebody else's, and now has one of his own.
         let _ = fchown(&self.file, Some(known.uid()), Some(known.gid()));
-        self.set_mode(known.mode() & 0o777)
+        Ok(())
     }
 
     /// Writes what comes next.

@@ -27,27 +27,36 @@ pub(super) enum Allowed {
 
 /// Refuses all other calls from now on, of all threads; best effort, as the kernel may have no seccomp.
 pub(super) fn restrict(allowed: Allowed) {
-    if let Some(program) = program(allowed)
-        && seccompiler::apply_filter_all_threads(&program).is_err()
-    {
-        // A thread that has another filter: this one at least.
-        let _ = seccompiler::apply_filter(&program);
+    for program in programs(allowed).unwrap_or_default() {
+        if seccompiler::apply_filter_all_threads(&program).is_err() {
+            // A thread that has another filter: this one at least.
+            let _ = seccompiler::apply_filter(&program);
+        }
     }
 }
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// `None` where seccompiler does not know the processor.
-fn program(allowed: Allowed) -> Option<BpfProgram> {
-    let refused = |errno: i32| SeccompAction::Errno(errno as u32);
-    let (rules, otherwise, then) = match allowed {
-        Allowed::AgentsOnly => (agents()?, refused(libc::ENOSYS), SeccompAction::Allow),
-        Allowed::WithPrograms => (all(REFUSED), SeccompAction::Allow, refused(libc::EPERM)),
-        Allowed::WithoutPrograms => {
-            let mut rules = all(REFUSED);
-            rules.extend(all(REFUSED_WITHOUT_PROGRAMS));
-            (rules, SeccompAction::Allow, refused(libc::EPERM))
+fn programs(allowed: Allowed) -> Option<Vec<BpfProgram>> {
+    let rules = match allowed {
+        Allowed::AgentsOnly => {
+            return Some(vec![program(agents()?, libc::ENOSYS, true)?]);
         }
+        Allowed::WithPrograms => refused(&[])?,
+        Allowed::WithoutPrograms => refused(REFUSED_WITHOUT_PROGRAMS)?,
+    };
+    // Its flags lie in memory, where no filter sees them; as on an older kernel, libc takes `clone`.
+    let clone3 = program(all(&[libc::SYS_clone3]), libc::ENOSYS, false)?;
+    Some(vec![program(rules, libc::EPERM, false)?, clone3])
+}
+
+/// Refuses what `rules` name with an error, or, if `are_allowed`, all else.
+fn program(rules: Rules, errno: i32, are_allowed: bool) -> Option<BpfProgram> {
+    let refused = SeccompAction::Errno(errno as u32);
+    let (otherwise, then) = match are_allowed {
+        true => (refused, SeccompAction::Allow),
+        false => (SeccompAction::Allow, refused),
     };
     let processor = std::env::consts::ARCH.try_into().ok()?;
     SeccompFilter::new(rules, otherwise, then, processor)
@@ -60,19 +69,43 @@ fn all(calls: &[c_long]) -> Rules {
     calls.iter().map(|call| (*call, Vec::new())).collect()
 }
 
+/// A call with one of these values of an argument.
+fn one_of(argument: u8, values: &[(SeccompCmpOp, libc::c_int)]) -> Option<Vec<SeccompRule>> {
+    let rule = |(how, value): &(SeccompCmpOp, libc::c_int)| {
+        let length = SeccompCmpArgLen::Dword;
+        let condition = SeccompCondition::new(argument, length, how.clone(), *value as u32 as u64);
+        SeccompRule::new(vec![condition.ok()?]).ok()
+    };
+    values.iter().map(rule).collect()
+}
+
+fn bits(mask: libc::c_int) -> SeccompCmpOp {
+    SeccompCmpOp::MaskedEq(mask as u32 as u64)
+}
+
+/// Those of [`REFUSED`], these, and namespaces of one's own, in which one has every capability.
+fn refused(more: &[c_long]) -> Option<Rules> {
+    let namespaces = [
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWUTS,
+    ];
+    let mut rules = all(REFUSED);
+    rules.extend(all(more));
+    rules.insert(
+        libc::SYS_clone,
+        one_of(0, &namespaces.map(|flag| (bits(flag), flag)))?,
+    );
+    Some(rules)
+}
+
 /// Those of [`AGENTS`], and some with certain arguments only.
 fn agents() -> Option<Rules> {
     let mut rules = all(AGENTS);
-    let one_of = |argument, allowed: &[(SeccompCmpOp, libc::c_int)]| {
-        let rule = |(how, value): &(SeccompCmpOp, libc::c_int)| {
-            let length = SeccompCmpArgLen::Dword;
-            let condition =
-                SeccompCondition::new(argument, length, how.clone(), *value as u32 as u64);
-            SeccompRule::new(vec![condition.ok()?]).ok()
-        };
-        allowed.iter().map(rule).collect::<Option<Vec<_>>>()
-    };
-    let bits = |mask: libc::c_int| SeccompCmpOp::MaskedEq(mask as u32 as u64);
     // A thread, and no process.
     let thread = [(bits(libc::CLONE_THREAD), libc::CLONE_THREAD)];
     rules.insert(libc::SYS_clone, one_of(0, &thread)?);
@@ -84,11 +117,15 @@ fn agents() -> Option<Rules> {
     let data = [(bits(libc::PROT_EXEC), 0)];
     rules.insert(libc::SYS_mmap, one_of(2, &data)?);
     rules.insert(libc::SYS_mprotect, one_of(2, &data)?);
-    let families = [libc::AF_INET, libc::AF_NETLINK, libc::AF_UNIX];
+    // No AF_UNIX: whoever listens there sees root.
+    let families = [libc::AF_INET, libc::AF_NETLINK];
     let families = families.map(|family| (SeccompCmpOp::Eq, family));
     rules.insert(libc::SYS_socket, one_of(0, &families)?);
     let name = [(SeccompCmpOp::Eq, libc::PR_SET_NAME)];
     rules.insert(libc::SYS_prctl, one_of(0, &name)?);
+    // Panics and aborts signal the thread itself.
+    let own = [(SeccompCmpOp::Eq, i32::try_from(std::process::id()).ok()?)];
+    rules.insert(libc::SYS_tgkill, one_of(0, &own)?);
     Some(rules)
 }
 
@@ -149,7 +186,6 @@ const AGENTS: &[c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tgkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
     #[cfg(target_arch = "x86_64")]
@@ -170,14 +206,19 @@ const REFUSED: &[c_long] = &[
     libc::SYS_finit_module,
     libc::SYS_init_module,
     libc::SYS_io_uring_setup,
+    libc::SYS_kcmp,
+    libc::SYS_kexec_file_load,
     libc::SYS_kexec_load,
     libc::SYS_keyctl,
     libc::SYS_mknodat,
     libc::SYS_mount,
+    libc::SYS_mount_setattr,
     libc::SYS_move_mount,
     libc::SYS_open_by_handle_at,
     libc::SYS_open_tree,
+    libc::SYS_pidfd_getfd,
     libc::SYS_pivot_root,
+    libc::SYS_process_madvise,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_ptrace,
@@ -200,6 +241,7 @@ const REFUSED: &[c_long] = &[
 const REFUSED_WITHOUT_PROGRAMS: &[c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
+    libc::SYS_fsconfig,
     libc::SYS_fsopen,
     libc::SYS_fsmount,
     libc::SYS_perf_event_open,

@@ -5,6 +5,7 @@
 //! capabilities always go.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -72,8 +73,13 @@ pub fn confine(role: Role<'_>) -> io::Result<()> {
         Role::Agent => CapsHashSet::new(),
         Role::Command { reads, writes } => to_reach(reads, writes),
     };
-    // It takes CAP_SETPCAP; without it, a program that is run gets nothing all the same, for want of new privileges.
-    for capability in caps::all().difference(&kept) {
+    // What a program that is run may get: root's would get all of it. It takes CAP_SETPCAP; without it, a program gets
+    // nothing all the same, for want of new privileges.
+    let passed_on = match role {
+        Role::Janitor => DEEDS.into_iter().collect(),
+        Role::Agent | Role::Command { .. } => CapsHashSet::new(),
+    };
+    for capability in caps::all().difference(&passed_on) {
         let _ = caps::drop(None, CapSet::Bounding, *capability);
     }
     keep(&kept)?;
@@ -119,11 +125,18 @@ fn to_reach(reads: &[&Path], writes: &[&Path]) -> CapsHashSet {
     if !reads.iter().all(|file| may(file, AccessFlags::R_OK)) {
         needed.insert(Capability::CAP_DAC_READ_SEARCH);
     }
-    if !folders(writes)
-        .iter()
-        .all(|folder| may(folder, AccessFlags::W_OK))
-    {
+    let mut places = folders(writes);
+    places.extend(devices(writes));
+    if !places.iter().all(|place| may(place, AccessFlags::W_OK)) {
         needed.insert(Capability::CAP_DAC_OVERRIDE);
+    }
+    // A file that is replaced stays whose it is, and may lie where only its owner may replace it (`/tmp`).
+    let own = nix::unistd::geteuid().as_raw();
+    let is_others = |file: &&&Path| {
+        std::fs::metadata(file).is_ok_and(|known| known.is_file() && known.uid() != own)
+    };
+    if writes.iter().any(|file| is_others(&file)) {
+        needed.extend([Capability::CAP_CHOWN, Capability::CAP_FOWNER]);
     }
     // Until what is not needed is given up. It was there a moment ago.
     let _ = caps::set(None, CapSet::Effective, &effective);
@@ -217,10 +230,12 @@ fn folders(files: &[&Path]) -> Vec<PathBuf> {
     found
 }
 
-/// Those that are pipes and devices, such as `/dev/stdout`.
+/// Those that are pipes and devices, such as `/dev/stdout`; what has no name in the file system is not restricted there.
 fn devices(files: &[&Path]) -> Vec<PathBuf> {
     let found = files.iter().filter(|file| is_device(file));
-    found.map(|file| file.to_path_buf()).collect()
+    found
+        .filter_map(|file| std::fs::canonicalize(file).ok())
+        .collect()
 }
 
 fn is_device(file: &Path) -> bool {
@@ -300,6 +315,8 @@ mod tests {
         assert_eq!(refused(Command::new("true").status()), libc::ENOSYS);
         let raw = Socket::new(Domain::PACKET, Type::RAW, None);
         assert_eq!(refused(raw.map(drop)), libc::ENOSYS);
+        let unix = Socket::new(Domain::UNIX, Type::STREAM, None);
+        assert_eq!(refused(unix.map(drop)), libc::ENOSYS);
         let raw = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::UDP));
         assert_eq!(refused(raw.map(drop)), libc::EPERM);
         let signalled = nix::sys::signal::kill(nix::unistd::Pid::this(), None);
@@ -332,6 +349,9 @@ mod tests {
             .output()
             .unwrap();
         assert!(shown.status.success());
+        let passed_on = String::from_utf8_lossy(&shown.stdout);
+        let passed_on = u64::from_str_radix(passed_on.split_whitespace().nth(1).unwrap(), 16);
+        assert_eq!(passed_on.unwrap(), had & bits(&DEEDS));
         watching_is_done().unwrap();
         assert_eq!(left(), had & bits(&DEEDS));
         let written = Command::new("touch")
@@ -341,6 +361,21 @@ mod tests {
         assert_ne!(written.success(), is_landlocked);
         let unshared = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
         assert_eq!(unshared, Err(nix::errno::Errno::EPERM));
+        // What it runs may not either.
+        let calls = format!(
+            "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n\
+             for call in ({}, {} | {}), ({}, 0):\n  print(libc.syscall(*call, 0, 0, 0, 0), ctypes.get_errno())",
+            libc::SYS_clone,
+            libc::CLONE_NEWUSER,
+            libc::SIGCHLD,
+            libc::SYS_clone3
+        );
+        let shown = Command::new("python3")
+            .args(["-c", &calls])
+            .output()
+            .unwrap();
+        let expected = format!("-1 {}\n-1 {}\n", libc::EPERM, libc::ENOSYS);
+        assert_eq!(String::from_utf8_lossy(&shown.stdout), expected);
         assert_eq!(status("NoNewPrivs:"), "1");
     }
 
@@ -385,6 +420,30 @@ mod tests {
         let left = u64::from_str_radix(&status("CapEff:"), 16).unwrap();
         assert_eq!(left, expected);
         fs::write(folder.join("report"), "it").unwrap();
+    }
+
+    #[test]
+    fn root_keeps_what_it_takes_to_replace_somebody_elses_file() {
+        let test = "root_keeps_what_it_takes_to_replace_somebody_elses_file";
+        let Some(folder) = alone(test) else {
+            return;
+        };
+        let (report, pipe) = (folder.join("report"), folder.join("pipe"));
+        fs::write(&report, "old").unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let nobody = Some(nix::unistd::Uid::from_raw(65534));
+        let is_root = nix::unistd::chown(&report, nobody, None).is_ok();
+        let set = |capabilities: &[Capability]| -> CapsHashSet {
+            let kept = capabilities.iter().filter(|_| is_root);
+            kept.copied().collect()
+        };
+        let (chown, fowner) = (Capability::CAP_CHOWN, Capability::CAP_FOWNER);
+        assert_eq!(to_reach(&[], &[&report]), set(&[chown, fowner]));
+        let _ = nix::unistd::chown(&pipe, nobody, None);
+        assert_eq!(
+            to_reach(&[], &[&pipe]),
+            set(&[Capability::CAP_DAC_OVERRIDE])
+        );
     }
 
     /// Whether the running kernel has it: none before Linux 5.13.

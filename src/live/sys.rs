@@ -601,13 +601,15 @@ pub(crate) fn send_fragments_as_they_are(socket: &Socket) -> io::Result<()> {
 }
 
 /// Starts a process that goes on from here with a copy of this one's memory; its number, or `None` in itself.
-///
-/// # Panics
-///
-/// If this process has other threads: what they hold would be held for ever.
+/// It must not have other threads: what they hold would be held for ever.
 pub(crate) fn fork() -> io::Result<Option<libc::pid_t>> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
-    assert_eq!(threads, 1, "a process forks before it has threads");
+    if threads != 1 {
+        let why = format!(
+            "there are {threads} threads, of a preloaded library, it seems, and only one may be"
+        );
+        return Err(io::Error::other(why));
+    }
     // SAFETY: there are no other threads whose locks or memory the copy could find half done.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),

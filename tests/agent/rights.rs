@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
@@ -143,7 +144,12 @@ fn an_ordinary_user_needs_two_capabilities_in_the_programs_file() {
             let rules = "add table ip t; add chain ip t o { type filter hook output priority 0; }; \
                          add rule ip t o ip daddr 198.51.100.7 tcp sport 80 drop";
             assert!(Command::new("nft").arg(rules).status().unwrap().success());
-            let script = format!("exec {} {shown} \"$1\"", as_a_user());
+            // What a user calls nft is not run with the rights that he lacks.
+            let own = program.parent().unwrap();
+            fs::write(own.join("nft"), "#!/bin/sh\n").unwrap();
+            fs::set_permissions(own.join("nft"), fs::Permissions::from_mode(0o755)).unwrap();
+            let path = format!("PATH={}:$PATH", own.display());
+            let script = format!("{path} exec {} {shown} \"$1\"", as_a_user());
             let mut fleet = fleet_of(&script, options()).await;
             confined(pid(&format!("{shown} agent")), 0);
             let janitor = format!("/proc/{}/status", pid("tunproof agent --janitor"));

@@ -137,6 +137,9 @@ impl Speaker {
         for send in batch.iter().filter(|send| send.closes) {
             self.open.set(send.pair.number, send.probe, false);
         }
+        for (send, _) in refused.iter().filter(|(send, _)| send.closes) {
+            self.open.set(send.pair.number, send.probe, true);
+        }
         Ok(refused)
     }
 }

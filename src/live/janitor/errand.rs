@@ -110,8 +110,10 @@ pub(crate) enum Lister {
     IptablesLegacy,
 }
 
-/// Where the programs are, should the agent's PATH not say so, as that of a remote shell often does not.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the programs are. They get capabilities that whoever started the agent may not have, so neither that one's
+/// PATH decides what is run nor the rest of the environment how.
+const PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
 
 impl Lister {
     /// The program's name.
@@ -130,12 +132,9 @@ impl Lister {
             Lister::NftText => &["-a", "-t", "-p", "list", "ruleset"],
             Lister::Iptables | Lister::IptablesLegacy => &["-c"],
         };
-        let path = match std::env::var("PATH") {
-            Ok(path) => format!("{path}:{PATH}"),
-            Err(_) => PATH.to_owned(),
-        };
         let mut command = Command::new(self.program());
-        command.args(arguments).env("PATH", path).env("LC_ALL", "C");
+        command.args(arguments).env_clear();
+        command.env("PATH", PATH).env("LC_ALL", "C");
         command
     }
 }

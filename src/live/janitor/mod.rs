@@ -258,7 +258,11 @@ impl Janitor {
     fn ask(&self, errand: &Errand) -> io::Result<(Answer, Vec<OwnedFd>)> {
         let socket = self.socket.lock().expect("no holder panics");
         write(&socket, errand).map_err(gone)?;
-        match errand::read_answer(&socket).map_err(gone)? {
+        let answer = errand::read_answer(&socket).inspect_err(|_| {
+            // An answer that is late would pass for that to the next question.
+            let _ = socket.shutdown(Shutdown::Both);
+        });
+        match answer.map_err(gone)? {
             (Answer::Failed(why), _) => Err(io::Error::other(why)),
             (Answer::NoProgram(why), _) => Err(io::Error::new(io::ErrorKind::NotFound, why)),
             answer => Ok(answer),
