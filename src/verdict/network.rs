@@ -37,9 +37,13 @@ pub(super) fn judge(case: &mut Case<'_>) {
     let open = !case.is_proven(Hop::SpoofedSourceTransit)
         && !case.hops.contains_key(&Hop::SpoofedSourceTransit);
     if open && emitted.len() >= ENOUGH {
-        match case.evidence.hears(Host::Client) {
-            Ok(()) => transit_with_client(case, &control),
-            Err(_) => transit_without_client(case, &control),
+        match (
+            distance(case, ProbeKind::SpoofTrace),
+            case.evidence.hears(Host::Client),
+        ) {
+            (Some(ttl), _) => passes_limited(case, ttl),
+            (None, Ok(())) => transit_with_client(case, &control),
+            (None, Err(_)) => transit_without_client(case, &control),
         }
     }
     client_silent(case);
@@ -239,11 +243,20 @@ fn as_far_as_control(case: &mut Case<'_>, sweeps: &Sweeps) {
     }
 }
 
-/// The least time to live with which the control reached the client.
-fn distance(case: &Case<'_>) -> Option<u8> {
+/// The client answered the sweep: no network filters the source, however many others were lost.
+fn passes_limited(case: &mut Case<'_>, ttl: u8) {
+    let reason = format!(
+        "packets from the VIP reached the client, which answered one sent with a time to live of {ttl}; all those with \
+         a full one were lost, or what they were answered"
+    );
+    case.unproven(Hop::SpoofedSourceTransit, reason);
+}
+
+/// The least time to live with which probes of a kind reached the client.
+fn distance(case: &Case<'_>, kind: ProbeKind) -> Option<u8> {
     let cip = case.path.cip;
-    let control = case.evidence.probes_of_kind(ProbeKind::ControlTrace);
-    let reached = control.filter(|probe| {
+    let probes = case.evidence.probes_of_kind(kind);
+    let reached = probes.filter(|probe| {
         probe.path == case.number
             && probe.is_limited()
             && case.evidence.sightings(probe.id).any(|(_, sighting)| {
@@ -500,7 +513,7 @@ fn return_path(case: &mut Case<'_>, control: &Control) {
     };
     // Near the client one filter of the VIP drops what the director sends as well: only where every router
     // before the client answered the VIP is it the way back.
-    if distance(case) != Some(Sweeps::of(case).last_spoofed() + 1) {
+    if distance(case, ProbeKind::ControlTrace) != Some(Sweeps::of(case).last_spoofed() + 1) {
         let reason = format!(
             "{cip} answers {}, and nothing for {vip} comes back to the director: a filter of {vip} near the client, \
              or a dead way back; a vantage at `client` would decide",
