@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use crate::exchange::FirewallQuery;
 use crate::exchange::TapPath;
 use crate::exchange::TapSpec;
 use crate::exchange::Transmit;
@@ -17,6 +18,7 @@ use crate::wire::IpProtocol;
 use crate::wire::Ipv4;
 use crate::wire::Named;
 use crate::wire::Octets;
+use crate::wire::closes;
 use crate::wire::named;
 
 /// The declared addresses, and the policy.
@@ -29,6 +31,8 @@ pub struct Scope {
     gateways: BTreeSet<Ipv4Addr>,
     /// This host's own addresses: ARP may come from them.
     own: BTreeSet<Ipv4Addr>,
+    /// The hardware addresses of this host's devices; none, if they are not known.
+    macs: BTreeSet<[u8; 6]>,
 }
 
 /// Why something is not done.
@@ -42,6 +46,22 @@ pub enum OutOfScope {
         /// What it is in the packet, such as `inner destination`.
         role: &'static str,
     },
+    /// A connection to an address that is no VIP.
+    #[error("{0} is no VIP of the path file, and connections go to nothing else")]
+    NoVip(Ipv4Addr),
+    /// Addresses of the path file, but of several paths.
+    #[error("no path of the path file is VIP {vip} at {rip} for {cip}, with the director to hear")]
+    NoPath {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The RIP.
+        rip: Ipv4Addr,
+        /// The CIP.
+        cip: Ipv4Addr,
+    },
+    /// What shall close a connection is another packet.
+    #[error("the cleanup is no bare RST of the flow that the packet opens")]
+    Cleanup,
     /// It cannot be told where it would go.
     #[error("the packet is {0}")]
     Unclear(&'static str),
@@ -87,7 +107,8 @@ impl Scope {
     /// # Errors
     ///
     /// [`OutOfScope::Unlisted`], if the policy lacks an address. A gateway is no role of its own: it is of the real
-    /// servers' network, and must be one of them or a next hop of this host, if the policy has any.
+    /// servers' network, and is sent to only if it is one of them or a next hop of this host, if the policy has any. It is
+    /// heard all the same.
     pub fn under(policy: Policy, paths: Vec<TapPath>) -> Result<Scope, OutOfScope> {
         let mut addresses = BTreeSet::new();
         for path in &paths {
@@ -144,6 +165,11 @@ impl Scope {
         self.own.insert(address);
     }
 
+    /// A device of this host has this hardware address: ARP may come from it.
+    pub fn allow_mac(&mut self, mac: [u8; 6]) {
+        self.macs.insert(mac);
+    }
+
     /// Whether a packet may be sent: it may name nobody but those that are declared, neither in a header nor in
     /// one inside, in a quote or in a source route, and nothing in it may hide a header.
     ///
@@ -163,12 +189,49 @@ impl Scope {
                     .map_err(|_| OutOfScope::Unclear("too short for a frame"))?;
                 match frame.ethertype {
                     EtherType::IPV4 => self.check_ipv4(frame.payload)?,
-                    EtherType::ARP => self.check_arp(frame.payload)?,
+                    EtherType::ARP => self.check_arp(&frame)?,
                     _ => return Err(OutOfScope::Unclear("neither IPv4 nor ARP")),
                 }
             }
         };
         self.check_family(family)
+    }
+
+    /// Whether a packet may be kept, to be sent after another: only what closes a connection that the other opens.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfScope`].
+    pub fn check_cleanup(&self, opening: &Transmit, cleanup: &Transmit) -> Result<(), OutOfScope> {
+        self.check(cleanup)?;
+        let link = match opening.way {
+            Way::Stack => 0,
+            Way::Frame { .. } => Ethernet::LENGTH,
+        };
+        match (
+            opening.bytes.split_at_checked(link),
+            cleanup.bytes.split_at_checked(link),
+        ) {
+            (Some((frame, opened)), Some((same, closing)))
+                if frame == same && opening.way == cleanup.way && closes(opened, closing) =>
+            {
+                Ok(())
+            }
+            _ => Err(OutOfScope::Cleanup),
+        }
+    }
+
+    /// Whether it may be told how the firewall treats these packets: only the paths'.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfScope`].
+    pub fn check_firewall(&self, query: &FirewallQuery) -> Result<(), OutOfScope> {
+        for packet in &query.packets {
+            self.contains(packet.source, "source to ask the firewall about")?;
+            self.contains(packet.destination, "destination to ask the firewall about")?;
+        }
+        Ok(())
     }
 
     /// Whether a connection may be opened to this address.
@@ -178,7 +241,10 @@ impl Scope {
     /// [`OutOfScope`].
     pub fn check_destination(&self, address: Ipv4Addr) -> Result<Family, OutOfScope> {
         self.contains(address, "destination")?;
-        self.check_family(Family::Service)
+        match self.paths.iter().any(|path| path.vip == address) {
+            true => self.check_family(Family::Service),
+            false => Err(OutOfScope::NoVip(address)),
+        }
     }
 
     /// Whether the neighbour entry of this address may be deleted for a while.
@@ -214,12 +280,26 @@ impl Scope {
                     self.contains(address, role)?;
                 }
             }
-            let gateway = path
-                .gateway
-                .filter(|gateway| !self.gateways.contains(gateway) && !self.own.contains(gateway));
-            if let Some(gateway) = gateway {
+            // A DIP that is declared need not be heard.
+            let is_declared = |declared: &&TapPath| {
+                (declared.vip, declared.cip, declared.rip) == (path.vip, path.cip, path.rip)
+                    && (path.dip.is_none() || declared.dip == path.dip)
+            };
+            let mut declared = self.paths.iter().filter(is_declared).peekable();
+            if declared.peek().is_none() {
+                let (vip, rip, cip) = (path.vip, path.rip, path.cip);
+                return Err(OutOfScope::NoPath { vip, rip, cip });
+            }
+            if let Some(gateway) = path.gateway
+                && !self.gateways.contains(&gateway)
+                && !self.own.contains(&gateway)
+                && !declared.any(|declared| declared.gateway == path.gateway)
+            {
                 self.contains(gateway, "gateway to hear")?;
             }
+        }
+        if spec.scripted.is_some() {
+            self.check_family(Family::Script)?;
         }
         match spec.rewritten.filter(|address| !address.is_unspecified()) {
             Some(address) => self.contains(address, "destination to hear"),
@@ -278,8 +358,9 @@ impl Scope {
         families.next().unwrap_or(Family::Script)
     }
 
-    fn check_arp(&self, packet: Octets<'_>) -> Result<Family, OutOfScope> {
-        let arp = Arp::checked(packet)
+    /// What is no request, or comes from another's hardware address, is of the family `script`.
+    fn check_arp(&self, frame: &Ethernet<'_>) -> Result<Family, OutOfScope> {
+        let arp = Arp::checked(frame.payload)
             .map_err(|_| OutOfScope::Unclear("no whole ARP packet for IPv4"))?;
         // Sender 0.0.0.0 is a probe of RFC 5227: it announces nobody.
         let sender = arp.sender_ip;
@@ -289,7 +370,12 @@ impl Scope {
         if !self.gateways.contains(&arp.target_ip) {
             self.contains(arp.target_ip, "ARP target")?;
         }
-        Ok(Family::Arp)
+        let mac = arp.sender_mac;
+        let is_own = self.macs.is_empty() || self.macs.contains(&mac.0);
+        match arp.operation == Arp::REQUEST && mac == frame.source && is_own {
+            true => Ok(Family::Arp),
+            false => Ok(Family::Script),
+        }
     }
 
     fn contains(&self, address: Ipv4Addr, role: &'static str) -> Result<(), OutOfScope> {
@@ -303,16 +389,44 @@ impl Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Range;
 
     const CIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
     const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
     const DIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
     const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
     const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 6);
     const STRANGER: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 
     fn scope() -> Scope {
         Scope::new([CIP, VIP, DIP, RIP])
+    }
+
+    fn path() -> TapPath {
+        TapPath {
+            vip: VIP,
+            cip: CIP,
+            dip: Some(DIP),
+            rip: RIP,
+            gateway: Some(GATEWAY),
+        }
+    }
+
+    fn served(policy: Policy) -> Scope {
+        let other = TapPath {
+            rip: OTHER,
+            gateway: None,
+            ..path()
+        };
+        Scope::under(policy, vec![path(), other]).unwrap()
+    }
+
+    fn only(address: Ipv4Addr) -> Range {
+        Range {
+            first: address,
+            last: address,
+        }
     }
 
     fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
@@ -355,7 +469,14 @@ mod tests {
         let inner = ipv4(CIP, VIP, 17, &[0; 8]);
         assert_eq!(check(ipv4(DIP, RIP, 4, &inner)), Ok(()));
         assert_eq!(check(inner), Ok(()));
-        assert_eq!(scope().check_destination(VIP), Ok(Family::Service));
+        assert_eq!(
+            served(Policy::default()).check_destination(VIP),
+            Ok(Family::Service)
+        );
+        assert_eq!(
+            served(Policy::default()).check_destination(RIP),
+            Err(OutOfScope::NoVip(RIP))
+        );
     }
 
     #[test]
@@ -442,5 +563,119 @@ mod tests {
         scope.allow_own(other);
         assert_eq!(scope.check(&arp(other, GATEWAY)), Ok(Family::Arp));
         assert!(scope.check(&arp(GATEWAY, other)).is_err());
+    }
+
+    #[test]
+    fn a_declared_gateway_is_heard_though_nothing_may_be_sent_to_it() {
+        let policy = Policy {
+            realservers: Some(vec![only(RIP), only(OTHER)]),
+            ..Policy::default()
+        };
+        let scope = served(policy);
+        let hear = |path| {
+            scope.check_tap(&TapSpec {
+                paths: vec![path],
+                ..TapSpec::default()
+            })
+        };
+        assert_eq!(hear(path()), Ok(()));
+        assert!(scope.check(&arp(RIP, GATEWAY)).is_err());
+        assert!(scope.check_neighbour(GATEWAY).is_err());
+        // The gateway of another path is not this one's.
+        let other = TapPath {
+            rip: OTHER,
+            ..path()
+        };
+        assert!(hear(other).is_err());
+    }
+
+    #[test]
+    fn a_tap_hears_paths_as_they_are_declared() {
+        let hear = |policy: Policy, path, scripted: Option<u16>| {
+            served(policy).check_tap(&TapSpec {
+                paths: vec![path],
+                rewritten: None,
+                scripted: scripted.map(|port| [port].into()),
+            })
+        };
+        assert_eq!(hear(Policy::default(), path(), Some(80)), Ok(()));
+        let unknown = TapPath {
+            dip: None,
+            gateway: None,
+            ..path()
+        };
+        assert_eq!(hear(Policy::default(), unknown, None), Ok(()));
+        let anybody = Ipv4Addr::UNSPECIFIED;
+        for (cip, dip, rip) in [
+            (anybody, DIP, RIP),
+            (RIP, DIP, RIP),
+            (CIP, CIP, RIP),
+            (CIP, DIP, DIP),
+        ] {
+            let mixed = TapPath {
+                cip,
+                dip: Some(dip),
+                rip,
+                ..path()
+            };
+            let refused = hear(Policy::default(), mixed, None);
+            assert_eq!(refused, Err(OutOfScope::NoPath { vip: VIP, rip, cip }));
+        }
+        let policy = Policy {
+            probes: Some([Family::Service].into()),
+            ..Policy::default()
+        };
+        assert_eq!(hear(policy.clone(), path(), None), Ok(()));
+        let refused = hear(policy, path(), Some(80)).unwrap_err();
+        assert!(refused.to_string().ends_with("does not have `script`"));
+    }
+
+    #[test]
+    fn arp_that_is_no_request_of_this_host_is_a_script() {
+        let mut scope = scope();
+        let with = |at: usize, value| {
+            let mut frame = arp(RIP, VIP);
+            frame.bytes[at] = value;
+            frame
+        };
+        // The operation; the sender's hardware address, in the frame and in ARP.
+        for (at, value) in [(21, 2), (11, 9), (27, 9)] {
+            assert_eq!(scope.check(&with(at, value)), Ok(Family::Script), "{at}");
+        }
+        scope.allow_mac([2, 0, 0, 0, 0, 7]);
+        assert_eq!(scope.check(&arp(RIP, VIP)), Ok(Family::Script));
+        scope.allow_mac([2, 0, 0, 0, 0, 1]);
+        assert_eq!(scope.check(&arp(RIP, VIP)), Ok(Family::Arp));
+        scope.policy.probes = Some([Family::Arp].into());
+        assert!(scope.check(&with(21, 2)).is_err());
+    }
+
+    #[test]
+    fn a_cleanup_is_the_rst_of_its_packet_by_the_same_way() {
+        let segment = |flags| {
+            let mut segment = [0; 20];
+            segment[..4].copy_from_slice(&[0x9c, 0x40, 0, 80]);
+            segment[12..14].copy_from_slice(&[0x50, flags]);
+            ipv4(CIP, VIP, 6, &segment)
+        };
+        let stack = |bytes| Transmit {
+            way: Way::Stack,
+            bytes,
+        };
+        let frame = |last, packet: Vec<u8>| Transmit {
+            way: arp(RIP, VIP).way,
+            bytes: [&[2, 0, 0, 0, 0, last, 2, 0, 0, 0, 0, 1, 8, 0][..], &packet].concat(),
+        };
+        let check = |opening, cleanup| scope().check_cleanup(&opening, &cleanup);
+        assert_eq!(check(stack(segment(2)), stack(segment(4))), Ok(()));
+        assert_eq!(check(frame(9, segment(2)), frame(9, segment(4))), Ok(()));
+        for (opening, cleanup) in [
+            (stack(segment(2)), stack(segment(2))),
+            (stack(segment(2)), frame(9, segment(4))),
+            (frame(9, segment(2)), frame(8, segment(4))),
+            (stack(segment(2)), stack(ipv4(CIP, VIP, 17, &[0; 8]))),
+        ] {
+            assert_eq!(check(opening, cleanup), Err(OutOfScope::Cleanup));
+        }
     }
 }

@@ -7,7 +7,9 @@ use crate::plan::Carrier;
 use crate::plan::Packet;
 use crate::plan::ProbeId;
 use crate::plan::SessionKey;
+use crate::wire::Ethernet;
 use crate::wire::TcpFlags;
+use crate::wire::closes;
 use crate::wire::layers::Field;
 use crate::wire::layers::Layer;
 use crate::wire::layers::Tcp;
@@ -36,7 +38,8 @@ pub fn script(packet: &Packet, id: ProbeId, key: &SessionKey) -> Result<Crafted,
 }
 
 /// The RST that closes what a SYN that a suite writes out may have opened: the same headers before it, the same
-/// ports, the sequence number behind the SYN's. `None` if the packet is no SYN.
+/// ports, the sequence number behind the SYN's. `None` if the packet is no SYN, or one
+/// that nobody can read behind its headers.
 ///
 /// Its headers have no identification, by which it is told from the packet itself.
 pub(super) fn cleanup(packet: &Packet, id: ProbeId, key: &SessionKey) -> Option<Vec<u8>> {
@@ -62,7 +65,14 @@ pub(super) fn cleanup(packet: &Packet, id: ProbeId, key: &SessionKey) -> Option<
         }
     }
     layers.push(Layer::Tcp(rst));
-    Some(build(&layers).ok()?.bytes)
+    let cleanup = build(&layers).ok()?.bytes;
+    let link = match packet.layers.first() {
+        Some(Layer::Ethernet(_)) => Ethernet::LENGTH,
+        _ => 0,
+    };
+    let opening = build(&filled(packet, id, key).ok()?).ok()?.bytes;
+    let is_read = closes(opening.get(link..)?, cleanup.get(link..)?);
+    is_read.then_some(cleanup)
 }
 
 /// The layers, with the identity in what the suite left out.

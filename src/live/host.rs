@@ -18,6 +18,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio::time::sleep;
 use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
@@ -31,18 +32,21 @@ use crate::agent::PROTOCOL;
 use crate::agent::Scope;
 use crate::agent::ToAgent;
 use crate::exchange::ConnectOutcome;
+use crate::exchange::Firewall;
 use crate::exchange::Freed;
 use crate::exchange::RouteAnswer;
 use crate::exchange::SendOutcome;
 use crate::exchange::TapPath;
 use crate::exchange::TapSpec;
 use crate::exchange::Transmit;
+use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::drops::Drops;
 use crate::live::facts;
 use crate::live::firewall;
 use crate::live::janitor::Called;
 use crate::live::janitor::Janitor;
+use crate::live::janitor::PACE;
 use crate::live::janitor::Watch;
 use crate::live::log::Record;
 use crate::live::privileges;
@@ -340,6 +344,7 @@ impl<'a> Served<'a> {
                 ToAgent::Do(Command::Finish) => {
                     for cleanup in &self.settled {
                         self.sender.send(cleanup);
+                        sleep(PACE).await;
                     }
                     return self.janitor.settle().map_err(ServeError::Unsettled);
                 }
@@ -369,9 +374,23 @@ impl<'a> Served<'a> {
                 for address in facts.links.iter().flat_map(|link| &link.addresses) {
                     self.scope.allow_own(address.ip);
                 }
+                for mac in facts.links.iter().filter_map(|link| link.mac) {
+                    self.scope.allow_mac(mac);
+                }
                 Event::Facts(Box::new(facts))
             }
             Command::Firewall(query) => {
+                if let Err(error) = self.scope.check_firewall(&query) {
+                    self.record.declined += 1;
+                    let unread = Unread {
+                        what: "firewall rules".to_owned(),
+                        error: error.to_string(),
+                    };
+                    return Some(Event::Firewall(Box::new(Firewall {
+                        unread: vec![unread],
+                        ..Firewall::default()
+                    })));
+                }
                 let (out, janitor) = (self.out.clone(), self.janitor.clone());
                 tokio::spawn(async move {
                     let found = Box::new(firewall::read(&query, &janitor).await);
@@ -482,18 +501,17 @@ impl<'a> Served<'a> {
             time: clock::steady(),
             reason: reason.to_string(),
         };
-        let mut family = None;
-        for packet in [transmit].into_iter().chain(&cleanup) {
-            match self.scope.check(packet) {
-                Ok(found) => family = family.or(Some(found)),
-                Err(error) => {
-                    self.record.declined += 1;
-                    return declined(&error);
-                }
+        let checked = self.scope.check(transmit).and_then(|family| {
+            let mut cleanups = cleanup.iter();
+            cleanups.try_for_each(|cleanup| self.scope.check_cleanup(transmit, cleanup))?;
+            Ok(family)
+        });
+        match checked {
+            Ok(family) => self.count(family).await,
+            Err(error) => {
+                self.record.declined += 1;
+                return declined(&error);
             }
-        }
-        if let Some(family) = family {
-            self.count(family).await;
         }
         let opens = cleanup.is_some();
         if let Some(cleanup) = cleanup {

@@ -14,6 +14,7 @@
 
 mod arp;
 mod checksum;
+mod closes;
 mod dissect;
 mod ethernet;
 mod fields;
@@ -34,6 +35,7 @@ pub use arp::Arp;
 pub use checksum::Checksum;
 pub use checksum::is_left_to_the_device;
 pub use checksum::transport_checksum;
+pub use closes::closes;
 pub use dissect::DissectedField;
 pub use dissect::DissectedHeader;
 pub use dissect::Dissection;

@@ -216,11 +216,24 @@ fn packet(source: Ipv4Addr, destination: Ipv4Addr, mark: u8) -> Transmit {
     }
 }
 
+/// A segment whose sequence number is the mark.
+fn segment(flags: u8, mark: u8) -> Transmit {
+    let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+    bytes.extend(VIP.octets());
+    bytes.extend(CIP.octets());
+    bytes.extend([0x9c, 0x40, 0, 80, 0, 0, 0, mark, 0, 0, 0, 0, 0x50, flags]);
+    bytes.extend([0; 6]);
+    Transmit {
+        way: Way::Stack,
+        bytes,
+    }
+}
+
 fn opening(token: u32) -> Order {
     Order::Send {
         token,
-        transmit: packet(VIP, CIP, 1),
-        cleanup: Some(packet(VIP, CIP, 0xcc)),
+        transmit: segment(2, 1),
+        cleanup: Some(segment(4, 0xcc)),
     }
 }
 
@@ -435,27 +448,37 @@ fn nothing_is_sent_to_strangers() {
 #[test]
 fn connections_are_opened_beside_other_commands() {
     in_namespace("connections_are_opened_beside_other_commands", || async {
-        let listener = TcpListener::bind((RIP, 0)).unwrap();
+        ip("addr add 192.0.2.10/32 dev lo");
+        let listener = TcpListener::bind((VIP, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut fleet = fleet().await;
+        let deaf = Ipv4Addr::new(192, 0, 2, 11);
+        let mut paths = paths();
+        paths.push(TapPath {
+            vip: deaf,
+            ..paths[0].clone()
+        });
+        let script = format!("exec {TUNPROOF} \"$1\"");
+        let (agents, failures) = start(vec![vantage(&script)], &paths, options()).await;
+        assert_eq!(failures, []);
+        let mut fleet = Fleet::new(agents);
         let connect = |token, to, timeout_ms| Order::Connect {
             token,
             to,
             timeout_ms,
         };
-        // Nobody answers for the client: this one is still open when the others are answered.
-        fleet.send(Host::Director, connect(1, (CIP, 80), 700));
-        fleet.send(Host::Director, connect(2, (RIP, port), 1000));
+        // Nobody answers for the other VIP: this one is still open when the others are answered.
+        fleet.send(Host::Director, connect(1, (deaf, 80), 700));
+        fleet.send(Host::Director, connect(2, (VIP, port), 1000));
         let answer = event(&mut fleet).await;
         assert!(
-            matches!(&answer, Event::Connected { token: 2, outcome: ConnectOutcome::Connected { local, .. } } if local.0 == RIP),
+            matches!(&answer, Event::Connected { token: 2, outcome: ConnectOutcome::Connected { local, .. } } if local.0 == VIP),
             "{answer:?}"
         );
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "closed by FIN");
         drop((listener, stream));
-        fleet.send(Host::Director, connect(3, (RIP, port), 1000));
+        fleet.send(Host::Director, connect(3, (VIP, port), 1000));
         let answer = event(&mut fleet).await;
         assert!(
             matches!(&answer, Event::Connected { token: 3, outcome: ConnectOutcome::Failed { errno, .. } } if *errno == libc::ECONNREFUSED),
@@ -546,7 +569,7 @@ fn an_agent_ends_with_its_controller_also_while_busy() {
                 .unwrap();
             let connect = Order::Connect {
                 token: 2,
-                to: (CIP, 80),
+                to: (VIP, 80),
                 timeout_ms: 60_000,
             };
             let mut bytes = BytesMut::new();
@@ -581,8 +604,8 @@ fn an_agent_ends_with_its_controller_also_while_busy() {
                 String::from_utf8_lossy(&output.stderr),
                 "tunproof agent: the controller is gone\n"
             );
-            let udp = marks(&mut tap).await.into_iter().filter(|m| *m == 0xcc);
-            assert_eq!(udp.count(), 2);
+            let closed = marks(&mut tap).await.into_iter().filter(|m| *m == 0xcc);
+            assert_eq!(closed.count(), 2);
         },
     );
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +19,10 @@ use tunproof::agent::MessageCodec;
 use tunproof::agent::PROTOCOL;
 use tunproof::agent::ToAgent;
 use tunproof::exchange::ConnectOutcome;
+use tunproof::exchange::Direction;
+use tunproof::exchange::FirewallPacket;
+use tunproof::exchange::FirewallQuery;
+use tunproof::exchange::Leg;
 use tunproof::exchange::SendOutcome;
 use tunproof::exchange::TapSpec;
 use tunproof::live::fleet::Fleet;
@@ -47,6 +52,7 @@ use crate::options;
 use crate::packet;
 use crate::paths;
 use crate::pid;
+use crate::segment;
 use crate::tap_spec;
 use crate::vantage;
 
@@ -206,6 +212,99 @@ fn a_tap_hears_the_paths_packets_and_nobody_elses() {
             fleet.send(Host::Director, Order::OpenTap(tap_spec()));
             assert_eq!(event(&mut fleet).await, Event::TapOpen);
             assert!(fleet.finish().await.is_empty());
+        },
+    );
+}
+
+#[test]
+fn what_is_no_cleanup_and_whom_nobody_declared_is_declined() {
+    in_namespace(
+        "policy::what_is_no_cleanup_and_whom_nobody_declared_is_declined",
+        || async {
+            let mut tap = Tap::open(&tap_spec()).unwrap();
+            let mut fleet = fleet().await;
+            for cleanup in [packet(VIP, CIP, 2), segment(2, 2)] {
+                let order = Order::Send {
+                    token: 1,
+                    transmit: segment(2, 1),
+                    cleanup: Some(cleanup),
+                };
+                fleet.send(Host::Director, order);
+                let expected = "the cleanup is no bare RST of the flow that the packet opens";
+                assert_eq!(declined(&mut fleet).await, expected);
+            }
+            let connect = Order::Connect {
+                token: 2,
+                to: (RIP, 80),
+                timeout_ms: 100,
+            };
+            fleet.send(Host::Director, connect);
+            let reason =
+                "203.0.113.5 is no VIP of the path file, and connections go to nothing else"
+                    .to_owned();
+            let expected = Event::Connected {
+                token: 2,
+                outcome: ConnectOutcome::Declined { reason },
+            };
+            assert_eq!(event(&mut fleet).await, expected);
+            let asked = |source| {
+                Order::Firewall(FirewallQuery {
+                    packets: vec![FirewallPacket {
+                        leg: Leg::Request,
+                        incoming: true,
+                        protocol: 6,
+                        source,
+                        destination: VIP,
+                        source_port: None,
+                        destination_port: Some(80),
+                        devices: Vec::new(),
+                    }],
+                })
+            };
+            for (source, is_told) in [(Ipv4Addr::new(8, 8, 8, 8), false), (CIP, true)] {
+                fleet.send(Host::Director, asked(source));
+                let Event::Firewall(found) = event(&mut fleet).await else {
+                    panic!("no firewall");
+                };
+                let stranger = "8.8.8.8, the source to ask the firewall about, is not an address of the path file";
+                let is_declined = found.unread.iter().any(|unread| unread.error == stranger);
+                assert_eq!(is_declined, !is_told, "{found:?}");
+            }
+            assert!(fleet.finish().await.is_empty());
+            assert_eq!(marks(&mut tap).await, Vec::<u8>::new());
+        },
+    );
+}
+
+#[test]
+fn what_is_closed_once_more_at_the_end_has_a_pace() {
+    in_namespace(
+        "policy::what_is_closed_once_more_at_the_end_has_a_pace",
+        || async {
+            let mut fleet = fleet().await;
+            for token in 0..20 {
+                fleet.send(Host::Director, opening(token));
+                assert!(is_sent(&event(&mut fleet).await, token));
+                fleet.send(Host::Director, Order::Settle { token });
+                assert_eq!(event(&mut fleet).await, Event::Settled { token });
+            }
+            let mut tap = Tap::open(&tap_spec()).unwrap();
+            assert!(fleet.finish().await.is_empty());
+            let mut times = Vec::new();
+            while times.len() < 20 {
+                let capture = tap.receive().await.unwrap();
+                if capture.direction == Direction::Out {
+                    times.push(capture.time);
+                }
+            }
+            // The kernel counts a sleep from its own clock on.
+            let least = Duration::from_micros(900);
+            assert!(
+                times
+                    .windows(2)
+                    .all(|pair| pair[1].distance(pair[0]) >= least),
+                "{times:?}"
+            );
         },
     );
 }

@@ -20,6 +20,7 @@ use crate::exchange::SendOutcome;
 use crate::live::drops::Monitor;
 use crate::live::drops::Watched;
 use crate::live::ipvs;
+use crate::live::janitor::PACE;
 use crate::live::janitor::errand;
 use crate::live::janitor::errand::Answer;
 use crate::live::janitor::errand::Errand;
@@ -36,9 +37,6 @@ use crate::live::tracepoint::Source;
 
 /// A packet can get lost, so each cleanup is sent twice, this far apart.
 const REPEAT: Duration = Duration::from_millis(200);
-
-/// Between two cleanups: the pace is that of the probes or slower.
-const PACE: Duration = Duration::from_millis(1);
 
 /// How long a program that has closed its stdout may take to end.
 const LAST_BREATH: Duration = Duration::from_millis(500);

@@ -38,6 +38,9 @@ use crate::live::tracepoint::Source;
 /// A janitor that has not answered by then is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two cleanups: the pace is that of the probes or slower.
+pub(crate) const PACE: Duration = Duration::from_millis(1);
+
 /// The agent's side. Clones speak to the same janitor.
 #[derive(Clone, Debug)]
 pub struct Janitor {
