@@ -112,7 +112,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         vias,
         task,
         &settings,
-        Sandbox::last(&settings, &[]),
+        Sandbox::Now(&settings, &[]),
         &mut |evidence| {
             for item in &evidence.items()[told..] {
                 if let Some(line) = report::arrival(evidence, item).filter(|_| is_live) {

@@ -53,9 +53,6 @@ use crate::verdict::judge;
 const LOOPBACK: &str = "127.0.0.1:9814";
 /// The shortest interval: a run takes seconds, and hosts limit their ICMP errors.
 const SHORTEST: Duration = Duration::from_secs(10);
-/// Between two runs at least, as in `run --repeat`: hosts that have spent their burst of ICMP errors send one a second.
-const APART: Duration = Duration::from_secs(3);
-
 const EXAMPLES: &str = "\
 Examples:
   tunproof monitor path.toml
@@ -182,7 +179,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         }
         *shown.lock().unwrap_or_else(PoisonError::into_inner) = text;
         let pause = arguments.interval.saturating_sub(began.elapsed());
-        if stopped.recv_timeout(pause.max(APART)) != Err(mpsc::RecvTimeoutError::Timeout) {
+        if stopped.recv_timeout(pause.max(prove::APART)) != Err(mpsc::RecvTimeoutError::Timeout) {
             break;
         }
         plan.session = SessionKey::new(rand::random());

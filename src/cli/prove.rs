@@ -49,6 +49,10 @@ use crate::verdict::judge_spoofing;
 /// The commands through which hosts are reached.
 pub(super) type Vias = BTreeMap<Host, Vec<String>>;
 
+/// Between two proofs of the same path: a Linux host that has spent its burst of six answers one datagram a second by
+/// ICMP (`icmp_ratelimit`).
+pub(super) const APART: Duration = Duration::from_secs(3);
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -103,7 +107,7 @@ pub(super) fn prove_with(
     output::check(settings)?;
     recordings.begin(settings.limits.timeout)?;
     let later = recordings.files();
-    let sandbox = Sandbox::last(settings, &later);
+    let sandbox = Sandbox::Now(settings, &later);
     let (mut known, mut had_all) = run(
         plan,
         vias,
@@ -352,16 +356,11 @@ const ON_THE_WAY: Duration = Duration::from_secs(1);
 pub(super) enum Sandbox<'a> {
     /// Nothing: more agents will be started.
     Later,
-    /// All but to write the reports, and to read what is added.
+    /// All but to write the reports, and to read these files: these are the last agents.
     Now(&'a Settings, &'a [PathBuf]),
 }
 
-impl<'a> Sandbox<'a> {
-    /// These are the last agents; the files `later` will still be read.
-    pub(super) fn last(settings: &'a Settings, later: &'a [PathBuf]) -> Sandbox<'a> {
-        Sandbox::Now(settings, later)
-    }
-
+impl Sandbox<'_> {
     fn close(self) -> io::Result<()> {
         let Sandbox::Now(settings, later) = self else {
             return Ok(());

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::runtime;
 
@@ -133,10 +132,6 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     play(plan, &vias, repeat, &settings)
 }
 
-/// Between two rounds: a Linux host that has spent its burst of six answers one datagram a second by ICMP
-/// (`icmp_ratelimit`).
-const APART: Duration = Duration::from_secs(3);
-
 /// Plays the suites so often, and reports.
 fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<Ended, Failure> {
     let mut cases = output::Cases::new(settings, rounds > 1);
@@ -149,7 +144,7 @@ fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result
             Task::Prove,
             settings,
             match round == rounds {
-                true => Sandbox::last(settings, &[]),
+                true => Sandbox::Now(settings, &[]),
                 false => Sandbox::Later,
             },
             &mut |_| {},
@@ -180,7 +175,7 @@ fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result
 /// Waits between two rounds; whether the user has enough.
 fn pause() -> Result<bool, Failure> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let paused = runtime.and_then(|runtime| runtime.block_on(controller::pause(APART)));
+    let paused = runtime.and_then(|runtime| runtime.block_on(controller::pause(prove::APART)));
     paused.map_err(Failure::Runtime)
 }
 

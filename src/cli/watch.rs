@@ -67,9 +67,6 @@ one an agent did not start or was lost; 3 nothing broken, not all proven in each
 
 /// The shortest time from the beginning of one round to that of the next.
 const SHORTEST: Duration = Duration::from_secs(5);
-/// Between two rounds: a Linux host that has spent its burst of six answers one datagram a second by ICMP
-/// (`icmp_ratelimit`).
-const APART: Duration = Duration::from_secs(3);
 /// How often the table's times are drawn anew between two rounds.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -230,7 +227,7 @@ impl Watcher {
     /// Waits for the next round; whether the user has enough.
     fn rest(&mut self, began: Mono, interval: Duration) -> Result<bool, Failure> {
         let now = clock::mono();
-        let next = now + interval.saturating_sub(now.since(began)).max(APART);
+        let next = now + interval.saturating_sub(now.since(began)).max(prove::APART);
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(Failure::Runtime)?;
         loop {
