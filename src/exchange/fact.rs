@@ -385,13 +385,12 @@ pub struct IpvsConnection {
     pub state: String,
 }
 
-/// A listening or bound socket (`/proc/net/tcp`, `/proc/net/udp`).
+/// A listening or bound socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// IP protocol number, 6 or 17.
     pub protocol: u8,
-    /// Local address; `None` is any, also by an IPv6 socket bound to `::`, of which it does not show whether it
-    /// takes IPv4 (`IPV6_V6ONLY`).
+    /// Local address; `None` is any, also by an IPv6 socket bound to `::` that takes IPv4 too.
     pub address: Option<Ipv4Addr>,
     /// Local port.
     pub port: u16,

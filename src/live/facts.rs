@@ -13,6 +13,7 @@ use crate::exchange::RouteAnswer;
 use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::links;
+use crate::live::listeners;
 use crate::live::neighbour;
 use crate::live::netlink::Netlink;
 use crate::live::procfs;
@@ -70,7 +71,7 @@ pub async fn gather<E: Error + 'static>(
     yield_now().await;
 
     if let Some(port) = query.listeners {
-        facts.listeners = procfs::listeners(port, &mut failures);
+        facts.listeners = listeners::list(port, &mut failures);
         yield_now().await;
     }
     if let Some(service) = &query.service {
@@ -150,8 +151,13 @@ fn unread(what: &str, error: &dyn Error) -> Unread {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::net::SocketAddr;
     use std::net::TcpListener;
     use std::net::UdpSocket;
+
+    use socket2::Domain;
+    use socket2::Socket;
+    use socket2::Type;
 
     use super::*;
     use crate::exchange::Address;
@@ -416,6 +422,12 @@ mod tests {
                 let _any = TcpListener::bind("0.0.0.0:8080").unwrap();
                 let _vip = UdpSocket::bind("192.0.2.10:8080").unwrap();
                 let _other = TcpListener::bind("192.0.2.10:8081").unwrap();
+                // As std does not set IPV6_V6ONLY, `::` takes IPv4, too.
+                let _dual = UdpSocket::bind("[::]:8084").unwrap();
+                let v6_only = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+                v6_only.set_only_v6(true).unwrap();
+                let own = "[::]:8083".parse::<SocketAddr>().unwrap();
+                v6_only.bind(&own.into()).unwrap();
                 let connected = TcpListener::bind("192.0.2.10:8082").unwrap();
                 let _client = std::net::TcpStream::connect(connected.local_addr().unwrap());
                 let query = FactQuery {
@@ -429,10 +441,15 @@ mod tests {
                     address,
                     port: 8080,
                 };
-                assert_eq!(
-                    facts.listeners,
-                    [listener(6, None), listener(17, Some(VIP))]
-                );
+                let expected = [listener(6, None), listener(17, Some(VIP))];
+                assert_eq!(facts.listeners, expected);
+                let mut failures = Vec::new();
+                assert_eq!(procfs::listeners(8080, &mut failures), expected);
+                let dual = listeners::list(8084, &mut failures);
+                assert_eq!(dual.iter().map(|it| it.address).collect::<Vec<_>>(), [None]);
+                assert_eq!(procfs::listeners(8084, &mut failures), dual);
+                assert_eq!(listeners::list(8083, &mut failures), []);
+                assert!(failures.is_empty());
                 match facts.ipvs {
                     Ipvs::Absent => assert_eq!(facts.unread, []),
                     Ipvs::Services(services) => {

@@ -27,6 +27,7 @@ mod drops;
 mod filter;
 mod firewall;
 mod links;
+mod listeners;
 mod netlink;
 mod next_hop;
 mod procfs;

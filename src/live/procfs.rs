@@ -159,7 +159,7 @@ fn parse_counters(text: &str, found: &mut BTreeMap<String, u64>) {
     }
 }
 
-/// The TCP sockets that listen on `port` and the UDP sockets bound to it, each once.
+/// The TCP sockets that listen on `port` and the UDP sockets bound to it, each once, of `/proc/net/tcp` and `udp`.
 pub(super) fn listeners(port: u16, failures: &mut Vec<Failure>) -> Vec<Listener> {
     let mut found = Vec::new();
     for (name, protocol) in [("tcp", 6), ("tcp6", 6), ("udp", 17), ("udp6", 17)] {
