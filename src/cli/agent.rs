@@ -1,11 +1,20 @@
 //! `tunproof agent`: serves one controller over stdin and stdout.
 
 use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::unix::pipe::Receiver;
+use tokio::net::unix::pipe::Sender;
 
 use crate::live::host;
 use crate::live::host::Opened;
@@ -66,19 +75,67 @@ fn serve(file: &Path) -> Result<(), String> {
     let policy = read(file)?;
     host::greet().map_err(|error| format!("say hello: {error}"))?;
     let log = Log::open();
+    let pipes = Pipes::open();
     let opened = Opened::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
-    let (stdin, stdout) = (tokio::io::stdin(), tokio::io::stdout());
     let mut record = Record::default();
-    let served = host::serve(opened, policy, &mut record, stdin, stdout);
+    let served = async {
+        let (stdin, stdout) = pipes.register();
+        host::serve(opened, policy, &mut record, stdin, stdout).await
+    };
     let result = runtime.block_on(served).map_err(|error| error.to_string());
     log.say(&record.line(result.as_ref().err().map_or("finished", String::as_str)));
     // A read from stdin cannot be called off; the process's end does that.
     runtime.shutdown_background();
     result
+}
+
+/// Stdin and stdout where they are pipes, opened once more: what is read and written without a thread is not to block,
+/// and what others share of them stays as it is.
+struct Pipes {
+    stdin: Option<File>,
+    stdout: Option<File>,
+}
+
+impl Pipes {
+    fn open() -> Pipes {
+        let mut how = File::options();
+        how.custom_flags(libc::O_NONBLOCK);
+        let is_pipe = |file: &File| {
+            file.metadata()
+                .is_ok_and(|known| known.file_type().is_fifo())
+        };
+        // What cannot be opened anew, such as a socket, does as it is.
+        let open = |how: &mut OpenOptions, name| how.open(name).ok().filter(is_pipe);
+        Pipes {
+            stdin: open(how.clone().read(true), "/proc/self/fd/0"),
+            stdout: open(how.clone().write(true), "/proc/self/fd/1"),
+        }
+    }
+
+    /// As the runtime reads and writes them.
+    fn register(
+        self,
+    ) -> (
+        Box<dyn AsyncRead + Unpin>,
+        Box<dyn AsyncWrite + Send + Unpin>,
+    ) {
+        let stdin = self.stdin.and_then(|file| Receiver::from_file(file).ok());
+        let stdout = self.stdout.and_then(|file| Sender::from_file(file).ok());
+        (
+            match stdin {
+                Some(pipe) => Box::new(pipe),
+                None => Box::new(tokio::io::stdin()),
+            },
+            match stdout {
+                Some(pipe) => Box::new(pipe),
+                None => Box::new(tokio::io::stdout()),
+            },
+        )
+    }
 }
 
 /// The policy; the usual one where there is no such file and none was asked for.

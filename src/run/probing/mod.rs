@@ -68,6 +68,8 @@ pub(super) struct Probing {
     trip: Duration,
     measured: BTreeSet<ProbeId>,
     proven: Vec<bool>,
+    /// Of which paths packets prove all but what takes IPVS's choice of their real server.
+    answered: Vec<bool>,
     proven_at: Option<Mono>,
     settled: bool,
     /// Who was asked, and does not watch yet.
@@ -96,6 +98,7 @@ impl Probing {
             trip: Duration::ZERO,
             measured: BTreeSet::new(),
             proven: vec![false; plan.paths.len()],
+            answered: vec![false; plan.paths.len()],
             proven_at: None,
             settled: false,
             absent: BTreeSet::new(),
@@ -171,7 +174,10 @@ impl Probing {
             _ => return,
         };
         let proofs = evidence.proofs(path);
-        self.proven[path] = goals.iter().all(|hop| proofs.contains_key(hop));
+        let mut open = goals.iter().filter(|hop| !proofs.contains_key(hop));
+        let chosen = [Hop::DirectorForward, Hop::DirectorSource];
+        self.answered[path] = open.clone().all(|hop| chosen.contains(hop));
+        self.proven[path] = open.next().is_none();
         if self.proven[path] {
             for task in self.tasks.iter_mut().filter(|task| task.path == path) {
                 task.done |= task.aim == Aim::Probe(ProbeKind::ReflectSyn);

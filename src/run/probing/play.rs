@@ -76,7 +76,8 @@ impl Probing {
     ///
     /// It waits until the director and the client have sent what they had to: what a path's steps are given from their
     /// beginning on, until a try is missed or a sweep is due, is not to pass while its first packets stand in a queue.
-    /// Nor is it to pass while what was heard stands in one: no more than a few paths have their first tries at once.
+    /// Nor is it to pass while what was heard stands in one: no more than a few paths have their first tries at once. Those
+    /// that wait for nothing but IPVS's choice are none of them, as it is the next paths' packets that bring it about.
     pub(super) fn set_out(&mut self, evidence: &mut Evidence, now: Mono) -> bool {
         if self.next_path().is_none_or(|begin| now < begin) {
             return false;
@@ -100,9 +101,9 @@ impl Probing {
         if self.begun.len() == self.proven.len() || is_busy {
             return None;
         }
-        let begun = self.begun.iter().zip(&self.proven);
-        let mut unproven = begun.rev().filter(|(_, proven)| !**proven);
-        let before = unproven.nth(AT_ONCE - 1);
+        let begun = self.begun.iter().zip(&self.answered);
+        let mut unanswered = begun.rev().filter(|(_, answered)| !**answered);
+        let before = unanswered.nth(AT_ONCE - 1);
         Some(before.map_or(Mono::default(), |(begun, _)| *begun + TRIES[1]))
     }
 
