@@ -27,7 +27,6 @@ use tunproof::exchange::SendOutcome;
 use tunproof::exchange::TapSpec;
 use tunproof::live::fleet::Fleet;
 use tunproof::live::tap::Tap;
-use tunproof::live::vantage::start;
 use tunproof::run::Command as Order;
 use tunproof::run::Event;
 
@@ -53,6 +52,7 @@ use crate::packet;
 use crate::paths;
 use crate::pid;
 use crate::segment;
+use crate::start;
 use crate::tap_spec;
 use crate::vantage;
 
