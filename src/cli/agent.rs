@@ -68,9 +68,9 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn serve(file: &Path) -> Result<(), String> {
-    let policy = read(file)?;
-    host::greet().map_err(|error| format!("say hello: {error}"))?;
     let log = Log::open();
+    let policy = read(file).inspect_err(|error| log.say(&format!("nothing is served: {error}")))?;
+    host::greet().map_err(|error| format!("say hello: {error}"))?;
     let opened = Opened::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -35,6 +35,7 @@ use crate::live::vantage::Vantages;
 use crate::plan::Host;
 use crate::plan::Path;
 use crate::plan::Plan;
+use crate::plan::Policy;
 use crate::report::Picture;
 use crate::report::Report;
 use crate::report::SpoofReport;
@@ -368,10 +369,19 @@ pub(super) fn confine(reads: &[&FilePath], settings: &Settings) -> io::Result<()
 fn slower(rate: u32, agents: &[AgentHandle], plan: &Plan) -> Option<(u32, String)> {
     let slowest = agents.iter().min_by_key(|agent| agent.allowance().rate)?;
     let Allowance { rate: most, policy } = slowest.allowance();
-    let (host, policy) = (escape(&plan.host_name(slowest.host())), escape(policy));
-    let note = format!(
-        "{most} packets a second and host instead of {rate}: `rate` in {policy} on {host} allows no more"
-    );
+    let host = escape(&plan.host_name(slowest.host()));
+    let why = match policy {
+        Some(file) => format!(
+            "{} on {host} allows no more (`rate`; {}, unless it is said)",
+            escape(file),
+            Policy::RATE
+        ),
+        None => format!(
+            "{host} has no policy, and so the usual; its administrator may allow it by `rate = {rate}` in {}",
+            Policy::FILE
+        ),
+    };
+    let note = format!("{most} packets a second and host instead of {rate}: {why}");
     (*most < rate).then_some((*most, note))
 }
 

@@ -703,6 +703,17 @@ pub(crate) fn ignore_interrupt() {
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
 }
 
+/// Asks a file for something; what goes with it are zeros.
+#[cfg(test)]
+pub(crate) fn request(file: impl AsFd, request: libc::Ioctl) -> io::Result<()> {
+    let mut octets = [0_u8; 256];
+    // SAFETY: the kernel reads or writes less than what `octets` has, which outlives the call.
+    match unsafe { libc::ioctl(file.as_fd().as_raw_fd(), request, octets.as_mut_ptr()) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A terminal's columns and rows (`TIOCGWINSZ`).
 pub(crate) fn window_size(terminal: impl AsFd) -> io::Result<(u16, u16)> {
     let mut size = libc::winsize {

@@ -244,8 +244,8 @@ pub struct AgentHandle {
 pub struct Allowance {
     /// Packets a second, at most.
     pub rate: u32,
-    /// Where that is laid down, on its host.
-    pub policy: String,
+    /// The file on its host that lays this down; `None` where there is none.
+    pub policy: Option<String>,
 }
 
 impl AgentHandle {
