@@ -16,6 +16,8 @@ mod life;
 mod matrix;
 #[path = "lab/monitor.rs"]
 mod monitor;
+#[path = "lab/pace.rs"]
+mod pace;
 #[path = "lab/policy.rs"]
 mod policy;
 #[path = "lab/push.rs"]

@@ -32,8 +32,8 @@ pub enum FromAgent {
     Started {
         /// Packets a second that the agent sends at most; it slows down what comes faster.
         rate: u32,
-        /// Where that is laid down, on its host.
-        policy: String,
+        /// The file on its host that lays this down; `None` where there is none, and so the usual holds.
+        policy: Option<String>,
     },
     /// The agent cannot work here; it ends.
     CannotStart {

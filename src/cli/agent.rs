@@ -21,6 +21,7 @@ use crate::live::host::Opened;
 use crate::live::janitor;
 use crate::live::log::Log;
 use crate::live::log::Record;
+use crate::live::starter;
 use crate::plan::Policy;
 use crate::suite::policy;
 
@@ -53,13 +54,17 @@ pub(super) struct Arguments {
     /// Clean up after an agent that was killed
     #[arg(long, hide = true)]
     janitor: bool,
+    /// Start agents for a controller
+    #[arg(long, hide = true, conflicts_with = "janitor")]
+    starter: bool,
 }
 
 /// Serves until the pipe ends.
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
-    let result = match arguments.janitor {
-        true => janitor::run().map_err(|error| error.to_string()),
-        false => serve(&arguments.policy),
+    let result = match (arguments.janitor, arguments.starter) {
+        (true, _) => janitor::run().map_err(|error| error.to_string()),
+        (_, true) => starter::run().map_err(|error| error.to_string()),
+        (false, false) => serve(&arguments.policy),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,9 +77,9 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn serve(file: &Path) -> Result<(), String> {
-    let policy = read(file)?;
-    host::greet().map_err(|error| format!("say hello: {error}"))?;
     let log = Log::open();
+    let policy = read(file).inspect_err(|error| log.say(&format!("nothing is served: {error}")))?;
+    host::greet().map_err(|error| format!("say hello: {error}"))?;
     let pipes = Pipes::open();
     let opened = Opened::now();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -115,6 +115,8 @@ pub(super) enum Failure {
         path: PathBuf,
         output: Option<PathBuf>,
     },
+    #[error("another process still goes on with the sweep of `{}`", .path.display())]
+    StillSwept { path: PathBuf },
     #[error("`--output` and `--resume` are the same file `{}`", .path.display())]
     SameFile { path: PathBuf },
     #[error("cannot send")]
@@ -207,6 +209,10 @@ impl Failure {
                 "use the fleet file and options that it was begun with; or begin anew: `rm {}`",
                 path.display()
             )],
+            Failure::StillSwept { .. } => vec![
+                "`ps -C tunproof` shows it; wait for it, or end it by Ctrl-C, and then type this again"
+                    .to_owned(),
+            ],
             Failure::Burst(BurstError::NotDirector(dip)) => vec![format!(
                 "run it on the director; `ip address show to {dip}` shows whether this is it"
             )],

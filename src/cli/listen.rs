@@ -14,7 +14,6 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::prove;
 use crate::cli::prove::Ended;
-use crate::cli::prove::Sandbox;
 use crate::exchange::HostFacts;
 use crate::plan::Host;
 use crate::plan::Path;
@@ -107,21 +106,15 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let mut failure = None;
     let vias = [(host, prove::local())].into();
     let task = Task::Listen(arguments.duration);
-    let (known, had_all) = prove::run(
-        plan,
-        vias,
-        task,
-        &settings,
-        Sandbox::Now(&settings, &[]),
-        &mut |evidence| {
-            for item in &evidence.items()[told..] {
-                if let Some(line) = report::arrival(evidence, item).filter(|_| is_live) {
-                    failure = output::print(&line).err().or(failure.take());
-                }
+    let vantages = prove::reach(vias, &[], &settings)?;
+    let (known, had_all) = prove::run(plan, &vantages, task, &settings, &mut |evidence| {
+        for item in &evidence.items()[told..] {
+            if let Some(line) = report::arrival(evidence, item).filter(|_| is_live) {
+                failure = output::print(&line).err().or(failure.take());
             }
-            told = evidence.items().len();
-        },
-    )?;
+        }
+        told = evidence.items().len();
+    })?;
     if let Some(failure) = failure {
         return Err(failure);
     }

@@ -30,7 +30,6 @@ use crate::cli::prove;
 use crate::cli::prove::Audience;
 use crate::cli::prove::Ended;
 use crate::cli::prove::Missing;
-use crate::cli::prove::Sandbox;
 use crate::cli::prove::Told;
 use crate::cli::verify;
 use crate::cli::whole;
@@ -140,18 +139,22 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         rate: arguments.rate,
         timeout: arguments.timeout,
     };
-    let settings = Settings::of_rounds(limits, arguments.verbose);
+    let mut settings = Settings::of_rounds(limits, arguments.verbose);
+    settings.output.clone_from(&arguments.textfile);
     let mut metrics = Metrics::new(arguments.interval);
     let shown = Arc::new(Mutex::new(metrics.to_text()));
-    let stopped = begin(listen, &shown)?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::Runtime)?;
+    let server = listen.map(|address| begin(&runtime, address)).transpose()?;
+    // Before there is another thread, and a port is answered at.
+    let vantages = prove::reach(vias, &[], &settings)?;
+    let stopped = attend(runtime, server, &shown)?;
     let mut said = String::new();
     let mut journal = Journal::default();
     loop {
         let began = Instant::now();
-        let (key, hosts) = (plan.clone(), vias.clone());
-        let later = Sandbox::Later;
-        let known = match prove::carry_out(key, hosts, Task::Prove, &settings, later, &mut journal)
-        {
+        let run = plan.clone();
+        let known = match prove::carry_out(run, &vantages, Task::Prove, &settings, &mut journal) {
             Err(Failure::Stopped) => break,
             known => known?,
         };
@@ -213,20 +216,21 @@ impl Audience for Journal {
     }
 }
 
-/// Listens, and watches for SIGTERM and Ctrl-C from now on; what comes when one does.
-fn begin(listen: Option<SocketAddr>, shown: &Arc<Mutex<String>>) -> Result<Receiver<()>, Failure> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(Failure::Runtime)?;
-    let server = match listen {
-        Some(address) => {
-            let server = runtime.block_on(Server::listen(address));
-            let server = server.map_err(|source| Failure::Listen { address, source })?;
-            let address = server.address().map_err(Failure::Runtime)?;
-            anstream::eprintln!("listening on http://{address}/metrics");
-            Some(server)
-        }
-        None => None,
-    };
+/// Listens.
+fn begin(runtime: &Runtime, address: SocketAddr) -> Result<Server, Failure> {
+    let server = runtime.block_on(Server::listen(address));
+    let server = server.map_err(|source| Failure::Listen { address, source })?;
+    let address = server.address().map_err(Failure::Runtime)?;
+    anstream::eprintln!("listening on http://{address}/metrics");
+    Ok(server)
+}
+
+/// Serves, and watches for SIGTERM and Ctrl-C from now on; what comes when one does.
+fn attend(
+    runtime: Runtime,
+    server: Option<Server>,
+    shown: &Arc<Mutex<String>>,
+) -> Result<Receiver<()>, Failure> {
     let signals = {
         let _within = runtime.enter();
         [SignalKind::terminate(), SignalKind::interrupt()].map(signal)

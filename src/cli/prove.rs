@@ -25,15 +25,17 @@ use crate::live::clock;
 use crate::live::controller;
 use crate::live::privileges;
 use crate::live::privileges::Role;
-use crate::live::vantage;
 use crate::live::vantage::AgentFailure;
 use crate::live::vantage::AgentHandle;
 use crate::live::vantage::Allowance;
+use crate::live::vantage::OWN;
 use crate::live::vantage::StartOptions;
 use crate::live::vantage::Vantage;
+use crate::live::vantage::Vantages;
 use crate::plan::Host;
 use crate::plan::Path;
 use crate::plan::Plan;
+use crate::plan::Policy;
 use crate::report::Picture;
 use crate::report::Report;
 use crate::report::SpoofReport;
@@ -106,18 +108,10 @@ pub(super) fn prove_with(
     }
     output::check(settings)?;
     recordings.begin(settings.limits.timeout)?;
-    let later = recordings.files();
-    let sandbox = Sandbox::Now(settings, &later);
-    let (mut known, mut had_all) = run(
-        plan,
-        vias,
-        Task::Prove,
-        settings,
-        sandbox,
-        &mut |evidence| {
-            recordings.watch(evidence);
-        },
-    )?;
+    let vantages = reach(vias, &recordings.files(), settings)?;
+    let (mut known, mut had_all) = run(plan, &vantages, Task::Prove, settings, &mut |evidence| {
+        recordings.watch(evidence);
+    })?;
     had_all &= recordings.collect(&mut known.evidence)?;
     Ok(match (report(known, settings)?, had_all) {
         (outcome, true) => Ended::Judged(outcome),
@@ -196,10 +190,9 @@ impl Told {
 /// and stayed to the end. `watch` sees all evidence as it comes.
 pub(super) fn run(
     plan: Plan,
-    vias: Vias,
+    vantages: &Vantages,
     task: Task,
     settings: &Settings,
-    sandbox: Sandbox<'_>,
     watch: &mut dyn FnMut(&Evidence),
 ) -> Result<(Known, bool), Failure> {
     let mut onlooker = Onlooker {
@@ -209,7 +202,7 @@ pub(super) fn run(
         watch,
         has_all: true,
     };
-    let known = carry_out(plan, vias, task, settings, sandbox, &mut onlooker)?;
+    let known = carry_out(plan, vantages, task, settings, &mut onlooker)?;
     let Onlooker {
         mut screen,
         has_all,
@@ -226,22 +219,16 @@ pub(super) fn run(
 /// Carries a task out.
 pub(super) fn carry_out(
     plan: Plan,
-    vias: Vias,
+    vantages: &Vantages,
     task: Task,
     settings: &Settings,
-    sandbox: Sandbox<'_>,
     audience: &mut dyn Audience,
 ) -> Result<Known, Failure> {
     let paths: Vec<TapPath> = plan.paths.iter().map(ends).collect();
-    let vantages = vias
-        .into_iter()
-        .map(|(host, via)| Vantage { host, via })
-        .collect();
     let options = StartOptions {
         // Those that are still there need the rest of the time.
         silence: (settings.limits.timeout / 3).clamp(BRIEF, LONG),
         verbose: settings.verbose,
-        push: settings.push,
         ..StartOptions::default()
     };
     let (started, began) = (clock::wall(), clock::mono());
@@ -251,11 +238,10 @@ pub(super) fn carry_out(
         .map_err(Failure::Runtime)?;
     let evidence = runtime.block_on(async {
         audience.begin();
-        let starting = vantage::start(vantages, &paths, options);
+        let starting = vantages.start(&paths, options);
         let started = controller::unless_stopped(starting).await;
         let started = started.map_err(Failure::Runtime)?;
         let (agents, absent) = started.ok_or(Failure::Stopped)?;
-        sandbox.close().map_err(Failure::Confine)?;
         let mut limits = settings.limits;
         if let Some((rate, note)) = slower(limits.rate, &agents, &plan) {
             limits.rate = rate;
@@ -351,23 +337,22 @@ impl Film {
 /// How long a packet is taken to be on its way that was not seen at its end.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 
-/// What this process gives up when its agents have started.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Sandbox<'a> {
-    /// Nothing: more agents will be started.
-    Later,
-    /// All but to write the reports, and to read these files: these are the last agents.
-    Now(&'a Settings, &'a [PathBuf]),
-}
-
-impl Sandbox<'_> {
-    fn close(self) -> io::Result<()> {
-        let Sandbox::Now(settings, later) = self else {
-            return Ok(());
-        };
-        let reads: Vec<_> = later.iter().map(PathBuf::as_path).collect();
-        confine(&reads, settings)
-    }
+/// Gets ready to start agents, as often as need be, and gives up all but to write the reports, and to read these files.
+pub(super) fn reach(
+    vias: Vias,
+    reads: &[PathBuf],
+    settings: &Settings,
+) -> Result<Vantages, Failure> {
+    let own = FilePath::new(OWN);
+    let vantages = vias
+        .into_iter()
+        .map(|(host, via)| Vantage { host, via })
+        .collect();
+    let vantages = Vantages::reach(own, vantages, settings.push).map_err(Failure::Runtime)?;
+    let mut reads: Vec<_> = reads.iter().map(PathBuf::as_path).collect();
+    reads.extend(settings.push.then_some(own));
+    confine(&reads, settings).map_err(Failure::Confine)?;
+    Ok(vantages)
 }
 
 /// Gives up all but to read these files and to write what the settings ask for.
@@ -384,10 +369,19 @@ pub(super) fn confine(reads: &[&FilePath], settings: &Settings) -> io::Result<()
 fn slower(rate: u32, agents: &[AgentHandle], plan: &Plan) -> Option<(u32, String)> {
     let slowest = agents.iter().min_by_key(|agent| agent.allowance().rate)?;
     let Allowance { rate: most, policy } = slowest.allowance();
-    let (host, policy) = (escape(&plan.host_name(slowest.host())), escape(policy));
-    let note = format!(
-        "{most} packets a second and host instead of {rate}: `rate` in {policy} on {host} allows no more"
-    );
+    let host = escape(&plan.host_name(slowest.host()));
+    let why = match policy {
+        Some(file) => format!(
+            "{} on {host} allows no more (`rate`; {}, unless it is said)",
+            escape(file),
+            Policy::RATE
+        ),
+        None => format!(
+            "{host} has no policy, and so the usual; its administrator may allow it by `rate = {rate}` in {}",
+            Policy::FILE
+        ),
+    };
+    let note = format!("{most} packets a second and host instead of {rate}: {why}");
     (*most < rate).then_some((*most, note))
 }
 

@@ -14,7 +14,6 @@ use crate::cli::output;
 use crate::cli::prove;
 use crate::cli::prove::Ended;
 use crate::cli::prove::Known;
-use crate::cli::prove::Sandbox;
 use crate::cli::prove::Vias;
 use crate::cli::sendable;
 use crate::cli::verify;
@@ -129,26 +128,18 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         return Ok(Ended::Said);
     }
     output::check(&settings)?;
-    play(plan, &vias, repeat, &settings)
+    play(plan, vias, repeat, &settings)
 }
 
 /// Plays the suites so often, and reports.
-fn play(mut plan: Plan, vias: &Vias, rounds: u16, settings: &Settings) -> Result<Ended, Failure> {
+fn play(mut plan: Plan, vias: Vias, rounds: u16, settings: &Settings) -> Result<Ended, Failure> {
     let mut cases = output::Cases::new(settings, rounds > 1);
     let mut played = Rounds::new(rounds > 1, settings);
     let mut had_all = true;
+    let vantages = prove::reach(vias, &[], settings)?;
     for round in 1..=rounds {
-        let (known, all_there) = prove::run(
-            plan.clone(),
-            vias.clone(),
-            Task::Prove,
-            settings,
-            match round == rounds {
-                true => Sandbox::Now(settings, &[]),
-                false => Sandbox::Later,
-            },
-            &mut |_| {},
-        )?;
+        let (known, all_there) =
+            prove::run(plan.clone(), &vantages, Task::Prove, settings, &mut |_| {})?;
         let interrupted = known.evidence.is_cut_short() == Some(Engine::INTERRUPTED);
         cases.add(&known.evidence, known.timing, Purpose::Suite);
         played.add(known);

@@ -17,7 +17,6 @@ use crate::cli::prove::Audience;
 use crate::cli::prove::Ended;
 use crate::cli::prove::Film;
 use crate::cli::prove::Missing;
-use crate::cli::prove::Sandbox;
 use crate::cli::prove::Told;
 use crate::cli::screen::Screen;
 use crate::cli::verify;
@@ -50,7 +49,7 @@ shows a table: of each hop its state (✔ proven, ✘ broken, ? unproven, · ski
   flaps       how often it went from proven to broken or back; a round that could not decide is none
 Without a terminal it prints a line for each round, and one for each verdict that changes.
 
-The agents end with each round, so that between two rounds nothing runs on any host and nothing is changed there.
+The agents end with each round, so that between two rounds nothing runs on the hosts and nothing is changed there.
 To log in by ssh only once, let ssh keep the connection:
   via = \"ssh -o ControlMaster=auto -o ControlPath=~/.ssh/%C -o ControlPersist=10m root@lb1\"
 
@@ -136,19 +135,13 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         timeout: arguments.timeout,
     };
     let settings = Settings::of_rounds(limits, arguments.verbose);
+    let vantages = prove::reach(vias, &[], &settings)?;
     let mut watcher = Watcher::new(&arguments);
     loop {
         let began = clock::mono();
         watcher.film = Film::new();
-        let (key, hosts) = (plan.clone(), vias.clone());
-        let known = match prove::carry_out(
-            key,
-            hosts,
-            Task::Prove,
-            &settings,
-            Sandbox::Later,
-            &mut watcher,
-        ) {
+        let round = plan.clone();
+        let known = match prove::carry_out(round, &vantages, Task::Prove, &settings, &mut watcher) {
             Err(Failure::Stopped) => break,
             known => known?,
         };

@@ -1,7 +1,8 @@
 //! Which system calls a process may still make: seccomp.
 //!
-//! An agent has a list of those that it makes; what is not on it fails with ENOSYS, as on an older kernel, where libc
-//! tries another way. For other processes there is a list of what none of them has a use for; it fails with EPERM.
+//! An agent has a list of those that it makes by glibc, statically linked or not; what is not on it fails with ENOSYS, as
+//! on an older kernel, where glibc tries another way. musl does not: it opens files by `open`, and asks for a device's
+//! number by a socket of AF_UNIX. For other processes there is a list of what none of them has a use for; it fails with EPERM.
 
 use std::collections::BTreeMap;
 
@@ -79,11 +80,22 @@ fn one_of(argument: u8, values: &[(SeccompCmpOp, libc::c_int)]) -> Option<Vec<Se
     values.iter().map(rule).collect()
 }
 
+/// A call with any other value of an argument.
+fn none_of(argument: u8, values: &[libc::c_int]) -> Option<Vec<SeccompRule>> {
+    let length = SeccompCmpArgLen::Dword;
+    let condition = |value: &libc::c_int| {
+        let value = u64::from(*value as u32);
+        SeccompCondition::new(argument, length.clone(), SeccompCmpOp::Ne, value).ok()
+    };
+    let conditions = values.iter().map(condition).collect::<Option<_>>()?;
+    Some(vec![SeccompRule::new(conditions).ok()?])
+}
+
 fn bits(mask: libc::c_int) -> SeccompCmpOp {
     SeccompCmpOp::MaskedEq(mask as u32 as u64)
 }
 
-/// Those of [`REFUSED`], these, and namespaces of one's own, in which one has every capability.
+/// Those of [`REFUSED`], these, typing into a terminal, and namespaces of one's own, in which one has every capability.
 fn refused(more: &[c_long]) -> Option<Rules> {
     let namespaces = [
         libc::CLONE_NEWCGROUP,
@@ -100,6 +112,8 @@ fn refused(more: &[c_long]) -> Option<Rules> {
         libc::SYS_clone,
         one_of(0, &namespaces.map(|flag| (bits(flag), flag)))?,
     );
+    let typing = TYPING.map(|request| (SeccompCmpOp::Eq, request));
+    rules.insert(libc::SYS_ioctl, one_of(1, &typing)?);
     Some(rules)
 }
 
@@ -121,6 +135,7 @@ fn agents() -> Option<Rules> {
     let families = [libc::AF_INET, libc::AF_NETLINK];
     let families = families.map(|family| (SeccompCmpOp::Eq, family));
     rules.insert(libc::SYS_socket, one_of(0, &families)?);
+    rules.insert(libc::SYS_ioctl, none_of(1, &TYPING)?);
     let name = [(SeccompCmpOp::Eq, libc::PR_SET_NAME)];
     rules.insert(libc::SYS_prctl, one_of(0, &name)?);
     // Panics and aborts signal the thread itself.
@@ -128,6 +143,9 @@ fn agents() -> Option<Rules> {
     rules.insert(libc::SYS_tgkill, one_of(0, &own)?);
     Some(rules)
 }
+
+/// The requests that type into a terminal what its user's shell then runs.
+const TYPING: [libc::c_int; 2] = [libc::TIOCSTI as libc::c_int, libc::TIOCLINUX as libc::c_int];
 
 const AGENTS: &[c_long] = &[
     // Streams, sockets and files.
@@ -142,7 +160,6 @@ const AGENTS: &[c_long] = &[
     libc::SYS_newfstatat,
     libc::SYS_statx,
     libc::SYS_fcntl,
-    libc::SYS_ioctl,
     libc::SYS_socketpair,
     libc::SYS_connect,
     libc::SYS_bind,

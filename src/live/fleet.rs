@@ -8,8 +8,7 @@ use futures_util::SinkExt;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::io::BufReader;
-use tokio::process::ChildStdin;
-use tokio::process::ChildStdout;
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 use tokio::time::interval;
@@ -226,7 +225,7 @@ impl Member {
 
 async fn write(
     mut outbox: mpsc::UnboundedReceiver<ToAgent>,
-    mut to: FramedWrite<ChildStdin, MessageCodec<ToAgent>>,
+    mut to: FramedWrite<pipe::Sender, MessageCodec<ToAgent>>,
 ) {
     while let Some(message) = outbox.recv().await {
         if to.send(&message).await.is_err() {
@@ -237,7 +236,7 @@ async fn write(
 
 async fn read(
     host: Host,
-    mut from: FramedRead<BufReader<ChildStdout>, MessageCodec<FromAgent>>,
+    mut from: FramedRead<BufReader<pipe::Receiver>, MessageCodec<FromAgent>>,
     inward: mpsc::Sender<(Host, Result<FromAgent, AgentError>)>,
 ) {
     loop {

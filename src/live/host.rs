@@ -18,7 +18,6 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio::time::sleep;
 use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
@@ -203,7 +202,7 @@ pub async fn serve(
             let policy = host.scope.policy();
             let started = FromAgent::Started {
                 rate: policy.rate,
-                policy: policy.place().to_owned(),
+                policy: policy.file.clone(),
             };
             say(&out, started).await;
             let (queue, commands) = mpsc::unbounded_channel();
@@ -263,12 +262,14 @@ async fn write(
     Ok(())
 }
 
-/// When packets may go: never more than so many in any second.
+/// When packets may go: never more than so many in any second; and cleanups, which are not counted, one by one.
 #[derive(Debug)]
 struct Gate {
     rate: usize,
     /// When the last packets went, as many as may go in a second.
     went: VecDeque<Instant>,
+    /// When the next cleanup may.
+    next_cleanup: Option<Instant>,
 }
 
 impl Gate {
@@ -276,6 +277,7 @@ impl Gate {
         Gate {
             rate: rate.max(1) as usize,
             went: VecDeque::new(),
+            next_cleanup: None,
         }
     }
 
@@ -287,6 +289,21 @@ impl Gate {
             sleep_until(first + Duration::from_secs(1)).await;
         }
         self.went.push_back(Instant::now());
+    }
+
+    /// Waits until one more cleanup may go: a pace that the rate makes faster, and never slower.
+    async fn close(&mut self) {
+        let pace = PACE.min(Duration::from_secs(1).div_f64(self.rate as f64));
+        // No timer is finer: who is woken by it sends what was to go in the meantime, too.
+        let slack = PACE - pace;
+        let next = match self.next_cleanup {
+            Some(next) => {
+                sleep_until(next).await;
+                next.max(Instant::now() - slack)
+            }
+            None => Instant::now(),
+        };
+        self.next_cleanup = Some(next + pace);
     }
 }
 
@@ -342,9 +359,8 @@ impl<'a> Served<'a> {
             match message {
                 ToAgent::Ping => say(&self.out, FromAgent::Pong).await,
                 ToAgent::Do(Command::Finish) => {
-                    for cleanup in &self.settled {
-                        self.sender.send(cleanup);
-                        sleep(PACE).await;
+                    for cleanup in std::mem::take(&mut self.settled) {
+                        self.close(&cleanup).await;
                     }
                     return self.janitor.settle().map_err(ServeError::Unsettled);
                 }
@@ -423,8 +439,7 @@ impl<'a> Served<'a> {
             },
             Command::Settle { token } => {
                 if let Some(cleanup) = self.open.remove(&token) {
-                    // The kernel's answer to a cleanup changes nothing.
-                    self.sender.send(&cleanup);
+                    self.close(&cleanup).await;
                     self.settled.push(cleanup);
                     self.janitor.closed(token);
                 }
@@ -528,6 +543,12 @@ impl<'a> Served<'a> {
         outcome
     }
 
+    /// Closes what is open, at a pace of its own. The kernel's answer to a cleanup changes nothing.
+    async fn close(&mut self, cleanup: &Transmit) {
+        self.gate.close().await;
+        self.sender.send(cleanup);
+    }
+
     /// Waits until a packet may go, and counts it.
     async fn count(&mut self, family: Family) {
         self.gate.pass().await;
@@ -549,6 +570,45 @@ impl<'a> Served<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How long after the first of them so many came through.
+    async fn passing(count: u32, mut pass: impl AsyncFnMut()) -> Vec<Duration> {
+        let mut times = Vec::new();
+        for _ in 0..count {
+            pass().await;
+            times.push(Instant::now());
+        }
+        times.iter().map(|time| *time - times[0]).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_second_has_more_packets_than_the_rate() {
+        let mut gate = Gate::new(10);
+        let times = passing(25, async || gate.pass().await).await;
+        let second = Duration::from_secs(1);
+        let expected: Vec<_> = (0..25).map(|number| second * (number / 10)).collect();
+        // Timers count in milliseconds, and come no earlier.
+        let late = times.iter().zip(&expected).map(|(at, due)| *at - *due);
+        assert!(late.max() <= Some(Duration::from_millis(3)), "{times:?}");
+        for window in times.windows(11) {
+            assert!(window[10] - window[0] >= second, "{times:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cleanups_go_one_by_one_beside_the_rate() {
+        let mut gate = Gate::new(1);
+        gate.pass().await;
+        let times = passing(50, async || gate.close().await).await;
+        for pair in times.windows(2) {
+            assert!(pair[1] - pair[0] >= PACE, "{times:?}");
+        }
+        assert!(times[49] < Duration::from_secs(1), "{times:?}");
+        let mut fast = Gate::new(10_000);
+        let times = passing(500, async || fast.close().await).await;
+        assert!(times[499] >= Duration::from_millis(49), "{times:?}");
+        assert!(times[499] < Duration::from_millis(60), "{times:?}");
+    }
 
     #[test]
     fn a_controller_that_is_cut_off_is_not_waited_for() {

@@ -17,6 +17,7 @@ pub mod network;
 pub mod privileges;
 pub mod ring;
 pub mod send;
+pub mod starter;
 pub mod successor;
 pub mod tap;
 pub mod terminal;
@@ -38,6 +39,7 @@ mod sys;
 #[cfg(test)]
 mod testbed;
 mod tracepoint;
+mod via;
 
 pub use netlink::NetlinkError;
 pub use push::PushError;

@@ -254,6 +254,7 @@ mod tests {
     use socket2::Type;
 
     use super::*;
+    use crate::live::sys;
 
     /// Runs a test once more, in a process that may give everything up, with a folder of its own; `None` afterwards.
     fn alone(test: &str) -> Option<PathBuf> {
@@ -290,6 +291,13 @@ mod tests {
         result.err().expect("refused").raw_os_error().unwrap_or(0)
     }
 
+    /// Nothing can be typed into a terminal; where that is not refused, `/dev/null` is said to be none.
+    fn nobody_types(null: &File, errno: i32) {
+        for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+            assert_eq!(refused(sys::request(null, request)), errno);
+        }
+    }
+
     fn no_capability() {
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
             assert_eq!(status(set), "0000000000000000", "{set}");
@@ -307,9 +315,13 @@ mod tests {
             return;
         };
         let early = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        nobody_types(&null, libc::ENOTTY);
         let is_landlocked = has_landlock();
         confine(Role::Agent).unwrap();
         no_capability();
+        nobody_types(&null, libc::ENOSYS);
+        assert_eq!(refused(sys::request(&null, libc::TCGETS)), libc::ENOTTY);
         assert_eq!(refused(File::create(folder.join("it"))), libc::ENOSYS);
         assert_eq!(refused(fs::remove_dir("/nonesuch")), libc::ENOSYS);
         assert_eq!(refused(Command::new("true").status()), libc::ENOSYS);
@@ -338,6 +350,7 @@ mod tests {
         let is_landlocked = has_landlock();
         let had = u64::from_str_radix(&status("CapPrm:"), 16).unwrap();
         confine(Role::Janitor).unwrap();
+        nobody_types(&File::open("/dev/null").unwrap(), libc::EPERM);
         let bits = |capabilities: &[Capability]| -> u64 {
             capabilities.iter().map(Capability::bitmask).sum()
         };
@@ -392,6 +405,7 @@ mod tests {
         })
         .unwrap();
         no_capability();
+        nobody_types(&File::open("/dev/null").unwrap(), libc::EPERM);
         fs::write(folder.join("in/draft"), "it").unwrap();
         fs::rename(folder.join("in/draft"), &report).unwrap();
         fs::write("/dev/null", "it").unwrap();

@@ -14,8 +14,7 @@ use tokio::io::AsyncBufReadExt;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
-use tokio::process::ChildStdin;
-use tokio::process::ChildStdout;
+use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 /// What is started in place of an agent.
@@ -59,8 +58,8 @@ pub enum PushError {
 /// Brings this program through a shell that was started there, which then starts it as an agent on the same pipes.
 /// Each step may take `limit`.
 pub(crate) async fn push(
-    to: &mut ChildStdin,
-    from: &mut BufReader<ChildStdout>,
+    to: &mut pipe::Sender,
+    from: &mut BufReader<pipe::Receiver>,
     limit: Duration,
 ) -> Result<(), PushError> {
     let program = fs::read("/proc/self/exe").map_err(PushError::Own)?;

@@ -5,6 +5,9 @@ use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -19,6 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What it says when it is ready, and what it is told when nothing is left to do.
 const READY: &[u8] = b"ready";
 const NOTHING: &[u8] = b"nothing";
+
+/// That something goes on in this network namespace: from the claim on until this process has ended, and the successor
+/// that it has meanwhile.
+#[derive(Debug)]
+pub(crate) struct Claim(#[expect(dead_code, reason = "its being open is the claim")] UnixListener);
+
+impl Claim {
+    /// Claims a name; `None` while somebody else has it.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no such socket.
+    pub(crate) fn of(name: &str) -> io::Result<Option<Claim>> {
+        match UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?) {
+            Ok(listener) => Ok(Some(Claim(listener))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// A process that stands by.
 #[derive(Debug)]

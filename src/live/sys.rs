@@ -696,16 +696,21 @@ pub(crate) fn ignore_endings() {
     }
 }
 
-/// Lets a child ignore Ctrl-C, as what it becomes by `execve` does from then on (ssh, too), so that it
-/// stays in the terminal's foreground group, where ssh can ask for a password, and still lives on while
-/// the controller cleans up.
-pub(crate) fn without_interrupt(command: &mut tokio::process::Command) {
-    // SAFETY: between fork and execve the closure calls only `signal`, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            libc::signal(libc::SIGINT, libc::SIG_IGN);
-            Ok(())
-        });
+/// Ignores Ctrl-C, as what this process starts does from then on (ssh, too), so that it stays in the terminal's
+/// foreground group, where ssh can ask for a password, and still lives on while the controller cleans up.
+pub(crate) fn ignore_interrupt() {
+    // SAFETY: as above.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+}
+
+/// Asks a file for something; what goes with it are zeros.
+#[cfg(test)]
+pub(crate) fn request(file: impl AsFd, request: libc::Ioctl) -> io::Result<()> {
+    let mut octets = [0_u8; 256];
+    // SAFETY: the kernel reads or writes less than what `octets` has, which outlives the call.
+    match unsafe { libc::ioctl(file.as_fd().as_raw_fd(), request, octets.as_mut_ptr()) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

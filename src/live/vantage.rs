@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -18,11 +16,7 @@ use tokio::io::AsyncBufReadExt;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
-use tokio::process::Child;
-use tokio::process::ChildStderr;
-use tokio::process::ChildStdin;
-use tokio::process::ChildStdout;
-use tokio::process::Command;
+use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
@@ -39,7 +33,12 @@ use crate::exchange::TapPath;
 use crate::live::privileges;
 use crate::live::push;
 use crate::live::push::PushError;
-use crate::live::sys;
+use crate::live::starter::Leash;
+use crate::live::starter::Started;
+use crate::live::starter::Starter;
+use crate::live::via;
+pub use crate::live::via::AGENT_VARIABLE;
+pub use crate::live::via::OWN;
 use crate::plan::Host;
 
 /// How much of an agent's stderr is kept, in octets.
@@ -47,9 +46,6 @@ const STDERR_KEPT: usize = 4096;
 
 /// How long an agent whose stdout has ended may take to end itself.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// The environment variable that names tunproof's program on other hosts.
-pub const AGENT_VARIABLE: &str = "TUNPROOF_AGENT";
 
 /// A host to start an agent on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +65,6 @@ pub struct StartOptions {
     pub silence: Duration,
     /// Whether to pass the agents' stderr on as it comes (`-v`).
     pub verbose: bool,
-    /// Whether to bring this program along to hosts that lack it (`--push`).
-    pub push: bool,
 }
 
 impl Default for StartOptions {
@@ -79,7 +73,6 @@ impl Default for StartOptions {
             handshake: Duration::from_secs(10),
             silence: Duration::from_secs(10),
             verbose: false,
-            push: false,
         }
     }
 }
@@ -155,9 +148,6 @@ pub enum AgentError {
     Codec(#[from] CodecError),
 }
 
-/// This same program.
-const OWN: &str = "/proc/self/exe";
-
 /// A shell's exit status where the program does not exist, or may not be run; ssh and docker pass it on.
 const NO_PROGRAM: [i32; 2] = [126, 127];
 
@@ -193,6 +183,8 @@ impl AgentError {
         );
         let is_pushed = argv.last().is_some_and(|word| word == push::SHELL);
         match self {
+            // What the kernel did not refuse, nobody asked it for.
+            AgentError::Spawn { source, .. } if source.raw_os_error().is_none() => String::new(),
             AgentError::Spawn { program, .. } => {
                 format!("`via` begins with `{program}`, which this host must have in its PATH")
             }
@@ -243,8 +235,8 @@ pub struct AgentHandle {
     allowance: Allowance,
     pub(crate) silence: Duration,
     pub(crate) process: Process,
-    pub(crate) to: FramedWrite<ChildStdin, MessageCodec<ToAgent>>,
-    pub(crate) from: FramedRead<BufReader<ChildStdout>, MessageCodec<FromAgent>>,
+    pub(crate) to: FramedWrite<pipe::Sender, MessageCodec<ToAgent>>,
+    pub(crate) from: FramedRead<BufReader<pipe::Receiver>, MessageCodec<FromAgent>>,
 }
 
 /// How fast an agent sends, by its host's policy.
@@ -252,8 +244,8 @@ pub struct AgentHandle {
 pub struct Allowance {
     /// Packets a second, at most.
     pub rate: u32,
-    /// Where that is laid down, on its host.
-    pub policy: String,
+    /// The file on its host that lays this down; `None` where there is none.
+    pub policy: Option<String>,
 }
 
 impl AgentHandle {
@@ -268,46 +260,154 @@ impl AgentHandle {
     }
 }
 
-/// Starts an agent for `paths` at every vantage, side by side; those that come, and why the others do not.
-pub async fn start(
-    vantages: Vec<Vantage>,
-    paths: &[TapPath],
-    options: StartOptions,
-) -> (Vec<AgentHandle>, Vec<AgentFailure>) {
-    let mut agents = Vec::new();
-    let mut failures = Vec::new();
-    let started = vantages
-        .into_iter()
-        .map(|vantage| start_one(vantage, paths, options));
-    for result in join_all(started).await {
-        match result {
-            Ok(agent) => agents.push(agent),
-            Err(failure) => failures.push(failure),
-        }
-    }
-    (agents, failures)
+/// Hosts, and a process that starts agents on them, as often as it is asked to, with the rights that this one had.
+#[derive(Debug)]
+pub struct Vantages {
+    starter: Starter,
+    ways: Vec<Way>,
 }
 
-async fn start_one(
+/// How a host is reached.
+#[derive(Debug)]
+struct Way {
     vantage: Vantage,
-    paths: &[TapPath],
-    options: StartOptions,
-) -> Result<AgentHandle, AgentFailure> {
-    let mut argv = match agent_argv(&vantage.via) {
-        Ok(argv) => argv,
-        Err(error) => return Err(unstarted(&vantage, &error)),
-    };
-    let (error, failure) = match try_start(&vantage, &argv, paths, options).await {
-        Ok(agent) => return Ok(agent),
-        Err(failed) => failed,
-    };
-    if !options.push || is_local(&vantage.via) || !error.is_lack(&failure.stderr) {
-        return Err(failure);
+    /// The number of the command that starts an agent there.
+    agent: usize,
+    /// That of one that starts a shell there, for the program to be brought along, if it may be.
+    shell: Option<usize>,
+}
+
+impl Vantages {
+    /// Gets ready to start agents there, by `program`, which is tunproof; where `push`, also on hosts that lack it.
+    ///
+    /// # Errors
+    ///
+    /// If this process can start no other.
+    pub fn reach(program: &Path, vantages: Vec<Vantage>, push: bool) -> io::Result<Vantages> {
+        let (mut commands, mut ways) = (Vec::new(), Vec::new());
+        for vantage in vantages {
+            let mut argv = via::agent(&vantage.via)?;
+            let agent = commands.len();
+            commands.push(argv.clone());
+            let shell = (push && !via::is_local(&vantage.via)).then(|| {
+                argv.truncate(argv.len() - 2);
+                argv.push(push::SHELL.to_owned());
+                commands.push(argv);
+                agent + 1
+            });
+            ways.push(Way {
+                vantage,
+                agent,
+                shell,
+            });
+        }
+        let starter = Starter::call(program, commands)?;
+        Ok(Vantages { starter, ways })
     }
-    argv.truncate(argv.len() - 2);
-    argv.push(push::SHELL.to_owned());
-    let pushed = try_start(&vantage, &argv, paths, options).await;
-    pushed.map_err(|(_, failure)| failure)
+
+    /// Starts an agent for `paths` at every vantage, side by side; those that come, and why the others do not.
+    pub async fn start(
+        &self,
+        paths: &[TapPath],
+        options: StartOptions,
+    ) -> (Vec<AgentHandle>, Vec<AgentFailure>) {
+        let mut agents = Vec::new();
+        let mut failures = Vec::new();
+        let started = self
+            .ways
+            .iter()
+            .map(|way| self.start_one(way, paths, options));
+        for result in join_all(started).await {
+            match result {
+                Ok(agent) => agents.push(agent),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        (agents, failures)
+    }
+
+    async fn start_one(
+        &self,
+        way: &Way,
+        paths: &[TapPath],
+        options: StartOptions,
+    ) -> Result<AgentHandle, AgentFailure> {
+        let tried = self.try_start(&way.vantage, way.agent, paths, options);
+        let (error, failure) = match tried.await {
+            Ok(agent) => return Ok(agent),
+            Err(failed) => failed,
+        };
+        match way.shell {
+            Some(shell) if error.is_lack(&failure.stderr) => {
+                let pushed = self.try_start(&way.vantage, shell, paths, options);
+                pushed.await.map_err(|(_, failure)| failure)
+            }
+            _ => Err(failure),
+        }
+    }
+
+    /// Starts an agent by a command; where that is a shell, this program is brought to it first.
+    async fn try_start(
+        &self,
+        vantage: &Vantage,
+        command: usize,
+        paths: &[TapPath],
+        options: StartOptions,
+    ) -> Result<AgentHandle, (AgentError, AgentFailure)> {
+        let argv = self.starter.command(command);
+        let started = match self.starter.start(command).await {
+            Ok(started) => started,
+            Err(source) => {
+                let program = argv[0].clone();
+                let error = AgentError::Spawn { program, source };
+                let failure = unstarted(vantage, &error);
+                return Err((error, failure));
+            }
+        };
+        let (mut process, mut stdin, stdout) = held(started, options.verbose);
+        let mut stdout = BufReader::new(stdout);
+        let is_shell = argv.last().is_some_and(|word| word == push::SHELL);
+        let pushed = match is_shell {
+            true => push::push(&mut stdin, &mut stdout, options.handshake).await,
+            false => Ok(()),
+        };
+        let mut to = FramedWrite::new(stdin, MessageCodec::default());
+        let greeted = match pushed {
+            Ok(()) => timeout(options.handshake, hello(&mut stdout)).await,
+            Err(error) => Ok(Err(error.into())),
+        };
+        let mut from = FramedRead::new(stdout, MessageCodec::default());
+        let result = match greeted {
+            Ok(Ok(())) => timeout(options.handshake, open(&mut to, &mut from, paths))
+                .await
+                .unwrap_or(Err(AgentError::Silent {
+                    what: "answer to the first message",
+                    limit: options.handshake,
+                })),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(AgentError::Silent {
+                what: "hello of an agent",
+                limit: options.handshake,
+            }),
+        };
+        match result {
+            Ok(allowance) => Ok(AgentHandle {
+                vantage: vantage.clone(),
+                allowance,
+                silence: options.silence,
+                process,
+                to,
+                from,
+            }),
+            Err(error) => {
+                drop((to, from));
+                let error = process.ended(error).await;
+                let failure = process.failure(vantage, &error);
+                let hint = error.hint(argv, &failure.stderr);
+                Err((error, AgentFailure { hint, ..failure }))
+            }
+        }
+    }
 }
 
 /// What is said of an agent whose command could not be run.
@@ -321,66 +421,8 @@ fn unstarted(vantage: &Vantage, error: &AgentError) -> AgentFailure {
     }
 }
 
-/// Starts an agent by `argv`; where that is a shell, this program is brought to it first.
-async fn try_start(
-    vantage: &Vantage,
-    argv: &[String],
-    paths: &[TapPath],
-    options: StartOptions,
-) -> Result<AgentHandle, (AgentError, AgentFailure)> {
-    let (mut process, mut stdin, stdout) = match spawn(argv, options.verbose) {
-        Ok(spawned) => spawned,
-        Err(error) => {
-            let failure = unstarted(vantage, &error);
-            return Err((error, failure));
-        }
-    };
-    let mut stdout = BufReader::new(stdout);
-    let is_shell = argv.last().is_some_and(|word| word == push::SHELL);
-    let pushed = match is_shell {
-        true => push::push(&mut stdin, &mut stdout, options.handshake).await,
-        false => Ok(()),
-    };
-    let mut to = FramedWrite::new(stdin, MessageCodec::default());
-    let greeted = match pushed {
-        Ok(()) => timeout(options.handshake, hello(&mut stdout)).await,
-        Err(error) => Ok(Err(error.into())),
-    };
-    let mut from = FramedRead::new(stdout, MessageCodec::default());
-    let result = match greeted {
-        Ok(Ok(())) => timeout(options.handshake, open(&mut to, &mut from, paths))
-            .await
-            .unwrap_or(Err(AgentError::Silent {
-                what: "answer to the first message",
-                limit: options.handshake,
-            })),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(AgentError::Silent {
-            what: "hello of an agent",
-            limit: options.handshake,
-        }),
-    };
-    match result {
-        Ok(allowance) => Ok(AgentHandle {
-            vantage: vantage.clone(),
-            allowance,
-            silence: options.silence,
-            process,
-            to,
-            from,
-        }),
-        Err(error) => {
-            drop((to, from));
-            let error = process.ended(error).await;
-            let failure = process.failure(vantage, &error);
-            let hint = error.hint(argv, &failure.stderr);
-            Err((error, AgentFailure { hint, ..failure }))
-        }
-    }
-}
-
 /// Reads and checks the hello line.
-async fn hello(stdout: &mut BufReader<ChildStdout>) -> Result<(), AgentError> {
+async fn hello(stdout: &mut BufReader<pipe::Receiver>) -> Result<(), AgentError> {
     let mut line = Vec::new();
     stdout
         .take(Hello::MAX_LENGTH as u64)
@@ -395,8 +437,8 @@ async fn hello(stdout: &mut BufReader<ChildStdout>) -> Result<(), AgentError> {
 
 /// Says `Start`, and waits for `Started`.
 async fn open(
-    to: &mut FramedWrite<ChildStdin, MessageCodec<ToAgent>>,
-    from: &mut FramedRead<BufReader<ChildStdout>, MessageCodec<FromAgent>>,
+    to: &mut FramedWrite<pipe::Sender, MessageCodec<ToAgent>>,
+    from: &mut FramedRead<BufReader<pipe::Receiver>, MessageCodec<FromAgent>>,
     paths: &[TapPath],
 ) -> Result<Allowance, AgentError> {
     let start = ToAgent::Start {
@@ -418,7 +460,7 @@ async fn open(
 /// A started command, whatever it is.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    leash: Leash,
     stderr: Arc<Mutex<VecDeque<u8>>>,
     listener: JoinHandle<()>,
 }
@@ -426,15 +468,15 @@ pub(crate) struct Process {
 impl Process {
     /// Waits for its end, `limit` at most; then kills it.
     pub(crate) async fn end(&mut self, limit: Duration) -> Option<ExitStatus> {
-        if let Ok(status) = timeout(limit, self.child.wait()).await {
+        if let Ok(status) = timeout(limit, self.leash.ended()).await {
             // The janitor, or a program that the agent started, may keep stderr open.
             if !self.listener.is_finished() {
                 let _ = timeout(LAST_WORDS / 4, &mut self.listener).await;
             }
-            return status.ok();
+            return status;
         }
-        // It can have ended meanwhile, which is as good.
-        let _ = self.child.kill().await;
+        self.leash.kill();
+        let _ = timeout(LAST_WORDS, self.leash.ended()).await;
         None
     }
 
@@ -462,37 +504,19 @@ impl Process {
     }
 }
 
-fn spawn(argv: &[String], verbose: bool) -> Result<(Process, ChildStdin, ChildStdout), AgentError> {
-    let mut command = Command::new(&argv[0]);
-    command
-        .args(&argv[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    sys::without_interrupt(&mut command);
-    let mut child = command.spawn().map_err(|source| AgentError::Spawn {
-        program: argv[0].clone(),
-        source,
-    })?;
-    let stdin = child.stdin.take().expect("stdin is piped");
-    let stdout = child.stdout.take().expect("stdout is piped");
+fn held(started: Started, verbose: bool) -> (Process, pipe::Sender, pipe::Receiver) {
     let stderr = Arc::default();
-    let listener = tokio::spawn(listen(
-        child.stderr.take().expect("stderr is piped"),
-        Arc::clone(&stderr),
-        verbose,
-    ));
+    let listener = tokio::spawn(listen(started.stderr, Arc::clone(&stderr), verbose));
     let process = Process {
-        child,
+        leash: started.leash,
         stderr,
         listener,
     };
-    Ok((process, stdin, stdout))
+    (process, started.stdin, started.stdout)
 }
 
 /// Keeps the last of a stderr.
-async fn listen(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<u8>>>, verbose: bool) {
+async fn listen(mut stderr: pipe::Receiver, kept: Arc<Mutex<VecDeque<u8>>>, verbose: bool) {
     let mut buffer = [0; 1024];
     while let Ok(length @ 1..) = stderr.read(&mut buffer).await {
         let bytes = &buffer[..length];
@@ -504,107 +528,5 @@ async fn listen(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<u8>>>, verbose
         kept.extend(bytes);
         let surplus = kept.len().saturating_sub(STDERR_KEPT);
         kept.drain(..surplus);
-    }
-}
-
-/// The argv that starts an agent through `via`.
-///
-/// - `local`: this same program.
-/// - A command that enters another namespace of this machine (`ip netns exec`, `nsenter`, `unshare`,
-///   `tunproof lab exec`): that command, and the path of this same program, which need not be installed.
-///   A `tunproof` that `PATH` does not have is this same program, too.
-/// - Any other command (`ssh`, `docker exec`, `kubectl exec`): that command, and `tunproof`, which the other
-///   host must have in its `PATH`; the environment variable `TUNPROOF_AGENT` names another program.
-fn agent_argv(via: &[String]) -> Result<Vec<String>, AgentError> {
-    let own = std::env::current_exe().map_err(|source| AgentError::Spawn {
-        program: "tunproof".to_owned(),
-        source,
-    })?;
-    let remote = std::env::var(AGENT_VARIABLE).unwrap_or_else(|_| "tunproof".to_owned());
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_installed = std::env::split_paths(&path).any(|folder| folder.join("tunproof").is_file());
-    Ok(argv(via, &own, &remote, is_installed))
-}
-
-fn argv(via: &[String], own: &Path, remote: &str, is_installed: bool) -> Vec<String> {
-    let own_name = own.to_string_lossy().into_owned();
-    let mut words = via.to_vec();
-    match words.first_mut() {
-        Some(first) if first == "tunproof" && !is_installed => first.clone_from(&own_name),
-        Some(first) if first != "local" => {}
-        // It is there even if the file was replaced meanwhile.
-        _ => return [OWN, "agent"].map(str::to_owned).to_vec(),
-    }
-    words.push(match stays_on_this_machine(via, own) {
-        true => own_name,
-        false => remote.to_owned(),
-    });
-    words.push("agent".to_owned());
-    words
-}
-
-/// Whether an agent is this program itself.
-fn is_local(via: &[String]) -> bool {
-    via.first().is_none_or(|first| first == "local")
-}
-
-fn stays_on_this_machine(via: &[String], own: &Path) -> bool {
-    let mut words = via.iter().map(String::as_str).peekable();
-    if words.next_if_eq(&"sudo").is_some() {
-        while words.next_if(|word| word.starts_with('-')).is_some() {}
-    }
-    let Some(program) = words.next().map(PathBuf::from) else {
-        return false;
-    };
-    let name = program.file_name().unwrap_or_default();
-    let next = words.find(|word| !word.starts_with('-'));
-    match name.to_str() {
-        Some("nsenter" | "unshare") => true,
-        Some("ip") => next == Some("netns"),
-        Some("tunproof") => next == Some("lab"),
-        _ => program == own,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machines_program_is_used_where_it_can_be() {
-        let own = Path::new("/build/tunproof");
-        for (via, expected) in [
-            ("local", "/proc/self/exe agent"),
-            ("ssh -T root@lb1", "ssh -T root@lb1 tunproof agent"),
-            ("docker exec -i d", "docker exec -i d tunproof agent"),
-            ("ip netns exec d", "ip netns exec d /build/tunproof agent"),
-            (
-                "sudo -n ip netns exec d",
-                "sudo -n ip netns exec d /build/tunproof agent",
-            ),
-            (
-                "/usr/bin/nsenter --net=/run/x",
-                "/usr/bin/nsenter --net=/run/x /build/tunproof agent",
-            ),
-            (
-                "tunproof lab exec d",
-                "/build/tunproof lab exec d /build/tunproof agent",
-            ),
-            (
-                "/build/tunproof lab exec d",
-                "/build/tunproof lab exec d /build/tunproof agent",
-            ),
-            (
-                "/opt/tunproof lab exec d",
-                "/opt/tunproof lab exec d /build/tunproof agent",
-            ),
-        ] {
-            let via: Vec<_> = via.split(' ').map(str::to_owned).collect();
-            assert_eq!(argv(&via, own, "tunproof", false).join(" "), expected);
-        }
-        let lab = ["tunproof", "lab", "exec", "d"].map(str::to_owned);
-        assert_eq!(argv(&lab, own, "tunproof", true)[0], "tunproof");
-        let ssh = ["ssh".to_owned(), "lb1".to_owned()];
-        assert_eq!(argv(&ssh, own, "/opt/tp", true)[2..], ["/opt/tp", "agent"]);
     }
 }

@@ -110,6 +110,11 @@ impl SessionKey {
         }
     }
 
+    /// What tells sessions apart in a place where everybody can read it, and gives no key away.
+    pub fn alias(&self) -> u64 {
+        self.hash(b'A', 0)
+    }
+
     /// The keyed hash of a value, another one for each purpose.
     pub(super) fn hash(&self, purpose: u8, value: u32) -> u64 {
         let [a, b, c, d] = value.to_be_bytes();

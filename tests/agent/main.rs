@@ -47,9 +47,10 @@ use tunproof::live::fleet::Report;
 use tunproof::live::network::Network;
 use tunproof::live::tap::Tap;
 use tunproof::live::vantage::AgentFailure;
+use tunproof::live::vantage::AgentHandle;
 use tunproof::live::vantage::StartOptions;
 use tunproof::live::vantage::Vantage;
-use tunproof::live::vantage::start;
+use tunproof::live::vantage::Vantages;
 use tunproof::plan::Host;
 use tunproof::plan::Path;
 use tunproof::plan::Plan;
@@ -160,6 +161,17 @@ fn vantage(script: &str) -> Vantage {
         host: Host::Director,
         via: via(script),
     }
+}
+
+/// Starts an agent at every vantage, as tunproof does.
+async fn start(
+    vantages: Vec<Vantage>,
+    paths: &[TapPath],
+    options: StartOptions,
+) -> (Vec<AgentHandle>, Vec<AgentFailure>) {
+    let program = std::path::Path::new(TUNPROOF);
+    let vantages = Vantages::reach(program, vantages, false).unwrap();
+    vantages.start(paths, options).await
 }
 
 fn paths() -> Vec<TapPath> {

@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
-use std::time::Duration;
-use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
@@ -19,7 +17,6 @@ use tunproof::agent::MessageCodec;
 use tunproof::agent::PROTOCOL;
 use tunproof::agent::ToAgent;
 use tunproof::exchange::ConnectOutcome;
-use tunproof::exchange::Direction;
 use tunproof::exchange::FirewallPacket;
 use tunproof::exchange::FirewallQuery;
 use tunproof::exchange::Leg;
@@ -27,7 +24,6 @@ use tunproof::exchange::SendOutcome;
 use tunproof::exchange::TapSpec;
 use tunproof::live::fleet::Fleet;
 use tunproof::live::tap::Tap;
-use tunproof::live::vantage::start;
 use tunproof::run::Command as Order;
 use tunproof::run::Event;
 
@@ -53,6 +49,7 @@ use crate::packet;
 use crate::paths;
 use crate::pid;
 use crate::segment;
+use crate::start;
 use crate::tap_spec;
 use crate::vantage;
 
@@ -277,9 +274,9 @@ fn what_is_no_cleanup_and_whom_nobody_declared_is_declined() {
 }
 
 #[test]
-fn what_is_closed_once_more_at_the_end_has_a_pace() {
+fn what_was_closed_is_closed_once_more_at_the_end() {
     in_namespace(
-        "policy::what_is_closed_once_more_at_the_end_has_a_pace",
+        "policy::what_was_closed_is_closed_once_more_at_the_end",
         || async {
             let mut fleet = fleet().await;
             for token in 0..20 {
@@ -290,29 +287,16 @@ fn what_is_closed_once_more_at_the_end_has_a_pace() {
             }
             let mut tap = Tap::open(&tap_spec()).unwrap();
             assert!(fleet.finish().await.is_empty());
-            let mut times = Vec::new();
-            while times.len() < 20 {
-                let capture = tap.receive().await.unwrap();
-                if capture.direction == Direction::Out {
-                    times.push(capture.time);
-                }
-            }
-            // The kernel counts a sleep from its own clock on.
-            let least = Duration::from_micros(900);
-            assert!(
-                times
-                    .windows(2)
-                    .all(|pair| pair[1].distance(pair[0]) >= least),
-                "{times:?}"
-            );
+            // At what pace, `live::host` has a test for.
+            assert_eq!(marks(&mut tap).await.len(), 20);
         },
     );
 }
 
 #[test]
-fn a_controller_cannot_send_faster_than_the_policy_has_it() {
+fn a_controller_is_told_the_rate_and_what_comes_faster_is_kept() {
     in_namespace(
-        "policy::a_controller_cannot_send_faster_than_the_policy_has_it",
+        "policy::a_controller_is_told_the_rate_and_what_comes_faster_is_kept",
         || async {
             let policy = file("rate", "rate = 10");
             let vantages = vec![vantage(&script(&policy))];
@@ -320,32 +304,25 @@ fn a_controller_cannot_send_faster_than_the_policy_has_it() {
             assert_eq!(failures, []);
             let allowance = agents[0].allowance().clone();
             assert_eq!(
-                (allowance.rate, &*allowance.policy),
-                (10, policy.to_str().unwrap())
+                (allowance.rate, allowance.policy.as_deref()),
+                (10, policy.to_str())
             );
             let mut fleet = Fleet::new(agents);
-            let begun = Instant::now();
+            // How they are slowed down, `live::host` has tests for; none of them is lost.
             for token in 0..25 {
                 fleet.send(Host::Director, send(token, packet(VIP, CIP, 1)));
             }
             for token in 0..25 {
                 assert!(is_sent(&event(&mut fleet).await, token));
             }
-            // Ten at once, ten a second later, the rest behind the next.
-            assert!(
-                begun.elapsed() >= Duration::from_secs(2),
-                "{:?}",
-                begun.elapsed()
-            );
             assert!(fleet.finish().await.is_empty());
             let usual = fleet_allowance().await;
-            assert_eq!(usual.0, 100);
-            assert_eq!(usual.1, "/etc/tunproof/agent.toml");
+            assert_eq!(usual, (100, None));
         },
     );
 }
 
-async fn fleet_allowance() -> (u32, String) {
+async fn fleet_allowance() -> (u32, Option<String>) {
     let script = format!("exec {TUNPROOF} \"$1\"");
     let (agents, _) = start(vec![vantage(&script)], &paths(), options()).await;
     let allowance = agents[0].allowance().clone();
@@ -365,7 +342,8 @@ fn who_asks_for_more_is_told_what_the_host_allows() {
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&run.stderr);
-            let note = "note: 100 packets a second and host instead of 500: `rate` in /etc/tunproof/agent.toml on ";
+            let note = "note: 100 packets a second and host instead of 500: 203.0.113.5 has no policy, and so the usual; \
+                        its administrator may allow it by `rate = 500` in /etc/tunproof/agent.toml\n";
             assert!(said.contains(note), "{said}");
         },
     );
@@ -527,5 +505,17 @@ fn each_request_leaves_a_line_in_the_log() {
             "<30>tunproof[{janitor}]: {who}: the agent ended early; left behind: 1, put right"
         );
         assert_eq!(line(&log), expected);
+
+        let wrong = file("wrong", "rate = 0");
+        let argument = format!("{TUNPROOF} agent --policy {}", wrong.display());
+        let script = script.replace(&format!("{TUNPROOF} agent"), &argument);
+        let (agents, _) = start(vec![vantage(&script)], &paths(), options()).await;
+        assert!(agents.is_empty());
+        let said = line(&log);
+        let expected = format!("{who}: nothing is served: ");
+        assert!(
+            said.contains(&expected) && said.contains("agent.toml:1:8"),
+            "{said}"
+        );
     });
 }

@@ -13,7 +13,6 @@ use tunproof::exchange::FirewallPacket;
 use tunproof::exchange::FirewallQuery;
 use tunproof::exchange::Leg;
 use tunproof::exchange::ServiceQuery;
-use tunproof::live::vantage::start;
 use tunproof::run::Command as Order;
 use tunproof::run::Event;
 
@@ -34,6 +33,7 @@ use crate::opening;
 use crate::options;
 use crate::paths;
 use crate::pid;
+use crate::start;
 use crate::tap_spec;
 use crate::vantage;
 
@@ -254,9 +254,9 @@ fn a_missing_right_is_named_with_what_it_is_for() {
 }
 
 #[test]
-fn a_controller_keeps_nothing_once_its_agents_have_started() {
+fn a_controller_keeps_nothing_while_its_agents_run() {
     in_namespace(
-        "rights::a_controller_keeps_nothing_once_its_agents_have_started",
+        "rights::a_controller_keeps_nothing_while_its_agents_run",
         || async {
             let mut listener = Command::new(TUNPROOF)
                 .args(["listen", "--session", &"07".repeat(16), "--for", "60s"])
@@ -267,10 +267,17 @@ fn a_controller_keeps_nothing_once_its_agents_have_started() {
                 .spawn()
                 .unwrap();
             let controller = Pid::from_raw(listener.id() as i32);
-            let file = format!("/proc/{controller}/status");
+            // Until its agent's tap listens to all protocols.
+            let listens = || {
+                let sockets = fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+                let mut protocols = sockets
+                    .lines()
+                    .filter_map(|line| line.split_whitespace().nth(3));
+                protocols.any(|protocol| protocol == "0003")
+            };
             let deadline = std::time::Instant::now() + SOON;
-            while status(&file)["Seccomp"] != "2" {
-                assert!(std::time::Instant::now() < deadline, "{:?}", status(&file));
+            while !listens() {
+                assert!(std::time::Instant::now() < deadline);
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             confined(controller, 0);
@@ -278,6 +285,102 @@ fn a_controller_keeps_nothing_once_its_agents_have_started() {
             // In order; the verdict depends on whether it had asked this host, which does not have the VIP.
             let code = listener.wait().unwrap().code();
             assert!(matches!(code, Some(1 | 3)), "{code:?}");
+        },
+    );
+}
+
+#[test]
+fn no_round_gives_a_controller_its_rights_back() {
+    in_namespace(
+        "rights::no_round_gives_a_controller_its_rights_back",
+        || async {
+            let folder =
+                std::env::temp_dir().join(format!("tunproof-{}-rounds", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            // Each agent looks at who started it, and at whose word.
+            let script = format!(
+                "here=$(dirname \"$0\")\n\
+                 controller=$(awk '/^PPid/ {{print $2}}' /proc/$PPID/status)\n\
+                 cat /proc/$controller/status > $here/controller.$$\n\
+                 cat /proc/$PPID/status > $here/starter.$$\n\
+                 exec {TUNPROOF} agent\n"
+            );
+            fs::write(folder.join("agent.sh"), script).unwrap();
+            let via = format!("sh {}", folder.join("agent.sh").display());
+            let path = format!(
+                "[path]\nvip = \"{VIP}\"\nport = 80\nprotocol = \"tcp\"\n\
+                 [director]\nip = \"{DIP}\"\nvia = \"{via}\"\n\
+                 [[realserver]]\nname = \"s\"\nip = \"203.0.113.5\"\n\
+                 [client]\nip = \"{CIP}\"\n"
+            );
+            let file = folder.join("path.toml");
+            fs::write(&file, path).unwrap();
+            let file = file.to_str().unwrap();
+            let own = capabilities("/proc/thread-self/status", "CapEff");
+            for (command, rounds) in [
+                (vec!["verify", file, "--timeout", "2s"], 1),
+                (
+                    vec![
+                        "watch",
+                        file,
+                        "--count",
+                        "2",
+                        "--interval",
+                        "5s",
+                        "--timeout",
+                        "2s",
+                    ],
+                    2,
+                ),
+                (
+                    vec![
+                        "run",
+                        "q3-spoofed-source",
+                        "--path",
+                        file,
+                        "--repeat",
+                        "2",
+                        "--timeout",
+                        "2s",
+                    ],
+                    2,
+                ),
+            ] {
+                let output = Command::new(TUNPROOF).args(&command).output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(
+                    matches!(output.status.code(), Some(1 | 3)),
+                    "{command:?}: {said}"
+                );
+                let (mut controllers, mut starters) = (0, 0);
+                for entry in fs::read_dir(&folder).unwrap() {
+                    let seen = entry.unwrap().path();
+                    let name = seen.file_name().unwrap().to_str().unwrap().to_owned();
+                    let fields = seen.to_str().unwrap();
+                    if name.starts_with("controller.") {
+                        controllers += 1;
+                        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+                            assert_eq!(capabilities(fields, set), 0, "{command:?} {set}");
+                        }
+                        let fields = status(fields);
+                        let kept = (&*fields["NoNewPrivs"], &*fields["Seccomp"]);
+                        assert_eq!(kept, ("1", "2"), "{command:?}");
+                    } else if name.starts_with("starter.") {
+                        starters += 1;
+                        // What it starts may need them.
+                        assert_eq!(capabilities(fields, "CapEff"), own, "{command:?}");
+                    } else {
+                        continue;
+                    }
+                    fs::remove_file(seen).unwrap();
+                }
+                assert_eq!(
+                    (controllers, starters),
+                    (rounds, rounds),
+                    "{command:?}: {said}"
+                );
+            }
+            fs::remove_dir_all(folder).unwrap();
         },
     );
 }

@@ -123,8 +123,53 @@ fn a_monitor_shows_the_break_and_ends_on_sigterm() {
         written.contains("tunproof_last_run_exit_status 1\n"),
         "{written}"
     );
-    let number = Pid::from_raw(monitor.process.id() as i32);
+    // Who talks to the network has no right, whichever run it is, and which of its threads; who starts agents has all,
+    // and no socket but the monitor's.
+    let number = monitor.process.id();
+    for thread in fs::read_dir(format!("/proc/{number}/task")).unwrap() {
+        let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        for (field, value) in [
+            ("CapPrm", "0000000000000000"),
+            ("CapEff", "0000000000000000"),
+            ("CapBnd", "0000000000000000"),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+        ] {
+            let line = format!("{field}:\t{value}");
+            assert!(
+                status.lines().any(|other| other == line),
+                "{line}\n{status}"
+            );
+        }
+    }
+    let children = fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap();
+    let starter = children.trim();
+    let line = fs::read_to_string(format!("/proc/{starter}/cmdline")).unwrap();
+    assert_eq!(line, "tunproof\0agent\0--starter\0", "{children}");
+    assert_eq!(listening_sockets(&number.to_string()), 1);
+    assert_eq!(listening_sockets(starter), 0);
+    let number = Pid::from_raw(number as i32);
     kill(number, Signal::SIGTERM).unwrap();
     let status = monitor.process.wait().unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+/// How many TCP sockets that listen a process has.
+fn listening_sockets(process: &str) -> usize {
+    let table = fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap();
+    let listening: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.get(3) == Some(&"0A"))
+        .map(|fields| format!("socket:[{}]", fields[9]))
+        .collect();
+    let files = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    files
+        .filter_map(|file| fs::read_link(file.unwrap().path()).ok())
+        .filter(|target| {
+            listening
+                .iter()
+                .any(|socket| target.as_os_str() == &**socket)
+        })
+        .count()
 }

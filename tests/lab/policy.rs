@@ -52,7 +52,7 @@ fn what_a_policy_refuses_is_never_broken() {
     let whole = run(&["verify", "--format", "json"], &path);
     assert_eq!(whole.status.code(), Some(0), "{}", text(&whole));
     let note =
-        format!("note: 50 packets a second and host instead of 100: `rate` in {policy} on s");
+        format!("note: 50 packets a second and host instead of 100: {policy} on s allows no more");
     assert!(text(&whole).contains(&note), "{}", text(&whole));
 
     let suite = run(

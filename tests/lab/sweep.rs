@@ -209,17 +209,16 @@ fn a_sweep_of_the_lab_says_what_answers_and_leaves_nothing_open() {
     );
 }
 
-/// Runs one of the tests below in a network namespace of its own.
-fn in_namespace(helper: &str) {
+/// Runs a test in a network namespace of its own.
+pub(crate) fn in_namespace(helper: &str) {
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--kill-child"]);
     if !nix::unistd::geteuid().is_root() {
         unshare.args(["--user", "--map-root-user"]);
     }
-    let helper = format!("sweep::{helper}");
     let output = unshare
         .arg(env::current_exe().unwrap())
-        .args(["--exact", &helper, "--ignored", "--nocapture"])
+        .args(["--exact", helper, "--ignored", "--nocapture"])
         .output()
         .expect("unshare of util-linux");
     assert!(text(&output).contains("1 passed"), "{}", text(&output));
@@ -227,12 +226,12 @@ fn in_namespace(helper: &str) {
 
 #[test]
 fn of_a_hundred_thousand_pairs_every_answer_is_found_and_nothing_else() {
-    in_namespace("helper_hundred_thousand");
+    in_namespace("sweep::helper_hundred_thousand");
 }
 
 #[test]
 fn a_million_pairs_take_less_than_64_mib() {
-    in_namespace("helper_million");
+    in_namespace("sweep::helper_million");
 }
 
 #[test]
@@ -265,7 +264,7 @@ fn what_a_killed_sweep_has_opened_is_closed() {
 
 #[test]
 fn a_sweep_goes_on_after_ctrl_c_and_kill() {
-    in_namespace("helper_resume");
+    in_namespace("sweep::helper_resume");
 }
 
 const DIP: [u8; 4] = [10, 9, 0, 1];
@@ -273,12 +272,12 @@ const ROUTER: [u8; 4] = [10, 9, 0, 2];
 const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// A director's link, `near`, whose gateway is at `far`, and a folder of the test's own.
-struct Site {
-    folder: PathBuf,
+pub(crate) struct Site {
+    pub(crate) folder: PathBuf,
 }
 
 impl Site {
-    fn new() -> Site {
+    pub(crate) fn new() -> Site {
         let commands = "link set lo up\nlink add near address 02:00:00:00:00:01 type veth peer name far address \
                         02:00:00:00:00:02\nlink set near up\nlink set far up\naddr add 10.9.0.1/24 dev near\n\
                         neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev near\nroute add default via 10.9.0.2\n";
@@ -300,7 +299,7 @@ impl Site {
         Site { folder }
     }
 
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let file = self.folder.join(name);
         fs::write(&file, text).unwrap();
         file
@@ -404,7 +403,7 @@ fn respond() {
     });
 }
 
-fn sweep(file: &Path, arguments: &[&str]) -> Child {
+pub(crate) fn sweep(file: &Path, arguments: &[&str]) -> Child {
     Command::new(TUNPROOF)
         .arg("sweep")
         .arg(file)
@@ -498,7 +497,7 @@ fn hundred_thousand(file: &Path, results: &Path, by: &[&str]) {
 
 #[test]
 fn what_nobody_takes_on_the_link_is_not_sent() {
-    in_namespace("helper_mute");
+    in_namespace("sweep::helper_mute");
 }
 
 #[test]

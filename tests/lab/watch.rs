@@ -209,9 +209,14 @@ fn nothing_is_left_between_rounds_and_after_a_kill() {
     let before = mac(&neighbour());
     let mut watcher = Watcher::start(&lab);
     watcher.round();
+    let between = watcher.processes();
+    let lines: Vec<_> = between[1..]
+        .iter()
+        .map(|process| fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap())
+        .collect();
     assert_eq!(
-        watcher.processes(),
-        [watcher.child.id()],
+        lines,
+        ["tunproof\0agent\0--starter\0"],
         "agents between rounds"
     );
     assert_eq!(mac(&neighbour()), before);
@@ -219,7 +224,7 @@ fn nothing_is_left_between_rounds_and_after_a_kill() {
     let mut processes = Vec::new();
     wait_until("the second round has begun", || {
         processes = watcher.processes();
-        processes.len() > 3
+        processes.len() > 4
     });
     // In the middle of it.
     thread::sleep(Duration::from_millis(150));

@@ -1,5 +1,6 @@
 //! Who closes what a sweep has opened that is killed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use crate::cli::sweep::mouth::Speaker;
 use crate::live::clock;
 use crate::live::privileges;
 use crate::live::privileges::Role;
+use crate::live::successor::Claim;
 use crate::live::successor::SharedBits;
 use crate::live::successor::Successor;
 use crate::plan::FleetProbe;
@@ -17,6 +19,32 @@ use crate::run::FleetSweep;
 
 /// By then a Linux host has given up what is half open (`tcp_synack_retries` 5: 1 + 2 + 4 + … s).
 const FORGOTTEN: Duration = Duration::from_secs(64);
+
+/// How often it is tried whether somebody else is through.
+const TRIED: Duration = Duration::from_millis(50);
+
+/// Waits until the sweep that is kept in `state` has ended, and the process that closes what it opened: one at a time
+/// keeps the rates. `None`, if that had to be waited for: the state is another one now.
+pub(super) fn claim(sweep: &FleetSweep, state: &Path) -> Result<Option<Claim>, Failure> {
+    let name = format!("tunproof-sweep-{:016x}", sweep.key().alias());
+    let of_name = || Claim::of(&name).map_err(Failure::Keeper);
+    if let Some(claim) = of_name()? {
+        return Ok(Some(claim));
+    }
+    anstream::eprintln!(
+        "waiting: the sweep of `{}` has not ended yet, or closes what it has opened",
+        state.display()
+    );
+    let began = clock::mono();
+    while of_name()?.is_none() {
+        if clock::mono().since(began) > FORGOTTEN + TRIED {
+            let path = state.to_owned();
+            return Err(Failure::StillSwept { path });
+        }
+        thread::sleep(TRIED);
+    }
+    Ok(None)
+}
 
 /// What may be half open: two bits a pair, one for each probe that opens.
 pub(super) struct Open(SharedBits);

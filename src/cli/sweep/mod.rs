@@ -17,6 +17,7 @@ use crate::cli::output;
 use crate::cli::prove::Ended;
 use crate::cli::whole;
 use crate::craft::FleetCraft;
+use crate::exchange::Mono;
 use crate::live::burst::Burst;
 use crate::live::clock;
 use crate::live::privileges;
@@ -187,25 +188,14 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         let path = state.to_owned();
         return Err(Failure::SameFile { path });
     }
-    let now = clock::mono();
-    let saved = arguments.resume.as_deref().map(saved).transpose()?;
-    let (mut sweep, kept) = match saved.flatten() {
-        Some((path, saved)) => {
-            let (sweep, kept) =
-                FleetSweep::resume::<Kept>(Arc::clone(&fleet), asking, limits, &saved, now)
-                    .map_err(|source| Failure::Resume {
-                        path: path.clone(),
-                        source,
-                    })?;
-            check_kept(&path, &kept, arguments.format, output.as_deref())?;
-            (sweep, Some(kept))
-        }
-        None => {
-            let key = SessionKey::new(rand::random());
-            (
-                FleetSweep::new(Arc::clone(&fleet), key, asking, limits, now),
-                None,
-            )
+    let (mut sweep, kept, now, _claim) = loop {
+        let now = clock::mono();
+        let (sweep, kept) = begin(&arguments, &fleet, asking, limits, now)?;
+        let Some(state) = &arguments.resume else {
+            break (sweep, kept, now, None);
+        };
+        if let Some(claim) = keeper::claim(&sweep, state)? {
+            break (sweep, kept, now, Some(claim));
         }
     };
     let written = kept.as_ref().map_or(0, |kept| kept.written);
@@ -260,6 +250,32 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         sweep,
     }
     .play()
+}
+
+/// The sweep as it was kept, or a new one.
+fn begin(
+    arguments: &Arguments,
+    fleet: &Arc<Fleet>,
+    asking: Asking,
+    limits: FleetLimits,
+    now: Mono,
+) -> Result<(FleetSweep, Option<Kept>), Failure> {
+    let fleet = Arc::clone(fleet);
+    let saved = arguments.resume.as_deref().map(saved).transpose()?;
+    let Some((path, saved)) = saved.flatten() else {
+        let key = SessionKey::new(rand::random());
+        return Ok((FleetSweep::new(fleet, key, asking, limits, now), None));
+    };
+    let (sweep, kept) =
+        FleetSweep::resume::<Kept>(fleet, asking, limits, &saved, now).map_err(|source| {
+            Failure::Resume {
+                path: path.clone(),
+                source,
+            }
+        })?;
+    let output = arguments.output.as_deref().map(whole_path);
+    check_kept(&path, &kept, arguments.format, output.as_deref())?;
+    Ok((sweep, Some(kept)))
 }
 
 fn fleet_file(path: &Path) -> Result<FleetFile, Failure> {
