@@ -265,14 +265,14 @@ impl Failure {
         const BAD: anstyle::Style = anstyle::AnsiColor::Red
             .on_default()
             .effects(anstyle::Effects::BOLD);
-        anstream::eprintln!("{BAD}error{BAD:#}: {self}");
+        anstream::eprintln!("{BAD}error{BAD:#}: {}", escape(&self.to_string()));
         let mut cause = self.source();
         while let Some(error) = cause {
             anstream::eprintln!("  caused by: {}", escape(&error.to_string()));
             cause = error.source();
         }
         for hint in self.hints() {
-            anstream::eprintln!("hint: {hint}");
+            anstream::eprintln!("hint: {}", escape(&hint));
         }
     }
 }

@@ -60,15 +60,18 @@ pub struct Vantage {
     pub via: Vec<String>,
 }
 
+/// Makes a line from another host safe for a terminal.
+pub type Relay = fn(&str) -> String;
+
 /// How to start agents and how long to wait for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct StartOptions {
     /// How long an agent may take to say hello, and to open its sockets: with ssh, also to log in.
     pub handshake: Duration,
     /// How long an agent may be silent while it owes an answer.
     pub silence: Duration,
-    /// Whether to pass the agents' stderr on as it comes (`-v`).
-    pub verbose: bool,
+    /// How a line of an agent's stderr is shown, if they are passed on as they come (`-v`).
+    pub relay: Option<Relay>,
     /// Whether to bring this program along to hosts that lack it (`--push`).
     pub push: bool,
 }
@@ -78,7 +81,7 @@ impl Default for StartOptions {
         StartOptions {
             handshake: Duration::from_secs(10),
             silence: Duration::from_secs(10),
-            verbose: false,
+            relay: None,
             push: false,
         }
     }
@@ -328,7 +331,7 @@ async fn try_start(
     paths: &[TapPath],
     options: StartOptions,
 ) -> Result<AgentHandle, (AgentError, AgentFailure)> {
-    let (mut process, mut stdin, stdout) = match spawn(argv, options.verbose) {
+    let (mut process, mut stdin, stdout) = match spawn(argv, options.relay) {
         Ok(spawned) => spawned,
         Err(error) => {
             let failure = unstarted(vantage, &error);
@@ -462,7 +465,10 @@ impl Process {
     }
 }
 
-fn spawn(argv: &[String], verbose: bool) -> Result<(Process, ChildStdin, ChildStdout), AgentError> {
+fn spawn(
+    argv: &[String],
+    relay: Option<Relay>,
+) -> Result<(Process, ChildStdin, ChildStdout), AgentError> {
     let mut command = Command::new(&argv[0]);
     command
         .args(&argv[1..])
@@ -481,7 +487,7 @@ fn spawn(argv: &[String], verbose: bool) -> Result<(Process, ChildStdin, ChildSt
     let listener = tokio::spawn(listen(
         child.stderr.take().expect("stderr is piped"),
         Arc::clone(&stderr),
-        verbose,
+        relay,
     ));
     let process = Process {
         child,
@@ -491,20 +497,40 @@ fn spawn(argv: &[String], verbose: bool) -> Result<(Process, ChildStdin, ChildSt
     Ok((process, stdin, stdout))
 }
 
-/// Keeps the last of a stderr.
-async fn listen(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<u8>>>, verbose: bool) {
+/// Keeps the last of a stderr, and passes its lines on.
+async fn listen(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<u8>>>, relay: Option<Relay>) {
     let mut buffer = [0; 1024];
+    let mut line = Vec::new();
     while let Ok(length @ 1..) = stderr.read(&mut buffer).await {
         let bytes = &buffer[..length];
-        if verbose {
-            // Nobody reads our stderr: that is no reason to stop.
-            let _ = tokio::io::stderr().write_all(bytes).await;
+        {
+            let mut kept = kept.lock().expect("no holder panics");
+            kept.extend(bytes);
+            let surplus = kept.len().saturating_sub(STDERR_KEPT);
+            kept.drain(..surplus);
         }
-        let mut kept = kept.lock().expect("no holder panics");
-        kept.extend(bytes);
-        let surplus = kept.len().saturating_sub(STDERR_KEPT);
-        kept.drain(..surplus);
+        let Some(relay) = relay else {
+            continue;
+        };
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            line.extend(part);
+            if part.ends_with(b"\n") || line.len() > STDERR_KEPT {
+                pass_on(&mut line, relay).await;
+            }
+        }
     }
+    if let Some(relay) = relay.filter(|_| !line.is_empty()) {
+        pass_on(&mut line, relay).await;
+    }
+}
+
+async fn pass_on(line: &mut Vec<u8>, relay: Relay) {
+    let shown = relay(String::from_utf8_lossy(line).trim_end()) + "\n";
+    line.clear();
+    // Nobody reads our stderr: that is no reason to stop.
+    let mut stderr = tokio::io::stderr();
+    let _ = stderr.write_all(shown.as_bytes()).await;
+    let _ = stderr.flush().await;
 }
 
 /// The argv that starts an agent through `via`.

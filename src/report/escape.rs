@@ -48,6 +48,9 @@ mod tests {
     fn what_nobody_sees_or_xml_cannot_say_is_written_out() {
         assert_eq!(escape("rs1\u{200b}"), "rs1\\u{200b}");
         assert_eq!(escape("\u{feff}a\u{2060}"), "\\u{feff}a\\u{2060}");
-        assert_eq!(escape("\u{fffd}\u{fffe}\u{ffff}"), "\u{fffd}\\u{fffe}\\u{ffff}");
+        assert_eq!(
+            escape("\u{fffd}\u{fffe}\u{ffff}"),
+            "\u{fffd}\\u{fffe}\\u{ffff}"
+        );
     }
 }
