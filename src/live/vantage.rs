@@ -199,7 +199,7 @@ impl AgentError {
             AgentError::Spawn { program, .. } => {
                 format!("`via` begins with `{program}`, which this host must have in its PATH")
             }
-            AgentError::Hello(HelloError::Garbage(_)) => {
+            AgentError::Hello(HelloError::Garbage(_)) if !is_pushed => {
                 format!("{}; a login script there must print nothing", by_hand())
             }
             AgentError::Push(PushError::Nowhere | PushError::Machine { .. }) => format!(
@@ -212,7 +212,7 @@ impl AgentError {
                 format!("`{line}` must be a shell that prints nothing by itself")
             }
             AgentError::Push(_) => String::new(),
-            AgentError::Ended(_) if is_pushed => {
+            AgentError::Ended(_) | AgentError::Hello(_) | AgentError::Silent { .. } if is_pushed => {
                 "it was brought there and did not start: a tunproof that is linked statically runs on every \
                  Linux (README, Install)"
                     .to_owned()
@@ -632,5 +632,22 @@ mod tests {
         assert_eq!(argv(&lab, own, "tunproof", true)[0], "tunproof");
         let ssh = ["ssh".to_owned(), "lb1".to_owned()];
         assert_eq!(argv(&ssh, own, "/opt/tp", true)[2..], ["/opt/tp", "agent"]);
+    }
+
+    #[test]
+    fn what_to_do_about_a_program_that_was_brought_there_is_not_to_start_a_shell() {
+        let limit = Duration::from_secs(10);
+        let silent = || AgentError::Silent {
+            what: "hello of an agent",
+            limit,
+        };
+        let argv = |last: &str| ["ssh", "lb1", last].map(str::to_owned);
+        let hint = silent().hint(&argv(push::SHELL), "");
+        assert!(
+            hint.starts_with("it was brought there and did not start"),
+            "{hint}"
+        );
+        let hint = silent().hint(&argv("agent"), "");
+        assert!(hint.starts_with("`ssh lb1 agent` must print"), "{hint}");
     }
 }
