@@ -142,6 +142,9 @@ impl Failure {
     /// What can be typed to get further.
     fn hints(&self) -> Vec<String> {
         match self {
+            Failure::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                vec!["write one that says who the hosts are: `tunproof verify --help` shows it".to_owned()]
+            }
             Failure::NoVantage { .. } | Failure::NoRealserver { .. } => vec![
                 "add `via = \"local\"` to the host that this is, or `via = \"ssh root@HOST\"`"
                     .to_owned(),

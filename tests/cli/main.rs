@@ -222,7 +222,8 @@ fn a_missing_path_file_and_one_without_vantages_are_status_2() {
     assert_eq!(
         stderr(&output),
         "error: cannot read the path file `/nonexistent/path.toml`\n  \
-         caused by: No such file or directory (os error 2)\n"
+         caused by: No such file or directory (os error 2)\n\
+         hint: write one that says who the hosts are: `tunproof verify --help` shows it\n"
     );
 
     let file = Scratch::new("nowhere.toml", PATH);
