@@ -17,6 +17,7 @@ pub mod network;
 pub mod privileges;
 pub mod ring;
 pub mod send;
+pub mod stderr;
 pub mod successor;
 pub mod tap;
 pub mod terminal;

@@ -16,10 +16,8 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
 use tokio::process::Child;
-use tokio::process::ChildStderr;
 use tokio::process::ChildStdin;
 use tokio::process::ChildStdout;
 use tokio::process::Command;
@@ -39,11 +37,10 @@ use crate::exchange::TapPath;
 use crate::live::privileges;
 use crate::live::push;
 use crate::live::push::PushError;
+use crate::live::stderr;
+use crate::live::stderr::Relay;
 use crate::live::sys;
 use crate::plan::Host;
-
-/// How much of an agent's stderr is kept, in octets.
-const STDERR_KEPT: usize = 4096;
 
 /// How long an agent whose stdout has ended may take to end itself.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -59,9 +56,6 @@ pub struct Vantage {
     /// The command that runs an argv there; `["local"]` is this host.
     pub via: Vec<String>,
 }
-
-/// Makes a line from another host safe for a terminal.
-pub type Relay = fn(&str) -> String;
 
 /// How to start agents and how long to wait for them.
 #[derive(Clone, Copy, Debug)]
@@ -484,7 +478,7 @@ fn spawn(
     let stdin = child.stdin.take().expect("stdin is piped");
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = Arc::default();
-    let listener = tokio::spawn(listen(
+    let listener = tokio::spawn(stderr::listen(
         child.stderr.take().expect("stderr is piped"),
         Arc::clone(&stderr),
         relay,
@@ -495,42 +489,6 @@ fn spawn(
         listener,
     };
     Ok((process, stdin, stdout))
-}
-
-/// Keeps the last of a stderr, and passes its lines on.
-async fn listen(mut stderr: ChildStderr, kept: Arc<Mutex<VecDeque<u8>>>, relay: Option<Relay>) {
-    let mut buffer = [0; 1024];
-    let mut line = Vec::new();
-    while let Ok(length @ 1..) = stderr.read(&mut buffer).await {
-        let bytes = &buffer[..length];
-        {
-            let mut kept = kept.lock().expect("no holder panics");
-            kept.extend(bytes);
-            let surplus = kept.len().saturating_sub(STDERR_KEPT);
-            kept.drain(..surplus);
-        }
-        let Some(relay) = relay else {
-            continue;
-        };
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            line.extend(part);
-            if part.ends_with(b"\n") || line.len() > STDERR_KEPT {
-                pass_on(&mut line, relay).await;
-            }
-        }
-    }
-    if let Some(relay) = relay.filter(|_| !line.is_empty()) {
-        pass_on(&mut line, relay).await;
-    }
-}
-
-async fn pass_on(line: &mut Vec<u8>, relay: Relay) {
-    let shown = relay(String::from_utf8_lossy(line).trim_end()) + "\n";
-    line.clear();
-    // Nobody reads our stderr: that is no reason to stop.
-    let mut stderr = tokio::io::stderr();
-    let _ = stderr.write_all(shown.as_bytes()).await;
-    let _ = stderr.flush().await;
 }
 
 /// The argv that starts an agent through `via`.
