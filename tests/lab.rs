@@ -8,6 +8,8 @@ mod bench;
 mod capture;
 #[path = "lab/faults.rs"]
 mod faults;
+#[path = "lab/hostile.rs"]
+mod hostile;
 #[path = "lab/killed.rs"]
 mod killed;
 #[path = "lab/life.rs"]

@@ -144,6 +144,9 @@ impl Failure {
     /// What can be typed to get further.
     fn hints(&self) -> Vec<String> {
         match self {
+            Failure::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                vec!["write one that says who the hosts are: `tunproof verify --help` shows it".to_owned()]
+            }
             Failure::NoVantage { .. } | Failure::NoRealserver { .. } => vec![
                 "add `via = \"local\"` to the host that this is, or `via = \"ssh root@HOST\"`"
                     .to_owned(),
@@ -271,14 +274,14 @@ impl Failure {
         const BAD: anstyle::Style = anstyle::AnsiColor::Red
             .on_default()
             .effects(anstyle::Effects::BOLD);
-        anstream::eprintln!("{BAD}error{BAD:#}: {self}");
+        anstream::eprintln!("{BAD}error{BAD:#}: {}", escape(&self.to_string()));
         let mut cause = self.source();
         while let Some(error) = cause {
             anstream::eprintln!("  caused by: {}", escape(&error.to_string()));
             cause = error.source();
         }
         for hint in self.hints() {
-            anstream::eprintln!("hint: {hint}");
+            anstream::eprintln!("hint: {}", escape(&hint));
         }
     }
 }

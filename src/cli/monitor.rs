@@ -83,7 +83,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "PATH.toml")]
     path: PathBuf,
     /// Serve /metrics at this address and port; 127.0.0.1:9814, unless it is said or --textfile is
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Write the metrics to FILE after each run, whole or not at all; its name ends in `.prom`
     #[arg(long, value_name = "FILE", value_parser = textfile, value_hint = clap::ValueHint::FilePath)]
@@ -110,6 +110,12 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = "expected an address and a port, such as `127.0.0.1:9814` or `[::1]:9814`; names are not looked up, and \
+                 `[::]:9814` is every address of this host";
+    text.parse().map_err(|_| wrong.to_owned())
+}
+
 fn textfile(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
@@ -129,7 +135,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let vias = verify::vias(file);
     let textfile = arguments.textfile.as_deref();
     if let Some(file) = textfile {
-        whole::check(file).map_err(|source| cannot_write(file, source))?;
+        whole::check(file, Readers::All).map_err(|source| cannot_write(file, source))?;
     }
     let listen = match (arguments.listen, textfile) {
         (None, None) => Some(LOOPBACK.parse().expect("it is an address")),

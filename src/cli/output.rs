@@ -25,7 +25,7 @@ use crate::verdict::Judgement;
 pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
     let files = [&settings.output, &settings.pcap, &settings.save];
     for path in files.into_iter().flatten() {
-        whole::check(path).map_err(|source| cannot_write(path, source))?;
+        whole::check(path, Readers::Owner).map_err(|source| cannot_write(path, source))?;
     }
     Ok(())
 }

@@ -228,7 +228,7 @@ pub(super) fn carry_out(
     let options = StartOptions {
         // Those that are still there need the rest of the time.
         silence: (settings.limits.timeout / 3).clamp(BRIEF, LONG),
-        verbose: settings.verbose,
+        relay: settings.verbose.then_some(escape),
         ..StartOptions::default()
     };
     let (started, began) = (clock::wall(), clock::mono());

@@ -34,7 +34,7 @@ pub(super) struct Whole {
 pub(super) enum Readers {
     /// Its owner alone.
     Owner,
-    /// Everybody.
+    /// Everybody. Who reads it may own its folder: what stands there under its name is replaced, and not followed.
     All,
     /// Who could read the file that it replaces; where there is none, whoever the umask lets.
     Usual,
@@ -43,7 +43,7 @@ pub(super) enum Readers {
 impl Whole {
     /// A file of which nothing is written yet.
     pub(super) fn begin(path: &Path, readers: Readers) -> io::Result<Whole> {
-        let Some(target) = replaceable(path)? else {
+        let Some(target) = replaceable(path, readers)? else {
             return Ok(Whole {
                 file: OpenOptions::new().write(true).open(path)?,
                 target: None,
@@ -117,8 +117,8 @@ impl Drop for Whole {
 }
 
 /// Whether [`Whole::begin`] would have a place to write to.
-pub(super) fn check(path: &Path) -> io::Result<()> {
-    match replaceable(path)? {
+pub(super) fn check(path: &Path, readers: Readers) -> io::Result<()> {
+    match replaceable(path, readers)? {
         Some(target) if nameless(&target, 0o600).is_none() => {
             fs::remove_file(draft(&target, 0o600)?.0)
         }
@@ -127,8 +127,12 @@ pub(super) fn check(path: &Path) -> io::Result<()> {
 }
 
 /// The file that a path leads to, if it is a regular one or none yet.
-fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
+fn replaceable(path: &Path, readers: Readers) -> io::Result<Option<PathBuf>> {
     match fs::metadata(path) {
+        _ if readers == Readers::All => match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Ok(Some(path.to_owned())),
+        },
         Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(metadata) if metadata.is_file() => fs::canonicalize(path).map(Some),
         Ok(_) => Ok(None),
@@ -230,13 +234,30 @@ mod tests {
         let (file, link) = (folder.0.join("case"), folder.0.join("link"));
         fs::write(&file, "before").unwrap();
         symlink("case", &link).unwrap();
-        check(&link).unwrap();
+        check(&link, Readers::Owner).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"before");
         write(&link, b"after").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"after");
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(folder.names(), ["case", "link"]);
+    }
+
+    #[test]
+    fn what_others_may_have_put_there_is_not_followed() {
+        let folder = Folder::new("follow");
+        let (other, link) = (folder.0.join("shadow"), folder.0.join("it.prom"));
+        fs::write(&other, "secret").unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o600)).unwrap();
+        symlink("shadow", &link).unwrap();
+        check(&link, Readers::All).unwrap();
+        let mut file = Whole::begin(&link, Readers::All).unwrap();
+        file.add(b"said").unwrap();
+        file.end().unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"secret");
+        assert_eq!(fs::metadata(&other).unwrap().mode() & 0o777, 0o600);
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+        assert_eq!(fs::read(&link).unwrap(), b"said");
     }
 
     #[test]
@@ -308,11 +329,13 @@ mod tests {
     fn where_nothing_can_be_written_is_known_before() {
         let folder = Folder::new("nowhere");
         let missing = folder.0.join("missing/case");
-        for result in [check(&missing), write(&missing, b"")] {
+        for result in [check(&missing, Readers::All), write(&missing, b"")] {
             assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotFound);
         }
-        let is_folder = check(&folder.0).unwrap_err();
-        assert_eq!(is_folder.kind(), io::ErrorKind::IsADirectory);
+        for readers in [Readers::Owner, Readers::All] {
+            let is_folder = check(&folder.0, readers).unwrap_err();
+            assert_eq!(is_folder.kind(), io::ErrorKind::IsADirectory);
+        }
         assert_eq!(folder.names(), [""; 0]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It says what it was given to say. A request changes nothing, and starts nothing.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -23,11 +24,12 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
-/// How many are served at a time; others wait in the kernel's queue.
+/// How many are served at a time; one more takes the place of the oldest, so that whoever comes is heard, however many
+/// there are that say nothing.
 const CONNECTIONS: usize = 32;
 /// How long a request's head may take.
 const HEAD: Duration = Duration::from_secs(5);
@@ -75,19 +77,20 @@ impl Server {
 
     /// Serves for ever.
     pub async fn serve(&self, pages: Arc<Pages>) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut talks = VecDeque::<AbortHandle>::with_capacity(CONNECTIONS);
         loop {
-            let place = Arc::clone(&room).acquire_owned().await;
-            let place = place.expect("nobody closes it");
             let Ok((stream, _)) = self.0.accept().await else {
                 sleep(PAUSE).await;
                 continue;
             };
-            let pages = Arc::clone(&pages);
-            tokio::spawn(async move {
-                talk(stream, pages).await;
-                drop(place);
-            });
+            talks.retain(|talk| !talk.is_finished());
+            if talks.len() == CONNECTIONS
+                && let Some(oldest) = talks.pop_front()
+            {
+                oldest.abort();
+            }
+            let talk = tokio::spawn(talk(stream, Arc::clone(&pages)));
+            talks.push_back(talk.abort_handle());
         }
     }
 }
@@ -229,21 +232,43 @@ mod tests {
         });
     }
 
+    /// Beside which time stands still: it goes on where nothing else is left to do.
+    async fn busy() {
+        for _ in 0..100_000_000 {
+            tokio::task::yield_now().await;
+        }
+        panic!("there is no answer, unless time goes on");
+    }
+
     #[test]
-    fn who_is_slow_takes_nobodys_place_for_long() {
+    fn who_is_slow_keeps_nobody_waiting() {
         beside(async |address| {
-            let mut slow = Vec::new();
-            for _ in 0..2 * CONNECTIONS {
-                let mut stream = TcpStream::connect(address).await.unwrap();
-                stream.write_all(b"GET /metrics HT").await.unwrap();
-                slow.push(stream);
-            }
-            let answer = said(address, b"GET /metrics HTTP/1.0\r\n\r\n").await;
-            assert!(answer.ends_with("up 1\n"), "{answer}");
-            for mut stream in slow {
+            let ask = async {
+                let mut slow = VecDeque::new();
+                for _ in 0..3 * CONNECTIONS {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    stream.write_all(b"GET /metrics HT").await.unwrap();
+                    slow.push_back(stream);
+                }
+                let answer = said(address, b"GET /metrics HTTP/1.0\r\n\r\n").await;
+                assert!(answer.ends_with("up 1\n"), "{answer}");
+                // The oldest has made room; the youngest may still say what it wants.
                 let mut answer = Vec::new();
-                let _ = stream.read_to_end(&mut answer).await;
-                assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+                let _ = slow.front_mut().unwrap().read_to_end(&mut answer).await;
+                assert_eq!(answer, b"");
+                let youngest = slow.back_mut().unwrap();
+                youngest.write_all(b"TP/1.0\r\n\r\n").await.unwrap();
+                youngest.read_to_end(&mut answer).await.unwrap();
+                assert!(answer.ends_with(b"up 1\n"), "{answer:?}");
+                slow
+            };
+            let slow = tokio::select! {
+                slow = ask => slow,
+                () = busy() => Default::default(),
+            };
+            // None of them has a place for long.
+            for mut stream in slow {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
             }
         });
     }

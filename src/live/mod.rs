@@ -18,6 +18,7 @@ pub mod privileges;
 pub mod ring;
 pub mod send;
 pub mod starter;
+pub mod stderr;
 pub mod successor;
 pub mod tap;
 pub mod terminal;

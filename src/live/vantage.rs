@@ -14,7 +14,6 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
@@ -36,13 +35,12 @@ use crate::live::push::PushError;
 use crate::live::starter::Leash;
 use crate::live::starter::Started;
 use crate::live::starter::Starter;
+use crate::live::stderr;
+use crate::live::stderr::Relay;
 use crate::live::via;
 pub use crate::live::via::AGENT_VARIABLE;
 pub use crate::live::via::OWN;
 use crate::plan::Host;
-
-/// How much of an agent's stderr is kept, in octets.
-const STDERR_KEPT: usize = 4096;
 
 /// How long an agent whose stdout has ended may take to end itself.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -57,14 +55,14 @@ pub struct Vantage {
 }
 
 /// How to start agents and how long to wait for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct StartOptions {
     /// How long an agent may take to say hello, and to open its sockets: with ssh, also to log in.
     pub handshake: Duration,
     /// How long an agent may be silent while it owes an answer.
     pub silence: Duration,
-    /// Whether to pass the agents' stderr on as it comes (`-v`).
-    pub verbose: bool,
+    /// How a line of an agent's stderr is shown, if they are passed on as they come (`-v`).
+    pub relay: Option<Relay>,
 }
 
 impl Default for StartOptions {
@@ -72,7 +70,7 @@ impl Default for StartOptions {
         StartOptions {
             handshake: Duration::from_secs(10),
             silence: Duration::from_secs(10),
-            verbose: false,
+            relay: None,
         }
     }
 }
@@ -188,7 +186,7 @@ impl AgentError {
             AgentError::Spawn { program, .. } => {
                 format!("`via` begins with `{program}`, which this host must have in its PATH")
             }
-            AgentError::Hello(HelloError::Garbage(_)) => {
+            AgentError::Hello(HelloError::Garbage(_)) if !is_pushed => {
                 format!("{}; a login script there must print nothing", by_hand())
             }
             AgentError::Push(PushError::Nowhere | PushError::Machine { .. }) => format!(
@@ -201,7 +199,7 @@ impl AgentError {
                 format!("`{line}` must be a shell that prints nothing by itself")
             }
             AgentError::Push(_) => String::new(),
-            AgentError::Ended(_) if is_pushed => {
+            AgentError::Ended(_) | AgentError::Hello(_) | AgentError::Silent { .. } if is_pushed => {
                 "it was brought there and did not start: a tunproof that is linked statically runs on every \
                  Linux (README, Install)"
                     .to_owned()
@@ -364,7 +362,7 @@ impl Vantages {
                 return Err((error, failure));
             }
         };
-        let (mut process, mut stdin, stdout) = held(started, options.verbose);
+        let (mut process, mut stdin, stdout) = held(started, options.relay);
         let mut stdout = BufReader::new(stdout);
         let is_shell = argv.last().is_some_and(|word| word == push::SHELL);
         let pushed = match is_shell {
@@ -504,9 +502,9 @@ impl Process {
     }
 }
 
-fn held(started: Started, verbose: bool) -> (Process, pipe::Sender, pipe::Receiver) {
+fn held(started: Started, relay: Option<Relay>) -> (Process, pipe::Sender, pipe::Receiver) {
     let stderr = Arc::default();
-    let listener = tokio::spawn(listen(started.stderr, Arc::clone(&stderr), verbose));
+    let listener = tokio::spawn(stderr::listen(started.stderr, Arc::clone(&stderr), relay));
     let process = Process {
         leash: started.leash,
         stderr,
@@ -515,18 +513,24 @@ fn held(started: Started, verbose: bool) -> (Process, pipe::Sender, pipe::Receiv
     (process, started.stdin, started.stdout)
 }
 
-/// Keeps the last of a stderr.
-async fn listen(mut stderr: pipe::Receiver, kept: Arc<Mutex<VecDeque<u8>>>, verbose: bool) {
-    let mut buffer = [0; 1024];
-    while let Ok(length @ 1..) = stderr.read(&mut buffer).await {
-        let bytes = &buffer[..length];
-        if verbose {
-            // Nobody reads our stderr: that is no reason to stop.
-            let _ = tokio::io::stderr().write_all(bytes).await;
-        }
-        let mut kept = kept.lock().expect("no holder panics");
-        kept.extend(bytes);
-        let surplus = kept.len().saturating_sub(STDERR_KEPT);
-        kept.drain(..surplus);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_about_a_program_that_was_brought_there_is_not_to_start_a_shell() {
+        let limit = Duration::from_secs(10);
+        let silent = || AgentError::Silent {
+            what: "hello of an agent",
+            limit,
+        };
+        let argv = |last: &str| ["ssh", "lb1", last].map(str::to_owned);
+        let hint = silent().hint(&argv(push::SHELL), "");
+        assert!(
+            hint.starts_with("it was brought there and did not start"),
+            "{hint}"
+        );
+        let hint = silent().hint(&argv("agent"), "");
+        assert!(hint.starts_with("`ssh lb1 agent` must print"), "{hint}");
     }
 }

@@ -441,20 +441,28 @@ fn check_distinct(hosts: &[(String, &At<Ipv4Addr>)], source: &Source<'_>) {
     }
 }
 
+/// Every real server has a name of its own; one that is given none is called as its address is.
 fn check_names(servers: &[ReadServer], source: &Source<'_>) {
     let names: Vec<_> = servers
         .iter()
-        .filter_map(|server| server.name.as_ref())
+        .filter_map(|server| match (&server.name, &server.rip) {
+            (Some(name), _) => Some((name.value.clone(), &name.span, true)),
+            (None, Some(rip)) => Some((rip.value.to_string(), &rip.span, false)),
+            (None, None) => None,
+        })
         .collect();
-    for (number, name) in names.iter().enumerate() {
-        if let Some(earlier) = names[..number].iter().find(|e| e.value == name.value) {
+    for (number, (name, span, is_given)) in names.iter().enumerate() {
+        // Two of one address are another problem.
+        let mut before = names[..number].iter();
+        let earlier = before.find(|(other, _, given)| other == name && (*given || *is_given));
+        if let Some((_, earlier, _)) = earlier {
             source.problem(
                 Diagnostic::new(
-                    name.span.clone(),
-                    format!("two real servers are called `{}`", name.value),
+                    (*span).clone(),
+                    format!("two real servers are called `{}`", name.escape_debug()),
                     "expected another name",
                 )
-                .context(earlier.span.clone(), "the first"),
+                .context((*earlier).clone(), "the first"),
             );
         }
     }

@@ -100,6 +100,31 @@ fn help_goes_to_stdout_and_shows_how_it_is_used() {
 }
 
 #[test]
+fn a_terminal_obeys_no_host() {
+    // Some terminals can be asked to type a title.
+    let script = "printf '\\033]0;title\\007-1\\n-2\\r' >&2; exit 3";
+    let script = Scratch::new("title.sh", script);
+    let via = format!("ip = \"192.0.2.2\"\nvia = \"sh {}\"", script.path());
+    let file = Scratch::new("title.toml", &PATH.replace("ip = \"192.0.2.2\"", &via));
+    for verbose in [&[][..], &["--verbose"]] {
+        let output = tunproof(&[&["verify", file.path()], verbose].concat());
+        assert_eq!(code(&output), 2, "{}", stderr(&output));
+        for text in [stdout(&output), stderr(&output)] {
+            let obeyed = |letter: char| letter.is_control() && letter != '\n';
+            assert!(!text.contains(obeyed), "{text:?}");
+        }
+        let said = stderr(&output);
+        assert!(
+            said.contains("its stderr: \\u{1b}]0;title\\u{7}-1\n"),
+            "{said}"
+        );
+        let mut lines = said.lines();
+        let is_relayed = lines.any(|line| line == "\\u{1b}]0;title\\u{7}-1");
+        assert_eq!(is_relayed, !verbose.is_empty(), "{said}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     for arguments in [
         &[][..],
@@ -197,7 +222,8 @@ fn a_missing_path_file_and_one_without_vantages_are_status_2() {
     assert_eq!(
         stderr(&output),
         "error: cannot read the path file `/nonexistent/path.toml`\n  \
-         caused by: No such file or directory (os error 2)\n"
+         caused by: No such file or directory (os error 2)\n\
+         hint: write one that says who the hosts are: `tunproof verify --help` shows it\n"
     );
 
     let file = Scratch::new("nowhere.toml", PATH);

@@ -16,6 +16,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::prove::Ended;
 use crate::cli::whole;
+use crate::cli::whole::Readers;
 use crate::craft::FleetCraft;
 use crate::exchange::Mono;
 use crate::live::burst::Burst;
@@ -201,7 +202,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let written = kept.as_ref().map_or(0, |kept| kept.written);
     let mut results = Results::open(arguments.output.as_deref(), written)?;
     if let Some(path) = &arguments.resume {
-        whole::check(path).map_err(|source| cannot_write(path, source))?;
+        whole::check(path, Readers::Owner).map_err(|source| cannot_write(path, source))?;
     }
     // A file that is not there yet has no other names; now it is.
     let output = arguments.output.as_deref().map(whole_path);

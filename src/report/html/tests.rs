@@ -183,7 +183,7 @@ fn pages_load_nothing_and_run_nothing() {
             };
             assert!(!found, "{word}");
         }
-        let policy = "content=\"default-src 'none'; style-src 'unsafe-inline'\"";
+        let policy = "content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\"";
         assert!(page.contains(policy));
     }
 }

@@ -219,6 +219,12 @@ const WRONG: &[(&str, &str, (usize, usize), &str)] = &[
         (21, 8),
         "two real servers are called `rs1`",
     ),
+    (
+        "name = \"rs1\"",
+        "name = \"203.0.113.6\"",
+        (20, 6),
+        "two real servers are called `203.0.113.6`",
+    ),
     ("ip = \"203.0.113.6\"", "", (19, 1), "has no `ip`"),
     (
         "ip = \"198.51.100.7\"",
