@@ -203,6 +203,7 @@ impl Run {
 
     /// Writes what was decided.
     fn tell(&mut self) -> Result<(), Failure> {
+        let mut line = String::new();
         while let Some(swept) = self.sweep.poll_result() {
             if self.unwritten.is_some() {
                 continue;
@@ -214,7 +215,11 @@ impl Run {
                 Format::Json => self
                     .results
                     .write(&report::fleet_json(&swept, &judgement))?,
-                Format::Csv => self.results.write(&report::fleet_csv(&swept, &judgement))?,
+                Format::Csv => {
+                    line.clear();
+                    report::fleet_csv(&swept, &judgement, &mut line);
+                    self.results.write(&line)?;
+                }
             }
         }
         Ok(())
