@@ -330,7 +330,11 @@ impl Film {
         self.noticed.resize(evidence.probes().len(), now);
         let newest = self.noticed.iter().rev();
         let young = newest.take_while(|at| now.since(**at) < ON_THE_WAY).count();
-        Picture::new(evidence, young, engine.phase(), now.since(self.began))
+        let picture = Picture::new(evidence, young, engine.phase(), now.since(self.began));
+        match engine.time_left(now) {
+            Some((needed, allowed)) => picture.with_time_left(needed, allowed),
+            None => picture,
+        }
     }
 }
 

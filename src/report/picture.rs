@@ -70,6 +70,8 @@ enum Status {
         phase: String,
         sent: usize,
         elapsed: Duration,
+        /// What is said of the time that it still takes; may be empty.
+        left: String,
     },
     /// It was judged: the verdict's colour, the verdict, and what it is made of.
     Judged(Style, &'static str, String),
@@ -104,8 +106,29 @@ impl Picture {
                 phase: phase.to_owned(),
                 sent: probes.len(),
                 elapsed,
+                left: String::new(),
             },
         }
+    }
+
+    /// The same, and how long it still takes about, and may take.
+    pub fn with_time_left(mut self, needed: Duration, allowed: Duration) -> Picture {
+        let seconds = |time: Duration| {
+            let whole = Duration::from_secs(time.as_secs() + 1);
+            humantime::format_duration(whole)
+        };
+        if let Status::Going { left, .. } = &mut self.status {
+            *left = match needed <= allowed {
+                true => format!(", about {} left", seconds(needed)),
+                // Those that are not asked by then are unproven.
+                false => format!(
+                    ", about {} left, --timeout in {}",
+                    seconds(needed),
+                    seconds(allowed)
+                ),
+            };
+        }
+        self
     }
 
     /// What was judged in the end.
@@ -170,7 +193,7 @@ impl Picture {
     }
 
     fn status(&self, columns: usize) -> String {
-        let (phase, sent, elapsed) = match &self.status {
+        let (phase, sent, elapsed, left) = match &self.status {
             Status::Judged(style, word, words) => {
                 let line = Line::new(columns).with(*style, word);
                 return line.with(PLAIN, &format!(": {words}")).end();
@@ -179,7 +202,8 @@ impl Picture {
                 phase,
                 sent,
                 elapsed,
-            } => (phase, sent, elapsed.as_secs_f64()),
+                left,
+            } => (phase, sent, elapsed.as_secs_f64(), left),
         };
         let hops = || self.paths.iter().flat_map(|road| &road.hops);
         let proven = hops().filter(|s| s.verdict == Some(HopVerdict::Proven));
@@ -194,8 +218,10 @@ impl Picture {
         };
         let width = |words: &str| begin.chars().count() + words.chars().count();
         let words = [
-            long.clone() + &awaited,
-            long,
+            format!("{long}{awaited}{left}"),
+            format!("{long}{left}"),
+            format!("{proven}/{all} proven, {sent} sent{left}"),
+            format!("{proven}/{all} proven{left}"),
             format!("{proven}/{all} proven, {sent} sent"),
         ];
         let words = words.iter().find(|words| width(words) <= columns);
@@ -425,6 +451,27 @@ mod tests {
     fn now() -> Picture {
         let evidence = fixture::evidence();
         Picture::new(&evidence, 1, "probing", Duration::from_millis(2_345))
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_said_as_long_as_there_is_room() {
+        let seconds = Duration::from_millis;
+        let status = |columns, needed, allowed| {
+            let picture = now().with_time_left(seconds(needed), seconds(allowed));
+            plain(&picture, (columns, 3))
+                .lines()
+                .last()
+                .unwrap()
+                .to_owned()
+        };
+        let said = |words| format!("probing 2.3 s: {words}");
+        let left = "2 of 24 hops proven, 2 probes sent, 1 awaited, about 1m 10s left";
+        assert_eq!(status(100, 69_500, 100_000), said(left));
+        let short = "2/24 proven, 2 sent, about 1m 10s left";
+        assert_eq!(status(54, 69_500, 100_000), said(short));
+        let over = "2/24 proven, about 1m 10s left, --timeout in 24s";
+        assert_eq!(status(64, 69_500, 23_000), said(over));
+        assert_eq!(status(42, 69_500, 23_000), said("2/24 proven, 2 sent"));
     }
 
     #[test]

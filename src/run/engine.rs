@@ -150,6 +150,16 @@ impl Engine {
         }
     }
 
+    /// How long it takes about until everything was asked, and how long it may take; `None` unless there are real servers
+    /// that are still to be asked, and while that cannot be told.
+    pub fn time_left(&self, now: Mono) -> Option<(Duration, Duration)> {
+        let Phase::Probing(probing) = &self.phase else {
+            return None;
+        };
+        let allowed = (self.started + self.limits.timeout).since(now);
+        Some((probing.time_left(now)?, allowed))
+    }
+
     /// A host said something; [`Engine::poll_command`] draws the consequences.
     pub fn handle_event(&mut self, host: Host, event: Event, now: Mono) {
         match event {

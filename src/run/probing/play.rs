@@ -1,5 +1,7 @@
 //! The lives of a suite's steps: what each waits for, when it begins, and when it is over.
 
+use std::time::Duration;
+
 use crate::evidence::Evidence;
 use crate::evidence::Standing;
 use crate::exchange::Mono;
@@ -71,6 +73,23 @@ impl Play {
     }
 }
 
+/// By how many of the last paths it is told how long the others take.
+const RECENT: usize = 16;
+
+/// How long it takes about until the last of `all` paths begins, if each takes as long as those did that began last.
+fn time_left(begun: &[Mono], all: usize, now: Mono) -> Option<Duration> {
+    let missing = u32::try_from(all - begun.len())
+        .ok()
+        .filter(|some| *some > 0)?;
+    let recent = &begun[begun.len().saturating_sub(RECENT + 1)..];
+    let (first, last) = (recent.first()?, recent.last()?);
+    let count = u32::try_from(recent.len() - 1)
+        .ok()
+        .filter(|some| *some > 0)?;
+    let each = last.since(*first) / count;
+    Some((each * missing).saturating_sub(now.since(*last).min(each)))
+}
+
 impl Probing {
     /// The steps of the next path's suite, of which those begin that wait for no other; whether its time has come.
     ///
@@ -91,6 +110,15 @@ impl Probing {
         self.advance_plays(evidence, now);
         self.advance_tasks(evidence, now);
         true
+    }
+
+    /// How long it takes about until the last path begins, if there are more; `None` until it can be told, and where that
+    /// is not about all there is to do.
+    pub(in crate::run) fn time_left(&self, now: Mono) -> Option<Duration> {
+        match self.passes.is_empty() {
+            true => time_left(&self.begun, self.proven.len(), now),
+            false => None,
+        }
     }
 
     /// When the next path may begin, if there is one, and nothing is to be sent before.
@@ -323,5 +351,28 @@ impl Probing {
             play.path == path && play.task == Some(task) && is_played
         };
         self.plays.iter().find(playing).map(|play| play.step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_began_last_tell_how_long_the_others_take() {
+        let ms = |number| Mono::default() + Duration::from_millis(number);
+        let left = |begun: &[Mono], all, now| time_left(begun, all, ms(now));
+        assert_eq!(left(&[], 9, 0), None);
+        assert_eq!(left(&[ms(0)], 9, 50), None);
+        let begun = [ms(0), ms(100), ms(200)];
+        let seconds = |number| Some(Duration::from_millis(number));
+        assert_eq!(left(&begun, 103, 200), seconds(10_000));
+        assert_eq!(left(&begun, 103, 240), seconds(9_960));
+        // The next one is late: how much longer it takes, nobody knows.
+        assert_eq!(left(&begun, 103, 2_000), seconds(9_900));
+        assert_eq!(left(&begun, 3, 250), None);
+        let mut slower: Vec<_> = (0..50).map(|number| ms(10 * number)).collect();
+        slower.extend((1..=16).map(|number| ms(490 + 1_000 * number)));
+        assert_eq!(left(&slower, 70, 16_490), seconds(4_000));
     }
 }
