@@ -27,6 +27,7 @@ mod calls;
 mod drops;
 mod filter;
 mod firewall;
+mod gate;
 mod links;
 mod netlink;
 mod next_hop;
