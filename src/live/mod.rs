@@ -28,6 +28,7 @@ mod calls;
 mod drops;
 mod filter;
 mod firewall;
+mod gate;
 mod links;
 mod listeners;
 mod netlink;

@@ -30,6 +30,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::runtime;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 use tokio::task::JoinSet;
 
 use crate::live::sys;
@@ -166,7 +168,12 @@ pub fn run() -> io::Result<()> {
     runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(async { serve(UnixStream::from_std(socket)?, &commands).await })
+        .block_on(async {
+            // Who ends all processes at once (`timeout`, a service manager) has the controller clean up, which is to be
+            // told how its agents ended. What is started inherits no handler.
+            let _heard = signal(SignalKind::terminate())?;
+            serve(UnixStream::from_std(socket)?, &commands).await
+        })
 }
 
 /// Reads a line and nothing behind it.

@@ -468,9 +468,9 @@ mod tests {
         let left = "2 of 24 hops proven, 2 probes sent, 1 awaited, about 1m 10s left";
         assert_eq!(status(100, 69_500, 100_000), said(left));
         let short = "2/24 proven, 2 sent, about 1m 10s left";
-        assert_eq!(status(50, 69_500, 100_000), said(short));
+        assert_eq!(status(54, 69_500, 100_000), said(short));
         let over = "2/24 proven, about 1m 10s left, --timeout in 24s";
-        assert_eq!(status(60, 69_500, 23_000), said(over));
+        assert_eq!(status(64, 69_500, 23_000), said(over));
         assert_eq!(status(42, 69_500, 23_000), said("2/24 proven, 2 sent"));
     }
 

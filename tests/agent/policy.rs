@@ -287,7 +287,7 @@ fn what_was_closed_is_closed_once_more_at_the_end() {
             }
             let mut tap = Tap::open(&tap_spec()).unwrap();
             assert!(fleet.finish().await.is_empty());
-            // At what pace, `live::host` has a test for.
+            // At what pace, `live::gate` has a test for.
             assert_eq!(marks(&mut tap).await.len(), 20);
         },
     );
@@ -308,7 +308,7 @@ fn a_controller_is_told_the_rate_and_what_comes_faster_is_kept() {
                 (10, policy.to_str())
             );
             let mut fleet = Fleet::new(agents);
-            // How they are slowed down, `live::host` has tests for; none of them is lost.
+            // How they are slowed down, `live::gate` has tests for; none of them is lost.
             for token in 0..25 {
                 fleet.send(Host::Director, send(token, packet(VIP, CIP, 1)));
             }
