@@ -16,6 +16,7 @@ use socket2::Socket;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 use tokio_util::codec::FramedWrite;
@@ -272,8 +273,8 @@ struct Served<'a> {
     settled: Vec<Transmit>,
     /// Until the tap is opened.
     tap_socket: Option<Socket>,
-    /// Asks the tap's task for statistics.
-    tap: Option<mpsc::Sender<()>>,
+    /// Asks the tap's task for statistics; and that task.
+    tap: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl<'a> Served<'a> {
@@ -314,7 +315,16 @@ impl<'a> Served<'a> {
                     for cleanup in std::mem::take(&mut self.settled) {
                         self.close(&cleanup).await;
                     }
-                    return self.janitor.settle().map_err(ServeError::Unsettled);
+                    let settled = self.janitor.settle();
+                    // Packet sockets take the kernel some milliseconds each to close: those of the janitor do meanwhile.
+                    drop(self.sender);
+                    if let Some((_, task)) = self.tap {
+                        // It may wait for a controller that does not read.
+                        task.abort();
+                        let _ = task.await;
+                    }
+                    let gone = self.janitor.farewell();
+                    return settled.and(gone).map_err(ServeError::Unsettled);
                 }
                 ToAgent::Do(command) => {
                     if let Some(event) = self.obey(command).await {
@@ -375,8 +385,8 @@ impl<'a> Served<'a> {
                     // Before the first packet.
                     say(&self.out, FromAgent::Said(Event::TapOpen)).await;
                     let (ask, asked) = mpsc::channel(8);
-                    self.tap = Some(ask);
-                    tokio::spawn(streams::watch(tap, asked, self.out.clone()));
+                    let watch = streams::watch(tap, asked, self.out.clone());
+                    self.tap = Some((ask, tokio::spawn(watch)));
                     return None;
                 }
                 Err(event) => event,
@@ -418,7 +428,7 @@ impl<'a> Served<'a> {
             Command::ForgetNeighbour { address, device } => self.forget(address, &device),
             Command::TapStatistics => {
                 let asked = match &self.tap {
-                    Some(tap) => tap.send(()).await.is_ok(),
+                    Some((tap, _)) => tap.send(()).await.is_ok(),
                     None => false,
                 };
                 if asked {

@@ -30,6 +30,7 @@ const LOOKED: Duration = Duration::from_millis(250);
 
 /// The thread that sends.
 pub(super) struct Mouth {
+    open: Arc<Open>,
     batches: Option<mpsc::SyncSender<Vec<FleetSend>>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -38,6 +39,7 @@ impl Mouth {
     /// Sends what it is given, and tells `inbox` what did not leave.
     pub(super) fn open(speaker: Speaker, inbox: mpsc::Sender<Heard>) -> Result<Mouth, Failure> {
         let (sender, batches) = mpsc::sync_channel(AHEAD);
+        let open = Arc::clone(&speaker.open);
         let speak = move || {
             if let Err(error) = speaker.speak(&batches, &inbox) {
                 // Nobody hears it who is at an end.
@@ -46,6 +48,7 @@ impl Mouth {
         };
         let thread = thread::Builder::new().name("burst".to_owned()).spawn(speak);
         Ok(Mouth {
+            open,
             batches: Some(sender),
             thread: Some(thread.map_err(Failure::Runtime)?),
         })
@@ -53,6 +56,10 @@ impl Mouth {
 
     /// Sends a batch once those before it are gone; if none can be sent any more, the inbox is told why.
     pub(super) fn say(&self, mut batch: Vec<FleetSend>) {
+        // Here, not where it is sent: that thread has no time to spare, and what is written down too early is closed in vain.
+        for send in batch.iter().filter(|send| !send.closes) {
+            self.open.set(send.pair.number, send.probe, true);
+        }
         let batches = self.batches.as_ref().expect("they end when it is dropped");
         while let Err(TrySendError::Full(back)) = batches.try_send(batch) {
             batch = back;
@@ -119,10 +126,7 @@ impl Speaker {
         packets.clear();
         batch.retain(|send| {
             let packet = match send.closes {
-                false => {
-                    self.open.set(send.pair.number, send.probe, true);
-                    Some(self.craft.probe(send.probe, &send.pair))
-                }
+                false => Some(self.craft.probe(send.probe, &send.pair)),
                 true => self.craft.closing(send.probe, &send.pair),
             };
             let packet = packet.map(|packet| (send.pair.rip, packet));

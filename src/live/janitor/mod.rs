@@ -238,7 +238,7 @@ impl Janitor {
     /// # Errors
     ///
     /// What could not be settled, or that the janitor was gone before.
-    pub fn settle(self) -> io::Result<()> {
+    pub fn settle(&self) -> io::Result<()> {
         let settled = match self.ask(&Errand::Settle) {
             Ok((Answer::Settled, _)) => Ok(()),
             Ok((other, _)) => Err(out_of_turn(&other)),
@@ -247,10 +247,19 @@ impl Janitor {
         let socket = self.socket.lock().expect("no holder panics");
         // If it was gone before, `settled` says so.
         let _ = socket.shutdown(Shutdown::Both);
+        settled
+    }
+
+    /// Waits until it is home.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be waited for.
+    pub(crate) fn farewell(self) -> io::Result<()> {
         if let Some(child) = &mut *self.child.lock().expect("no holder panics") {
             child.wait()?;
         }
-        settled
+        Ok(())
     }
 
     fn tell(&self, errand: &Errand) -> io::Result<()> {
