@@ -303,6 +303,11 @@ impl Vantages {
         Ok(Vantages { starter, ways })
     }
 
+    /// Whether agents can be started: the process that does it may have been killed.
+    pub fn can_start(&self) -> bool {
+        self.starter.is_there()
+    }
+
     /// Starts an agent for `paths` at every vantage, side by side; those that come, and why the others do not.
     pub async fn start(
         &self,
@@ -463,27 +468,37 @@ pub(crate) struct Process {
     listener: JoinHandle<()>,
 }
 
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself.
+    With(ExitStatus),
+    /// It did not, and was killed.
+    Killed,
+    /// Nobody can tell, for the starter is gone.
+    Untold,
+}
+
 impl Process {
     /// Waits for its end, `limit` at most; then kills it.
-    pub(crate) async fn end(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub(crate) async fn end(&mut self, limit: Duration) -> End {
         if let Ok(status) = timeout(limit, self.leash.ended()).await {
             // The janitor, or a program that the agent started, may keep stderr open.
             if !self.listener.is_finished() {
                 let _ = timeout(LAST_WORDS / 4, &mut self.listener).await;
             }
-            return status;
+            return status.map_or(End::Untold, End::With);
         }
         self.leash.kill();
         let _ = timeout(LAST_WORDS, self.leash.ended()).await;
-        None
+        End::Killed
     }
 
     /// Ends it; the error, with its exit status if that is what it is about.
     pub(crate) async fn ended(&mut self, error: AgentError) -> AgentError {
-        let status = self.end(LAST_WORDS).await;
-        match error {
-            AgentError::Ended(None) => AgentError::Ended(status),
-            other => other,
+        match (self.end(LAST_WORDS).await, error) {
+            (End::With(status), AgentError::Ended(None)) => AgentError::Ended(Some(status)),
+            (_, error) => error,
         }
     }
 
