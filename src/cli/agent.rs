@@ -93,7 +93,7 @@ fn serve(file: &Path) -> Result<(), String> {
     };
     let result = runtime.block_on(served).map_err(|error| error.to_string());
     log.say(&record.line(result.as_ref().err().map_or("finished", String::as_str)));
-    // A read from stdin cannot be called off; the process's end does that.
+    // A read from stdin that is no pipe cannot be called off; the process's end does that.
     runtime.shutdown_background();
     result
 }
@@ -107,17 +107,14 @@ struct Pipes {
 
 impl Pipes {
     fn open() -> Pipes {
-        let mut how = File::options();
-        how.custom_flags(libc::O_NONBLOCK);
-        let is_pipe = |file: &File| {
-            file.metadata()
-                .is_ok_and(|known| known.file_type().is_fifo())
+        // What is none (ssh's socket, a terminal), or may not be opened anew (another user's), does as it is.
+        let open = |name, how: &mut OpenOptions| {
+            let is_pipe = fs::metadata(name).is_ok_and(|known| known.file_type().is_fifo());
+            is_pipe.then(|| how.custom_flags(libc::O_NONBLOCK).open(name).ok())?
         };
-        // What cannot be opened anew, such as a socket, does as it is.
-        let open = |how: &mut OpenOptions, name| how.open(name).ok().filter(is_pipe);
         Pipes {
-            stdin: open(how.clone().read(true), "/proc/self/fd/0"),
-            stdout: open(how.clone().write(true), "/proc/self/fd/1"),
+            stdin: open("/proc/self/fd/0", File::options().read(true)),
+            stdout: open("/proc/self/fd/1", File::options().write(true)),
         }
     }
 

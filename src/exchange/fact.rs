@@ -390,7 +390,8 @@ pub struct IpvsConnection {
 pub struct Listener {
     /// IP protocol number, 6 or 17.
     pub protocol: u8,
-    /// Local address; `None` is any, also by an IPv6 socket bound to `::` that takes IPv4 too.
+    /// Local address; `None` is any, also by an IPv6 socket bound to `::` that takes IPv4 too (where only `/proc/net`
+    /// tells, by any bound to `::`).
     pub address: Option<Ipv4Addr>,
     /// Local port.
     pub port: u16,

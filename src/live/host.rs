@@ -167,8 +167,8 @@ pub fn greet() -> io::Result<()> {
     stdout.flush()
 }
 
-/// Serves one controller, which has been greeted, until it says `Finish`, or until `stdin` ends; then at once, whatever goes on, and
-/// the janitor settles what is open.
+/// Serves one controller, which has been greeted, until it says `Finish`, or until `stdin` ends; then at once, whatever
+/// goes on, and the janitor settles what is open.
 ///
 /// # Errors
 ///

@@ -62,14 +62,7 @@ fn ask(port: u16) -> Result<Vec<Listener>, NetlinkError> {
                     && let Some(address) = bound_to(&socket)
                     && socket.header.socket_id.source_port == port
                 {
-                    let listener = Listener {
-                        protocol,
-                        address: (!address.is_unspecified()).then_some(address),
-                        port,
-                    };
-                    if !found.contains(&listener) {
-                        found.push(listener);
-                    }
+                    procfs::add(&mut found, protocol, address, port);
                 }
             }
         }

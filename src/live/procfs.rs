@@ -215,17 +215,22 @@ fn parse_sockets(
             continue;
         }
         if let Some(address) = bound_to(address) {
-            let listener = Listener {
-                protocol,
-                address: (!address.is_unspecified()).then_some(address),
-                port,
-            };
-            if !found.contains(&listener) {
-                found.push(listener);
-            }
+            add(found, protocol, address, port);
         }
     }
     Ok(())
+}
+
+/// Adds a socket bound to this address, if one such is not listed yet.
+pub(super) fn add(found: &mut Vec<Listener>, protocol: u8, address: Ipv4Addr, port: u16) {
+    let listener = Listener {
+        protocol,
+        address: (!address.is_unspecified()).then_some(address),
+        port,
+    };
+    if !found.contains(&listener) {
+        found.push(listener);
+    }
 }
 
 /// The IPv4 address a socket is bound to; `None` for one that takes no IPv4.

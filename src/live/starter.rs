@@ -132,7 +132,10 @@ impl Starter {
                 stderr,
                 leash,
             }),
-            libc::EBUSY => Err(io::Error::other("what it started before has not ended")),
+            libc::EBUSY => {
+                let before = "what it started before has not ended";
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, before))
+            }
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -395,6 +398,7 @@ mod tests {
         let first = starter.start(0).await.unwrap();
         for _ in 0..3 {
             let error = starter.start(0).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
             assert!(error.to_string().contains("has not ended"), "{error}");
         }
         // Who takes no answers, and keeps nothing, does not use it up.

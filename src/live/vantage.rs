@@ -181,8 +181,13 @@ impl AgentError {
         );
         let is_pushed = argv.last().is_some_and(|word| word == push::SHELL);
         match self {
+            AgentError::Spawn { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+                "it hangs: end it by hand, or begin this command anew".to_owned()
+            }
             // What the kernel did not refuse, nobody asked it for.
-            AgentError::Spawn { source, .. } if source.raw_os_error().is_none() => String::new(),
+            AgentError::Spawn { source, .. } if source.raw_os_error().is_none() => {
+                "it was killed, as by the kernel for want of memory: begin this command anew".to_owned()
+            }
             AgentError::Spawn { program, .. } => {
                 format!("`via` begins with `{program}`, which this host must have in its PATH")
             }
