@@ -132,6 +132,10 @@ pub(super) enum Failure {
     },
     #[error("cannot start")]
     Runtime(#[source] io::Error),
+    #[error(
+        "the process that starts agents was killed, and no other can have its rights; start the monitor again"
+    )]
+    NoStarter,
     #[error("stopped before anything was sent")]
     Stopped,
     #[error("cannot give up the rights that are not needed")]

@@ -74,7 +74,7 @@ It serves whoever reaches the port, without TLS: listen on loopback, or behind w
 systemd, alert rules and a dashboard for Grafana are in docs/monitoring, and in the Debian package in
 /usr/share/doc/tunproof/monitoring.
 
-Exit status: 0 ended by SIGTERM or Ctrl-C; 2 could not run";
+Exit status: 0 ended by SIGTERM or Ctrl-C; 2 could not run, or cannot go on";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -187,6 +187,9 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
             }
         }
         *shown.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        if !vantages.can_start() {
+            return Err(Failure::NoStarter);
+        }
         let pause = arguments.interval.saturating_sub(began.elapsed());
         if stopped.recv_timeout(pause.max(prove::APART)) != Err(mpsc::RecvTimeoutError::Timeout) {
             break;

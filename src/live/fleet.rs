@@ -10,8 +10,10 @@ use futures_util::future::join_all;
 use tokio::io::BufReader;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Interval;
 use tokio::time::interval;
+use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 use tokio_util::codec::FramedWrite;
 
@@ -22,6 +24,7 @@ use crate::agent::ToAgent;
 use crate::live::vantage::AgentError;
 use crate::live::vantage::AgentFailure;
 use crate::live::vantage::AgentHandle;
+use crate::live::vantage::End;
 use crate::live::vantage::Process;
 use crate::live::vantage::Vantage;
 use crate::plan::Host;
@@ -61,6 +64,8 @@ pub struct Fleet {
 struct Member {
     vantage: Vantage,
     process: Process,
+    /// Reads what it says, until it has ended.
+    reader: JoinHandle<()>,
     to: mpsc::UnboundedSender<ToAgent>,
     silence: Duration,
     heard: Instant,
@@ -83,11 +88,12 @@ impl Fleet {
             let host = agent.host();
             let (to, outbox) = mpsc::unbounded_channel();
             tokio::spawn(write(outbox, agent.to));
-            tokio::spawn(read(host, agent.from, inward.clone()));
+            let reader = tokio::spawn(read(host, agent.from, inward.clone()));
             period = period.min(agent.silence / 3);
             let member = Member {
                 vantage: agent.vantage,
                 process: agent.process,
+                reader,
                 to,
                 silence: agent.silence,
                 heard: Instant::now(),
@@ -211,13 +217,19 @@ impl Fleet {
 
 impl Member {
     async fn end(&mut self) -> Option<AgentFailure> {
+        let silent = AgentError::Silent {
+            what: "end",
+            limit: ENDING,
+        };
         let error = match self.process.end(ENDING).await {
-            Some(status) if status.success() => return None,
-            Some(status) => AgentError::Ended(Some(status)),
-            None => AgentError::Silent {
-                what: "end",
-                limit: ENDING,
+            End::With(status) if status.success() => return None,
+            End::With(status) => AgentError::Ended(Some(status)),
+            // It was told to finish, and what it says ends with it.
+            End::Untold => match timeout(ENDING, &mut self.reader).await {
+                Ok(_) => return None,
+                Err(_) => silent,
             },
+            End::Killed => silent,
         };
         Some(self.process.failure(&self.vantage, &error))
     }

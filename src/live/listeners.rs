@@ -81,3 +81,57 @@ fn bound_to(socket: &InetResponse) -> Option<Ipv4Addr> {
         IpAddr::V6(address) => address.to_ipv4_mapped(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpListener;
+    use std::net::UdpSocket;
+
+    use seccompiler::BpfProgram;
+    use seccompiler::SeccompAction;
+    use seccompiler::SeccompCmpArgLen;
+    use seccompiler::SeccompCmpOp;
+    use seccompiler::SeccompCondition;
+    use seccompiler::SeccompFilter;
+    use seccompiler::SeccompRule;
+
+    use super::*;
+    use crate::live::testbed;
+
+    /// The calling thread is refused these sockets, as in many a container.
+    fn refuse(protocol: isize) {
+        let (length, equal) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
+        let is_it = SeccompCondition::new(2, length, equal, protocol as u64).unwrap();
+        let rules = vec![SeccompRule::new(vec![is_it]).unwrap()];
+        let filter = SeccompFilter::new(
+            BTreeMap::from([(libc::SYS_socket, rules)]),
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::EPROTONOSUPPORT as u32),
+            std::env::consts::ARCH.try_into().unwrap(),
+        );
+        let program: BpfProgram = filter.unwrap().try_into().unwrap();
+        seccompiler::apply_filter(&program).unwrap();
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_answer_proc_does() {
+        testbed::in_namespace(
+            concat!(
+                module_path!(),
+                "::where_the_kernel_does_not_answer_proc_does"
+            ),
+            || {
+                let _tcp = TcpListener::bind("0.0.0.0:8080").unwrap();
+                let _udp = UdpSocket::bind("127.0.0.1:8080").unwrap();
+                let answered = ask(8080).unwrap();
+                assert_eq!(answered.len(), 2);
+                refuse(NETLINK_SOCK_DIAG);
+                assert!(ask(8080).is_err());
+                let mut failures = Vec::new();
+                assert_eq!(list(8080, &mut failures), answered);
+                assert!(failures.is_empty());
+            },
+        );
+    }
+}

@@ -4,11 +4,12 @@
 //! reports. What reaches a host (`ip netns exec`, `sudo`, `ssh` with its keys) may need every right of the user who
 //! typed it. So a process of its own is given those commands before anything else is read; from then on it reads
 //! numbers, starts the command of that number on pipes that go along, and tells how it ended. It can be had to do
-//! nothing else. It ends when its controller and all that it started have.
+//! nothing else, and a command runs once at a time. It ends when its controller and all that it started have.
 
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
@@ -17,11 +18,16 @@ use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process;
+use std::process::Child;
 use std::process::ExitStatus;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::ControlMessage;
 use nix::sys::socket::MsgFlags;
+use nix::sys::socket::recv;
 use nix::sys::socket::sendmsg;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -32,18 +38,29 @@ use tokio::process::Command;
 use tokio::runtime;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::sync::Mutex;
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::live::sys;
 
 /// How a request is written: the command's number. With it go the ends of stdin, stdout, stderr and the leash.
 type Number = [u8; 4];
 
-/// The controller's side.
+/// How long a command may go on that nobody holds any more: an `ssh` that asks for a password asks whoever types next.
+const UNHELD: Duration = Duration::from_secs(10);
+
+/// How long a controller waits for the end of its starter, which has nothing to do any more.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// The controller's side. Dropping it ends the starter, which waits for what it has started.
 #[derive(Debug)]
 pub(crate) struct Starter {
     socket: Pair,
     commands: Vec<Vec<String>>,
+    /// `None` for a thread.
+    process: Option<Child>,
 }
 
 /// A command that was started. Dropping it kills it.
@@ -56,7 +73,7 @@ pub(crate) struct Started {
 }
 
 /// By which a command that was started is held: it tells of its end, and a word into it is that end. If nobody holds it
-/// any more, the command goes on: its stdin has ended then, too.
+/// any more, the command goes on for a while: its stdin has ended then, too.
 #[derive(Debug)]
 pub(crate) struct Leash(UnixStream);
 
@@ -68,8 +85,7 @@ impl Starter {
     /// If it does not start.
     pub(crate) fn call(program: &Path, commands: Vec<Vec<String>>) -> io::Result<Starter> {
         let (mut socket, theirs) = Pair::pair()?;
-        // It is not waited for: it may have to wait longer than its controller.
-        process::Command::new(program)
+        let process = process::Command::new(program)
             .arg0("tunproof")
             .args(["agent", "--starter"])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -79,7 +95,11 @@ impl Starter {
         let mut line = serde_json::to_vec(&commands)?;
         line.push(b'\n');
         socket.write_all(&line)?;
-        Ok(Starter { socket, commands })
+        Ok(Starter {
+            socket,
+            commands,
+            process: Some(process),
+        })
     }
 
     /// A command, by its number.
@@ -91,7 +111,7 @@ impl Starter {
     ///
     /// # Errors
     ///
-    /// If it does not exist, or may not be run; or if the starter is gone.
+    /// If it does not exist, or may not be run; if it runs already; or if the starter is gone.
     pub(crate) async fn start(&self, number: usize) -> io::Result<Started> {
         let (stdin, theirs) = pipe::pipe()?;
         let mut files = vec![theirs.into_blocking_fd()?];
@@ -112,8 +132,19 @@ impl Starter {
                 stderr,
                 leash,
             }),
+            libc::EBUSY => {
+                let before = "what it started before has not ended";
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, before))
+            }
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
+    }
+
+    /// Whether it is there: it may have been killed.
+    pub(crate) fn is_there(&self) -> bool {
+        let how = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        // It says nothing.
+        recv(self.socket.as_raw_fd(), &mut [0], how) == Err(Errno::EAGAIN)
     }
 
     fn ask(&self, number: usize, files: &[OwnedFd]) -> io::Result<()> {
@@ -128,6 +159,21 @@ impl Starter {
         )
         .map_err(|errno| gone(errno.into()))?;
         Ok(())
+    }
+}
+
+/// Waits for the starter, so that its processor time, and that of all that it started, count as its controller's.
+impl Drop for Starter {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        // It says nothing; that its side is closed is its end. A command that does not end is left to it.
+        let limited = self.socket.set_read_timeout(Some(PARTING));
+        if limited.is_ok() && matches!((&self.socket).read(&mut [0]), Ok(0)) {
+            let _ = process.wait();
+        }
     }
 }
 
@@ -172,7 +218,7 @@ pub fn run() -> io::Result<()> {
             // Who ends all processes at once (`timeout`, a service manager) has the controller clean up, which is to be
             // told how its agents ended. What is started inherits no handler.
             let _heard = signal(SignalKind::terminate())?;
-            serve(UnixStream::from_std(socket)?, &commands).await
+            serve(UnixStream::from_std(socket)?, commands).await
         })
 }
 
@@ -186,7 +232,8 @@ fn line(mut socket: &Pair) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-async fn serve(socket: UnixStream, commands: &[Vec<String>]) -> io::Result<()> {
+async fn serve(socket: UnixStream, commands: Vec<Vec<String>>) -> io::Result<()> {
+    let commands: Vec<_> = commands.into_iter().map(Mutex::new).map(Arc::new).collect();
     let mut minded = JoinSet::new();
     loop {
         let (mut number, mut files) = (Number::default(), Vec::new());
@@ -198,53 +245,74 @@ async fn serve(socket: UnixStream, commands: &[Vec<String>]) -> io::Result<()> {
         let (true, Some(command), Ok(files)) = (is_whole, command, files.try_into()) else {
             break;
         };
-        minded.spawn(mind(command.clone(), files));
+        // Whose the word is, its command runs: never more than there are commands, whatever is asked.
+        minded.spawn(mind(Arc::clone(command).try_lock_owned().ok(), files));
         while minded.try_join_next().is_some() {}
+        // Others wait for their answer, which is soon given.
+        while minded.len() > 2 * commands.len() {
+            minded.join_next().await;
+        }
     }
     minded.join_all().await;
     Ok(())
 }
 
-/// Starts a command, and tells how it ended.
-async fn mind(argv: Vec<String>, [stdin, stdout, stderr, leash]: [OwnedFd; 4]) {
+/// Starts a command, unless it runs, and tells how it ended.
+async fn mind(
+    argv: Option<OwnedMutexGuard<Vec<String>>>,
+    [stdin, stdout, stderr, leash]: [OwnedFd; 4],
+) {
     let leash = Pair::from(leash);
     let asynchronous = leash.set_nonblocking(true);
     let Ok(mut leash) = asynchronous.and_then(|()| UnixStream::from_std(leash)) else {
         return;
     };
-    let mut words = argv.iter();
-    let spawned = Command::new(words.next().map_or("", String::as_str))
-        .args(words)
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(stderr)
-        .spawn();
-    // A controller that is gone wants no answer.
+    let spawned = match &argv {
+        Some(argv) => {
+            let mut words = argv.iter();
+            Command::new(words.next().map_or("", String::as_str))
+                .args(words)
+                .stdin(stdin)
+                .stdout(stdout)
+                .stderr(stderr)
+                .spawn()
+        }
+        None => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+    };
+    // A controller that is gone wants no answer, and for one that does not take it nobody waits.
     match spawned {
         Ok(mut child) => {
-            let _ = leash.write_i32(0).await;
+            say(&mut leash, 0).await;
             let status = tokio::select! {
                 status = child.wait() => status,
                 word = leash.read_u8() => {
-                    if word.is_ok() {
+                    if word.is_ok() || timeout(UNHELD, child.wait()).await.is_err() {
                         let _ = child.start_kill();
                     }
                     child.wait().await
                 }
             };
+            // Who hears of its end may start it at once.
+            drop(argv);
             if let Ok(status) = status {
-                let _ = leash.write_i32(status.into_raw()).await;
+                say(&mut leash, status.into_raw()).await;
             }
         }
         Err(error) => {
-            let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-            let _ = leash.write_i32(errno).await;
+            drop(argv);
+            say(&mut leash, error.raw_os_error().unwrap_or(libc::EINVAL)).await;
         }
     }
 }
 
+async fn say(leash: &mut UnixStream, word: i32) {
+    let _ = timeout(PARTING, leash.write_i32(word)).await;
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     /// Has a starter that is a thread of this process start these commands.
@@ -261,9 +329,13 @@ mod tests {
             let runtime = runtime.unwrap();
             let _within = runtime.enter();
             let socket = UnixStream::from_std(theirs).unwrap();
-            runtime.block_on(serve(socket, &known)).unwrap();
+            runtime.block_on(serve(socket, known)).unwrap();
         });
-        Starter { socket, commands }
+        Starter {
+            socket,
+            commands,
+            process: None,
+        }
     }
 
     #[tokio::test]
@@ -318,5 +390,79 @@ mod tests {
         let mut said = String::new();
         stdout.read_to_string(&mut said).await.unwrap();
         assert_eq!(said, "here\ngone\n");
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_once_at_a_time_whatever_is_asked() {
+        let starter = thread(&[&["sh", "-c", "echo here; exec cat"], &["true"]]);
+        let first = starter.start(0).await.unwrap();
+        for _ in 0..3 {
+            let error = starter.start(0).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+            assert!(error.to_string().contains("has not ended"), "{error}");
+        }
+        // Who takes no answers, and keeps nothing, does not use it up.
+        let null = || {
+            OwnedFd::from(
+                File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/null")
+                    .unwrap(),
+            )
+        };
+        for _ in 0..5_000 {
+            let (_, leash) = Pair::pair().unwrap();
+            let files = [null(), null(), null(), leash.into()];
+            starter.ask(0, &files).unwrap();
+        }
+        starter.start(1).await.unwrap();
+        assert!(starter.is_there());
+        drop(first.stdin);
+        let mut leash = first.leash;
+        assert!(leash.ended().await.unwrap().success());
+        starter.start(0).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_takes_keep_nobody_waiting() {
+        let starter = thread(&[&["true"]]);
+        for _ in 0..6 {
+            let (ours, theirs) = Pair::pair().unwrap();
+            let full = theirs.try_clone().unwrap();
+            full.set_nonblocking(true).unwrap();
+            while (&full).write(&[0; 4096]).is_ok() {}
+            let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+            starter
+                .ask(0, &[null(), null(), null(), theirs.into()])
+                .unwrap();
+            drop(full);
+            // Kept open, and not read.
+            std::mem::forget(ours);
+        }
+        let mut started = loop {
+            match starter.start(0).await {
+                Ok(started) => break started,
+                Err(error) => assert!(error.to_string().contains("has not ended"), "{error}"),
+            }
+        };
+        assert!(started.leash.ended().await.unwrap().success());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_holds_and_does_not_end_is_killed() {
+        let command = Arc::new(Mutex::new(["sleep", "1000"].map(str::to_owned).to_vec()));
+        let (mut stdout, theirs) = pipe::pipe().map(|(to, from)| (from, to)).unwrap();
+        let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+        let (_, leash) = Pair::pair().unwrap();
+        let files = [
+            null(),
+            theirs.into_blocking_fd().unwrap(),
+            null(),
+            leash.into(),
+        ];
+        mind(Arc::clone(&command).try_lock_owned().ok(), files).await;
+        assert!(command.try_lock().is_ok());
+        assert_eq!(stdout.read(&mut [0]).await.unwrap(), 0);
     }
 }

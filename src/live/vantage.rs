@@ -181,8 +181,13 @@ impl AgentError {
         );
         let is_pushed = argv.last().is_some_and(|word| word == push::SHELL);
         match self {
+            AgentError::Spawn { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+                "it hangs: end it by hand, or begin this command anew".to_owned()
+            }
             // What the kernel did not refuse, nobody asked it for.
-            AgentError::Spawn { source, .. } if source.raw_os_error().is_none() => String::new(),
+            AgentError::Spawn { source, .. } if source.raw_os_error().is_none() => {
+                "it was killed, as by the kernel for want of memory: begin this command anew".to_owned()
+            }
             AgentError::Spawn { program, .. } => {
                 format!("`via` begins with `{program}`, which this host must have in its PATH")
             }
@@ -301,6 +306,11 @@ impl Vantages {
         }
         let starter = Starter::call(program, commands)?;
         Ok(Vantages { starter, ways })
+    }
+
+    /// Whether agents can be started: the process that does it may have been killed.
+    pub fn can_start(&self) -> bool {
+        self.starter.is_there()
     }
 
     /// Starts an agent for `paths` at every vantage, side by side; those that come, and why the others do not.
@@ -463,27 +473,37 @@ pub(crate) struct Process {
     listener: JoinHandle<()>,
 }
 
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself.
+    With(ExitStatus),
+    /// It did not, and was killed.
+    Killed,
+    /// Nobody can tell, for the starter is gone.
+    Untold,
+}
+
 impl Process {
     /// Waits for its end, `limit` at most; then kills it.
-    pub(crate) async fn end(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub(crate) async fn end(&mut self, limit: Duration) -> End {
         if let Ok(status) = timeout(limit, self.leash.ended()).await {
             // The janitor, or a program that the agent started, may keep stderr open.
             if !self.listener.is_finished() {
                 let _ = timeout(LAST_WORDS / 4, &mut self.listener).await;
             }
-            return status;
+            return status.map_or(End::Untold, End::With);
         }
         self.leash.kill();
         let _ = timeout(LAST_WORDS, self.leash.ended()).await;
-        None
+        End::Killed
     }
 
     /// Ends it; the error, with its exit status if that is what it is about.
     pub(crate) async fn ended(&mut self, error: AgentError) -> AgentError {
-        let status = self.end(LAST_WORDS).await;
-        match error {
-            AgentError::Ended(None) => AgentError::Ended(status),
-            other => other,
+        match (self.end(LAST_WORDS).await, error) {
+            (End::With(status), AgentError::Ended(None)) => AgentError::Ended(Some(status)),
+            (_, error) => error,
         }
     }
 

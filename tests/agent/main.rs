@@ -171,7 +171,10 @@ async fn start(
 ) -> (Vec<AgentHandle>, Vec<AgentFailure>) {
     let program = std::path::Path::new(TUNPROOF);
     let vantages = Vantages::reach(program, vantages, false).unwrap();
-    vantages.start(paths, options).await
+    let started = vantages.start(paths, options).await;
+    // Who drops them waits for their end.
+    thread::spawn(|| drop(vantages));
+    started
 }
 
 fn paths() -> Vec<TapPath> {
@@ -284,6 +287,25 @@ fn forget() -> Order {
 
 fn is_sent(event: &Event, expected: u32) -> bool {
     matches!(event, Event::Sent { token, outcome: SendOutcome::Sent { .. } } if *token == expected)
+}
+
+#[test]
+fn who_starts_agents_is_waited_for() {
+    in_namespace("who_starts_agents_is_waited_for", || async {
+        let program = std::path::Path::new(TUNPROOF);
+        let script = format!("exec {TUNPROOF} \"$1\"");
+        let vantages = Vantages::reach(program, vec![vantage(&script)], false).unwrap();
+        let (agents, failures) = vantages.start(&paths(), options()).await;
+        assert_eq!(failures, []);
+        let starter = pid("agent --starter").as_raw();
+        let failures = Fleet::new(agents).finish().await;
+        assert_eq!(failures, []);
+        assert!(vantages.can_start());
+        drop(vantages);
+        // No zombie either: what it took counts as this process's.
+        let left = std::path::PathBuf::from(format!("/proc/{starter}"));
+        assert!(!left.exists());
+    });
 }
 
 #[test]

@@ -150,6 +150,41 @@ fn an_agent_that_stalls_at_any_moment_costs_its_own_hops_only() {
 }
 
 #[test]
+fn a_starter_that_is_killed_in_the_middle_costs_nothing() {
+    let lab = TestLab::up("unstarted");
+    lab.assert_serves("before");
+    let hosts = ["c", "d", "s"];
+    let before = hosts.map(|host| inhabitants(&lab, host));
+    // Slow, so that it is in the midst of it.
+    let mut child = verify(&path_of(&lab), &["--rate", "2", "--timeout", "30s"]);
+    for host in hosts {
+        agent(&lab, host);
+        wait_for_tap(&lab, host);
+    }
+    let number = child.id();
+    let starter = fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap();
+    kill(
+        Pid::from_raw(starter.trim().parse().unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    assert_eq!(child.try_wait().unwrap(), None);
+    let said = Said::of(child);
+    assert_eq!(said.status, 0, "{}", said.show());
+    assert_eq!(
+        text(&said.output).matches(" within ").count(),
+        0,
+        "{}",
+        said.show()
+    );
+    for (host, before) in hosts.iter().zip(before) {
+        wait_until("no process is left", || {
+            inhabitants(&lab, host).is_subset(&before)
+        });
+    }
+}
+
+#[test]
 fn a_pipe_that_stops_in_the_middle_of_a_message_costs_its_own_hops_only() {
     let lab = TestLab::up("stopped");
     lab.assert_serves("before");

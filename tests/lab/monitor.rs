@@ -154,6 +154,24 @@ fn a_monitor_shows_the_break_and_ends_on_sigterm() {
     assert_eq!(status.code(), Some(0));
 }
 
+#[test]
+fn a_monitor_whose_starter_was_killed_says_so_and_ends() {
+    let lab = TestLab::up("unstarting");
+    let textfile = lab.directory().join("unstarting.prom");
+    let mut monitor = Monitor::start(&lab, textfile.to_str().unwrap());
+    monitor.with("tunproof_path_proven{realserver=\"s\"} 1");
+    let number = monitor.process.id();
+    let children = fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap();
+    kill(
+        Pid::from_raw(children.trim().parse().unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    let status = monitor.process.wait().unwrap();
+    assert_eq!(status.code(), Some(2));
+    fs::remove_file(textfile).unwrap();
+}
+
 /// How many TCP sockets that listen a process has.
 fn listening_sockets(process: &str) -> usize {
     let table = fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap();
