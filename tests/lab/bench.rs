@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -20,13 +21,40 @@ pub(crate) const RIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 /// A lab of the test's own, ended with the test.
 pub(crate) struct TestLab {
     pub(crate) name: String,
+    _room: File,
+}
+
+/// The kernel has one neighbour table, for all network namespaces of all tests (`net.ipv4.neigh.default.gc_thresh3`):
+/// each lab holds this lock with others, and who fills the table holds it alone. `/tmp`, as everybody can open it.
+fn room() -> File {
+    File::open(env::temp_dir()).unwrap()
+}
+
+/// Waits until no lab is up, and lets none come up.
+pub(crate) fn alone() -> File {
+    let room = room();
+    room.lock().unwrap();
+    room
+}
+
+/// Waits until nobody is [`alone`].
+pub(crate) fn beside_others() -> File {
+    let room = room();
+    room.lock_shared().unwrap();
+    room
 }
 
 impl TestLab {
+    /// A lab of this name, which is brought up elsewhere.
+    pub(crate) fn of(name: String) -> TestLab {
+        TestLab {
+            name,
+            _room: beside_others(),
+        }
+    }
+
     pub(crate) fn up(name: &str) -> TestLab {
-        let lab = TestLab {
-            name: format!("test-{name}-{}", std::process::id()),
-        };
+        let lab = TestLab::of(format!("test-{name}-{}", std::process::id()));
         let up = lab.run(&["up"]);
         assert!(up.status.success(), "{}", text(&up));
         lab

@@ -19,15 +19,14 @@ use crate::bench::DIP;
 use crate::bench::TUNPROOF;
 use crate::bench::TestLab;
 use crate::bench::VIP;
+use crate::bench::beside_others;
 use crate::bench::copy;
 use crate::bench::text;
 use crate::bench::wait_until;
 
 #[test]
 fn up_prints_a_path_file_and_down_leaves_nothing() {
-    let lab = TestLab {
-        name: format!("test-up-{}", std::process::id()),
-    };
+    let lab = TestLab::of(format!("test-up-{}", std::process::id()));
     let before = lab.run(&["exec", "c", "true"]);
     assert_eq!(before.status.code(), Some(2));
     assert!(text(&before).contains("up` starts it"), "{}", text(&before));
@@ -92,15 +91,14 @@ fn a_killed_keeper_leaves_nothing() {
 
 #[test]
 fn a_killed_demo_takes_its_lab_with_it() {
+    let _room = beside_others();
     let mut demo = Command::new(TUNPROOF)
         .args(["lab", "demo"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let lab = TestLab {
-        name: format!("demo-{}", demo.id()),
-    };
+    let lab = TestLab::of(format!("demo-{}", demo.id()));
     let state = lab.directory().join("state.json");
     wait_until("the demo's lab is up", || state.exists());
     let keeper = PathBuf::from(format!("/proc/{}", lab.keeper()));
@@ -113,6 +111,7 @@ fn a_killed_demo_takes_its_lab_with_it() {
 
 #[test]
 fn the_demo_ends_as_it_says() {
+    let _room = beside_others();
     let demo = Command::new(TUNPROOF)
         .args(["lab", "demo"])
         .output()
