@@ -318,7 +318,7 @@ fn suspicion(named: &[&Candidate], count: usize, complete: bool) -> String {
     let rules = rules.join("; ");
     match (count, complete) {
         (0, true) => "No rule of nftables or iptables on this host could drop these packets: look at tc filters and \
-                      eBPF programs, too."
+                      eBPF programs, too, and whether its neighbour table is full (`dmesg | grep 'table overflow'`)."
             .to_owned(),
         (0, false) => "No rule that could be read would drop these packets.".to_owned(),
         (1, _) => format!("One rule could be it, and no counter tells: {rules}."),

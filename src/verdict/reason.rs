@@ -172,6 +172,19 @@ fn by_reason(
             );
             rewrite(case, number, Code::RouteRejects, summary, said, fix);
         }
+        // `__neigh_create` fails where the table is full (`net/core/neighbour.c`), and the sender is not told.
+        "NEIGH_CREATEFAIL" if case.findings[number].code == Code::DirectorFirewallEgress => {
+            let fix = [
+                "dmesg | grep 'neighbor table overflow'",
+                "ip -4 neigh | wc -l; sysctl net.ipv4.neigh.default.gc_thresh3",
+                "sysctl -w net.ipv4.neigh.default.gc_thresh3=8192",
+            ];
+            let fix = fix.map(|command| case.on(scene.host, command)).to_vec();
+            let summary = format!(
+                "the kernel of {name} has no room for its next hop's hardware address: its neighbour table is full"
+            );
+            rewrite(case, number, Code::NextHopUnreachable, summary, said, fix);
+        }
         _ => {
             let summary = format!("the kernel of {name} drops the packets, by no rule: {reason}");
             let (code, fix) = (

@@ -6,6 +6,7 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use serde_json::Value;
+use serde_json::json;
 use tunproof::evidence::Evidence;
 use tunproof::evidence::Loaded;
 use tunproof::evidence::Purpose;
@@ -16,6 +17,8 @@ use tunproof::exchange::Wall;
 use tunproof::report;
 use tunproof::report::Report;
 use tunproof::report::RunReport;
+use tunproof::verdict::Code;
+use tunproof::verdict::Severity;
 use tunproof::verdict::judge;
 use tunproof::verdict::judge_steps;
 use tunproof::verdict::suite_outcome;
@@ -23,6 +26,7 @@ use tunproof::verdict::suite_outcome;
 use crate::draw::Dice;
 use crate::play::Played;
 use crate::play::play;
+use crate::suites::network;
 
 /// A time that is no round number of anything.
 const TIMING: Timing = Timing {
@@ -256,4 +260,51 @@ fn a_changed_file_is_refused_or_judged_and_never_panics() {
     println!("{loaded} judged, {refused} refused");
     assert!(panics.is_empty(), "{}", panics.join("\n"));
     assert!(loaded > 2 * refused && refused > 10, "{loaded} {refused}");
+}
+
+/// The code and the summary of the only error.
+fn error(evidence: &mut Evidence) -> (Code, String) {
+    let findings = judge(evidence).paths.remove(0).findings;
+    let mut errors = findings.iter().filter(|it| it.severity == Severity::Error);
+    let first = errors.next().expect("an error");
+    assert!(errors.next().is_none(), "{findings:#?}");
+    (first.code, first.summary.clone())
+}
+
+/// Nobody tells a raw socket that there was no room for its packet's next hop (`ip_finish_output2`), only who asks for
+/// the reasons of drops.
+#[test]
+fn a_full_neighbour_table_is_no_firewall() {
+    let hosts = ["director", "realserver", "client"].map(str::to_owned);
+    let mut played = play(&network("director-drops-ipip"), &hosts, 1);
+    let (code, _) = error(&mut played.known.clone());
+    assert_eq!(code, Code::DirectorFirewallEgress);
+    let text = save(&played.known, TIMING, Purpose::Proof);
+    let mut kept: Value = serde_json::from_str(&text).unwrap();
+    let evidence = kept["evidence"].as_array().unwrap();
+    // What goes to the client has another next hop.
+    let tunnelled = evidence.iter().filter(|item| {
+        let by_director = item["host"] == "director" && !item["what"]["sent"].is_null();
+        by_director
+            && !item["probe"]
+                .as_str()
+                .unwrap()
+                .starts_with("return-control")
+    });
+    let drops: Vec<_> = tunnelled
+        .map(|item| item["time"].as_u64().unwrap() + 20_000)
+        .map(|time| json!({"time": time, "reason": "NEIGH_CREATEFAIL", "place": "ip_finish_output2"}))
+        .collect();
+    assert!(drops.len() >= 3, "{drops:?}");
+    let mut hosts = kept["hosts"].as_array_mut().unwrap().iter_mut();
+    let director = hosts.find(|known| known["host"] == "director").unwrap();
+    director["known"]["freed"] = json!({"since": 0, "missed": false, "drops": drops});
+    let mut again = load(kept.to_string().as_bytes()).unwrap();
+    played.known = again.remove(0).evidence;
+    let (code, summary) = error(&mut played.known);
+    assert_eq!(code, Code::NextHopUnreachable, "{summary}");
+    assert!(
+        summary.ends_with("its neighbour table is full"),
+        "{summary}"
+    );
 }

@@ -110,11 +110,13 @@ pub(super) fn of(code: Code) -> Page {
             Hop::DirectorToRealserver,
             Q4,
             "The router, or the real server itself where it is on-link, to which the director hands the IPIP \
-             packets does not answer ARP, so that none leaves.",
+             packets does not answer ARP, or the director's neighbour table has no room for it (the kernel's reason \
+             for the drop is NEIGH_CREATEFAIL), so that none leaves.",
             "Tunnelled probes were handed to the kernel and none is seen at director.out; the neighbour \
-             entry of the next hop is FAILED or INCOMPLETE.",
+             entry of the next hop is FAILED or INCOMPLETE, or the kernel says that there could be none.",
             &[
                 "director# ip neigh show",
+                "director# sysctl net.ipv4.neigh.default.gc_thresh3",
                 "director# arping -c 3 -I OUTDEV NEXT_HOP",
                 "director# ip route get RIP",
             ],
