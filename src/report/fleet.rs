@@ -100,7 +100,7 @@ struct Icmp {
 
 /// Appends a pair's line of CSV; see [`FLEET_CSV_HEAD`]. What is null in JSON is empty.
 ///
-/// Field by field: a line by `format!` takes three times as long, and more than all else that a pair takes in user space.
+/// Field by field: a line by `format!` takes longer than all else that a pair takes in user space (benches/README.md).
 pub fn fleet_csv(swept: &Swept, judgement: &PairJudgement, text: &mut String) {
     let words = Words::of(swept);
     let Pair { rip, service, .. } = swept.pair;

@@ -455,9 +455,9 @@ mod tests {
 
     #[test]
     fn the_time_that_is_left_is_said_as_long_as_there_is_room() {
-        let seconds = Duration::from_millis;
+        let ms = Duration::from_millis;
         let status = |columns, needed, allowed| {
-            let picture = now().with_time_left(seconds(needed), seconds(allowed));
+            let picture = now().with_time_left(ms(needed), ms(allowed));
             plain(&picture, (columns, 3))
                 .lines()
                 .last()

@@ -56,7 +56,8 @@ impl Mouth {
 
     /// Sends a batch once those before it are gone; if none can be sent any more, the inbox is told why.
     pub(super) fn say(&self, mut batch: Vec<FleetSend>) {
-        // Here, not where it is sent: that thread has no time to spare, and what is written down too early is closed in vain.
+        // Here, not where it is sent: that thread has no time to spare, and what is written down too early is closed
+        // in vain.
         for send in batch.iter().filter(|send| !send.closes) {
             self.open.set(send.pair.number, send.probe, true);
         }

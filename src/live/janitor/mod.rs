@@ -16,12 +16,10 @@ use std::net::Ipv4Addr;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Child;
-use std::process::Command;
 use std::process::ExitStatus;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -34,6 +32,8 @@ pub(crate) use crate::live::janitor::errand::Errand;
 pub(crate) use crate::live::janitor::errand::Lister;
 pub use crate::live::janitor::keeper::run;
 use crate::live::tracepoint::Source;
+use crate::live::via;
+use crate::live::via::OWN;
 
 /// A janitor that has not answered by then is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -105,14 +105,7 @@ impl Janitor {
     ///
     /// If it does not start.
     pub(crate) fn call() -> io::Result<Called> {
-        let (socket, theirs) = UnixStream::pair()?;
-        let child = Command::new("/proc/self/exe")
-            .arg0("tunproof")
-            .args(["agent", "--janitor"])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let (socket, child) = via::beside(Path::new(OWN), "--janitor")?;
         Ok(Called { socket, child })
     }
 

@@ -366,14 +366,14 @@ mod tests {
         assert_eq!(left(&[], 9, 0), None);
         assert_eq!(left(&[ms(0)], 9, 50), None);
         let begun = [ms(0), ms(100), ms(200)];
-        let seconds = |number| Some(Duration::from_millis(number));
-        assert_eq!(left(&begun, 103, 200), seconds(10_000));
-        assert_eq!(left(&begun, 103, 240), seconds(9_960));
+        let some_ms = |number| Some(Duration::from_millis(number));
+        assert_eq!(left(&begun, 103, 200), some_ms(10_000));
+        assert_eq!(left(&begun, 103, 240), some_ms(9_960));
         // The next one is late: how much longer it takes, nobody knows.
-        assert_eq!(left(&begun, 103, 2_000), seconds(9_900));
+        assert_eq!(left(&begun, 103, 2_000), some_ms(9_900));
         assert_eq!(left(&begun, 3, 250), None);
         let mut slower: Vec<_> = (0..50).map(|number| ms(10 * number)).collect();
         slower.extend((1..=16).map(|number| ms(490 + 1_000 * number)));
-        assert_eq!(left(&slower, 70, 16_490), seconds(4_000));
+        assert_eq!(left(&slower, 70, 16_490), some_ms(4_000));
     }
 }
