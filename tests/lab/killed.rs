@@ -8,6 +8,7 @@ use std::process::Command;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::bench::TUNPROOF;
 use crate::bench::TestLab;
@@ -66,6 +67,18 @@ fn kill_9_at_any_moment_leaves_nothing() {
         entries.map(|entry| entry.unwrap().file_name()).collect()
     };
     let before = (inhabitants(&lab), names());
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(TUNPROOF);
+        let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
+        silent.env("TUNPROOF_AGENT", TUNPROOF).args(arguments);
+        command.spawn().unwrap()
+    };
+    // Moments behind the end would hit nothing.
+    let commands = commands.map(|(arguments, most)| {
+        let began = Instant::now();
+        start(arguments).wait().unwrap();
+        (arguments, most.min(began.elapsed().as_millis() as u64))
+    });
     let (mut random, mut hit) = (1_u64, [0; 3]);
     for kill in 0..4 * kills() {
         let which = kill as usize % commands.len();
@@ -77,13 +90,7 @@ fn kill_9_at_any_moment_leaves_nothing() {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let moment = Duration::from_millis((random >> 33) % longest);
-        let mut child = Command::new(TUNPROOF)
-            .args(arguments)
-            .env("TUNPROOF_AGENT", TUNPROOF)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = start(arguments);
         thread::sleep(moment);
         hit[which] += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
