@@ -18,7 +18,7 @@ use tokio::net::unix::pipe::Sender;
 
 use crate::live::host;
 use crate::live::host::Opened;
-use crate::live::janitor;
+use crate::live::janitor::Janitor;
 use crate::live::log::Log;
 use crate::live::log::Record;
 use crate::live::starter;
@@ -51,20 +51,16 @@ pub(super) struct Arguments {
     /// What this host lets the controller do
     #[arg(long, value_name = "FILE", default_value = Policy::FILE)]
     policy: PathBuf,
-    /// Clean up after an agent that was killed
-    #[arg(long, hide = true)]
-    janitor: bool,
     /// Start agents for a controller
-    #[arg(long, hide = true, conflicts_with = "janitor")]
+    #[arg(long, hide = true)]
     starter: bool,
 }
 
 /// Serves until the pipe ends.
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
-    let result = match (arguments.janitor, arguments.starter) {
-        (true, _) => janitor::run().map_err(|error| error.to_string()),
-        (_, true) => starter::run().map_err(|error| error.to_string()),
-        (false, false) => serve(&arguments.policy),
+    let result = match arguments.starter {
+        true => starter::run().map_err(|error| error.to_string()),
+        false => serve(&arguments.policy),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,8 +76,10 @@ fn serve(file: &Path) -> Result<(), String> {
     let log = Log::open();
     let policy = read(file).inspect_err(|error| log.say(&format!("nothing is served: {error}")))?;
     host::greet().map_err(|error| format!("say hello: {error}"))?;
+    // Before anything is open whose end is waited for.
+    let janitor = Janitor::call();
     let pipes = Pipes::open();
-    let opened = Opened::now();
+    let opened = Opened::now(janitor);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

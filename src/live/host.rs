@@ -122,13 +122,13 @@ pub struct NotOpened {
 }
 
 impl Opened {
-    /// Opens the sockets in the calling thread's network namespace, starts the janitor, and gives all rights up: for
+    /// Opens the sockets in the calling thread's network namespace, while the janitor does, and gives all rights up: for
     /// the calling thread, so before there are others.
     ///
     /// # Errors
     ///
     /// [`NotOpened`], for [`serve`] to tell; the rights are given up all the same.
-    pub fn now() -> Result<Opened, NotOpened> {
+    pub fn now(janitor: io::Result<Called>) -> Result<Opened, NotOpened> {
         let missing = privileges::missing();
         let not = |operation, error: &dyn ToString| NotOpened {
             operation,
@@ -138,8 +138,6 @@ impl Opened {
             },
         };
         let open = || {
-            // It comes while the sockets are opened.
-            let janitor = Janitor::call();
             let sender = Sender::open().map_err(|error| not(error.operation, &error.source))?;
             let tap = Tap::socket().map_err(|error| not(error.operation, &error.source))?;
             let janitor = janitor

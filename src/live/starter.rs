@@ -14,10 +14,13 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Pair;
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Child;
+use std::process::Command as Program;
 use std::process::ExitStatus;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +44,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::live::sys;
-use crate::live::via;
 
 /// How a request is written: the command's number. With it go the ends of stdin, stdout, stderr and the leash.
 type Number = [u8; 4];
@@ -82,7 +84,14 @@ impl Starter {
     ///
     /// If it does not start.
     pub(crate) fn call(program: &Path, commands: Vec<Vec<String>>) -> io::Result<Starter> {
-        let (mut socket, process) = via::beside(program, "--starter")?;
+        let (mut socket, theirs) = Pair::pair()?;
+        let process = Program::new(program)
+            .arg0("tunproof")
+            .args(["agent", "--starter"])
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         let mut line = serde_json::to_vec(&commands)?;
         line.push(b'\n');
         socket.write_all(&line)?;

@@ -1,5 +1,6 @@
 //! A successor: a copy of this process that does what is left to do if the process is killed.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::io::Read;
@@ -52,7 +53,7 @@ pub(crate) struct Successor {
 
 impl Successor {
     /// Has a copy of this process `prepare`, and `inherit` once this one has ended without [`Successor::dismiss`]. The
-    /// copy has a session of its own, so that nothing ends both, and no stdin, stdout and stderr.
+    /// copy is one that lives [`beside`] this process.
     ///
     /// # Errors
     ///
@@ -61,34 +62,25 @@ impl Successor {
         prepare: impl FnOnce() -> io::Result<()>,
         inherit: impl FnOnce(),
     ) -> io::Result<Successor> {
-        let (ours, theirs) = UnixStream::pair()?;
-        if let Some(process) = sys::fork()? {
-            drop(theirs);
-            ours.set_read_timeout(Some(PATIENCE))?;
-            let mut said = Vec::new();
-            (&ours).read_to_end(&mut said)?;
-            let process = Pid::from_raw(process);
-            if said == READY {
-                let socket = ours;
-                return Ok(Successor { socket, process });
-            }
-            drop(ours);
-            waitpid(process, None)?;
-            return Err(io::Error::other(
-                String::from_utf8_lossy(&said).into_owned(),
-            ));
-        }
-        drop(ours);
-        // What it says goes nowhere any more; that it cannot be said is said by the status.
-        let status = match wait(&theirs, prepare) {
+        let live = |socket: UnixStream| match wait(&socket, prepare) {
             Ok(true) => {
                 inherit();
-                0
+                Ok(())
             }
-            Ok(false) => 0,
-            Err(_) => 1,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
         };
-        std::process::exit(status)
+        let (socket, process) = beside("successor", live)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut said = Vec::new();
+        (&socket).read_to_end(&mut said)?;
+        if said == READY {
+            return Ok(Successor { socket, process });
+        }
+        drop(socket);
+        waitpid(process, None)?;
+        let why = String::from_utf8_lossy(&said).into_owned();
+        Err(io::Error::other(why))
     }
 
     /// Nothing is left to do.
@@ -100,15 +92,40 @@ impl Successor {
     }
 }
 
-/// Prepares, and waits for the end of the first process; whether there is something to do then.
-fn wait(mut socket: &UnixStream, prepare: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+/// A copy of this process, which must have no other threads, that does this and ends. It is called `name`, has a session
+/// of its own, so that nothing ends both, and no stdin, stdout and stderr: what it has to say goes by a socket, whose other
+/// end is given back.
+pub(super) fn beside(
+    name: &str,
+    live: impl FnOnce(UnixStream) -> io::Result<()>,
+) -> io::Result<(UnixStream, Pid)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    if let Some(process) = sys::fork()? {
+        return Ok((ours, Pid::from_raw(process)));
+    }
+    drop(ours);
+    // What it says goes nowhere any more; that it cannot be said is said by the status.
+    let status = match detach(name).and_then(|()| live(theirs)) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    };
+    std::process::exit(status)
+}
+
+fn detach(name: &str) -> io::Result<()> {
     sys::ignore_endings();
     // It fails only if this is a session of its own already.
     let _ = nix::unistd::setsid();
+    nix::sys::prctl::set_name(&CString::new(name)?)?;
     let nowhere = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&nowhere)?;
     nix::unistd::dup2_stdout(&nowhere)?;
     nix::unistd::dup2_stderr(&nowhere)?;
+    Ok(())
+}
+
+/// Prepares, and waits for the end of the first process; whether there is something to do then.
+fn wait(mut socket: &UnixStream, prepare: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
     let prepared = prepare();
     match &prepared {
         Ok(()) => socket.write_all(READY)?,

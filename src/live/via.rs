@@ -1,33 +1,14 @@
-//! Which command starts an agent through a `via`; and this same program, started once more.
+//! Which command starts an agent through a `via`.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
 
 /// The environment variable that names tunproof's program on other hosts.
 pub const AGENT_VARIABLE: &str = "TUNPROOF_AGENT";
 
 /// This same program.
 pub const OWN: &str = "/proc/self/exe";
-
-/// Starts `program`, which is tunproof, as the agent's process of this option; the other end of its stdin.
-pub(crate) fn beside(program: &Path, option: &str) -> io::Result<(UnixStream, Child)> {
-    let (socket, theirs) = UnixStream::pair()?;
-    let child = Command::new(program)
-        .arg0("tunproof")
-        .args(["agent", option])
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    Ok((socket, child))
-}
 
 /// The argv that starts an agent through `via`.
 ///

@@ -126,7 +126,8 @@ fn ip(arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Process numbers and command lines of the other processes in this thread's network namespace.
+/// Process numbers and command lines of the other processes in this thread's network namespace; a janitor, which has its
+/// agent's command line, is called that.
 fn inhabitants() -> Vec<(i32, String)> {
     let ours = fs::read_link("/proc/thread-self/ns/net").unwrap();
     let mut found = Vec::new();
@@ -137,9 +138,13 @@ fn inhabitants() -> Vec<(i32, String)> {
         };
         let is_here = fs::read_link(format!("/proc/{name}/ns/net")).is_ok_and(|n| n == ours);
         let line = fs::read_to_string(format!("/proc/{name}/cmdline")).unwrap_or_default();
+        let process = fs::read_to_string(format!("/proc/{name}/comm")).unwrap_or_default();
         // A zombie has no command line.
         if is_here && pid as u32 != std::process::id() && !line.is_empty() {
-            found.push((pid, line.trim_end_matches('\0').replace('\0', " ")));
+            found.push(match process.trim_end() {
+                "janitor" => (pid, "janitor".to_owned()),
+                _ => (pid, line.trim_end_matches('\0').replace('\0', " ")),
+            });
         }
     }
     found
@@ -576,7 +581,7 @@ fn a_killed_agent_leaves_nothing_behind() {
         assert_eq!(event(&mut fleet).await, Event::Settled { token: 1 });
         // Who kills everything that he sees kills the agent; the janitor is harder.
         for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
-            kill(pid("tunproof agent --janitor"), signal).unwrap();
+            kill(pid("janitor"), signal).unwrap();
         }
         kill(pid(&format!("{TUNPROOF} agent")), Signal::SIGKILL).unwrap();
         let failures = fleet.finish().await;

@@ -498,7 +498,7 @@ fn each_request_leaves_a_line_in_the_log() {
         let mut fleet = fleet_of(&script, options()).await;
         fleet.send(Host::Director, opening(1));
         assert!(is_sent(&event(&mut fleet).await, 1));
-        let janitor = pid("tunproof agent --janitor");
+        let janitor = pid("janitor");
         kill(pid(&format!("{TUNPROOF} agent")), Signal::SIGKILL).unwrap();
         assert_eq!(fleet.finish().await.len(), 1);
         let expected = format!(

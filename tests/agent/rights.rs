@@ -114,7 +114,7 @@ fn an_agent_has_no_right_and_its_janitor_only_those_of_its_errands() {
         || async {
             let mut fleet = fleet().await;
             let agent = pid(&format!("{TUNPROOF} agent"));
-            let janitor = pid("tunproof agent --janitor");
+            let janitor = pid("janitor");
             confined(agent, 0);
             let errands = NET_ADMIN | NET_RAW;
             confined(janitor, errands | SYS_ADMIN | SYSLOG | PERFMON);
@@ -152,7 +152,7 @@ fn an_ordinary_user_needs_two_capabilities_in_the_programs_file() {
             let script = format!("{path} exec {} {shown} \"$1\"", as_a_user());
             let mut fleet = fleet_of(&script, options()).await;
             confined(pid(&format!("{shown} agent")), 0);
-            let janitor = format!("/proc/{}/status", pid("tunproof agent --janitor"));
+            let janitor = format!("/proc/{}/status", pid("janitor"));
             assert_eq!(capabilities(&janitor, "CapPrm"), NET_ADMIN | NET_RAW);
             assert_eq!(capabilities(&janitor, "CapAmb"), NET_ADMIN | NET_RAW);
 

@@ -31,7 +31,6 @@ use crate::live::neighbour;
 use crate::live::privileges;
 use crate::live::privileges::Role;
 use crate::live::send::Sender;
-use crate::live::sys;
 use crate::live::tracepoint::Description;
 use crate::live::tracepoint::Source;
 
@@ -44,16 +43,12 @@ const LAST_BREATH: Duration = Duration::from_millis(500);
 /// How many programs run at once.
 const MOST_PROGRAMS: usize = 4;
 
-/// From `agent --janitor` on: does errands that come on stdin until it ends, then settles what is open.
+/// Does errands that come by `socket` until it ends, then settles what is open.
 ///
 /// # Errors
 ///
 /// What could not be settled.
-pub fn run() -> io::Result<()> {
-    sys::ignore_endings();
-    // It fails only if this is a session of its own already.
-    let _ = nix::unistd::setsid();
-    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+pub(super) fn run(socket: &UnixStream) -> io::Result<()> {
     let log = Log::open();
     let sender = Sender::open().map_err(io::Error::other);
     let tracepoint = Description::read();
@@ -65,11 +60,11 @@ pub fn run() -> io::Result<()> {
         Ok(sender) => sender,
         Err(error) => {
             let said = Answer::Failed(error.to_string());
-            return errand::answer(&socket, &said, &[]).and(Err(error));
+            return errand::answer(socket, &said, &[]).and(Err(error));
         }
     };
-    errand::answer(&socket, &Answer::Ready, &[])?;
-    serve(&socket, (sender, tracepoint), &log)
+    errand::answer(socket, &Answer::Ready, &[])?;
+    serve(socket, (sender, tracepoint), &log)
 }
 
 /// Does errands until the socket ends, then settles what is open.

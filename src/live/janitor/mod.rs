@@ -17,12 +17,13 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::Child;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
+
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use crate::exchange::Ipvs;
 use crate::exchange::Neighbour;
@@ -30,10 +31,8 @@ use crate::exchange::Transmit;
 use crate::live::janitor::errand::Answer;
 pub(crate) use crate::live::janitor::errand::Errand;
 pub(crate) use crate::live::janitor::errand::Lister;
-pub use crate::live::janitor::keeper::run;
+use crate::live::successor;
 use crate::live::tracepoint::Source;
-use crate::live::via;
-use crate::live::via::OWN;
 
 /// A janitor that has not answered by then is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,7 +44,7 @@ pub(crate) const PACE: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug)]
 pub struct Janitor {
     socket: Arc<Mutex<UnixStream>>,
-    child: Arc<Mutex<Option<Child>>>,
+    process: Option<Pid>,
 }
 
 /// A program that the janitor runs.
@@ -69,9 +68,9 @@ pub(crate) enum Watch {
 
 /// A janitor that was called and does not stand by yet.
 #[derive(Debug)]
-pub(crate) struct Called {
+pub struct Called {
     socket: UnixStream,
-    child: Child,
+    process: Pid,
 }
 
 impl Called {
@@ -80,33 +79,33 @@ impl Called {
     /// # Errors
     ///
     /// If it cannot open its sockets, or does not answer.
-    pub(crate) fn stand_by(mut self) -> io::Result<Janitor> {
+    pub(crate) fn stand_by(self) -> io::Result<Janitor> {
         self.socket.set_read_timeout(Some(PATIENCE))?;
         match errand::read_answer(&self.socket) {
             Ok((Answer::Ready, _)) => Ok(Janitor {
                 socket: Arc::new(Mutex::new(self.socket)),
-                child: Arc::new(Mutex::new(Some(self.child))),
+                process: Some(self.process),
             }),
             Ok((Answer::Failed(why), _)) => Err(io::Error::other(why)),
             Ok((other, _)) => Err(out_of_turn(&other)),
             Err(error) => {
                 drop(self.socket);
-                let status = self.child.wait()?;
-                Err(io::Error::other(format!("{error} ({status})")))
+                let status = waitpid(self.process, None)?;
+                Err(io::Error::other(format!("{error} ({status:?})")))
             }
         }
     }
 }
 
 impl Janitor {
-    /// Starts a janitor, this same program.
+    /// Starts a janitor, a copy of this process, which must have no other threads, and nothing open that is to end.
     ///
     /// # Errors
     ///
     /// If it does not start.
-    pub(crate) fn call() -> io::Result<Called> {
-        let (socket, child) = via::beside(Path::new(OWN), "--janitor")?;
-        Ok(Called { socket, child })
+    pub fn call() -> io::Result<Called> {
+        let (socket, process) = successor::beside("janitor", |socket| keeper::run(&socket))?;
+        Ok(Called { socket, process })
     }
 
     /// One that is a thread of this process, with all its rights, in the calling thread's network namespace.
@@ -124,7 +123,7 @@ impl Janitor {
         });
         Janitor {
             socket: Arc::new(Mutex::new(ours)),
-            child: Arc::default(),
+            process: None,
         }
     }
 
@@ -249,8 +248,8 @@ impl Janitor {
     ///
     /// If it cannot be waited for.
     pub(crate) fn farewell(self) -> io::Result<()> {
-        if let Some(child) = &mut *self.child.lock().expect("no holder panics") {
-            child.wait()?;
+        if let Some(process) = self.process {
+            waitpid(process, None)?;
         }
         Ok(())
     }
