@@ -26,6 +26,9 @@ pub struct FactQuery {
     /// milliseconds, even on an idle host.
     #[serde(default)]
     pub listeners: Option<u16>,
+    /// Whether that is all: what every answer has else (its name, counters and the like) the host has said before.
+    #[serde(default)]
+    pub only: bool,
 }
 
 /// The service to look for in IPVS and its connection table.
@@ -111,8 +114,20 @@ impl HostFacts {
             .map(|(_, answer)| answer)
     }
 
-    /// The counter of this name; the kernel does not show those of parts that are not loaded.
+    /// The counters that are read, of the hundreds that there are: those that tell why packets died or were not answered.
+    pub const COUNTERS: [&str; 6] = [
+        "IcmpOutRateLimitGlobal",
+        "IcmpOutRateLimitHost",
+        "TcpExtIPReversePathFilter",
+        "TcpExtListenDrops",
+        "TcpInCsumErrors",
+        "UdpInCsumErrors",
+    ];
+
+    /// The counter of this name, one of [`HostFacts::COUNTERS`]; the kernel does not show those of parts that are not
+    /// loaded.
     pub fn counter(&self, name: &str) -> Option<u64> {
+        debug_assert!(HostFacts::COUNTERS.contains(&name), "{name} is not read");
         self.counters.get(name).copied()
     }
 

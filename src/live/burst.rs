@@ -173,7 +173,7 @@ impl Burst {
         nix::sys::socket::setsockopt(&stack, said, &true)
             .map_err(|errno| failed("set IP_RECVERR")(errno.into()))?;
         let mut netlink = Netlink::open(NETLINK_ROUTE)?;
-        let (links, _) = links::list(&mut netlink)?;
+        let links = links::list(&mut netlink)?.links;
         let mut own = links.iter().flat_map(|link| &link.addresses);
         if let Some(own) = own.find(|own| fleet.pairs_of(own.ip).next().is_some()) {
             return Err(BurstError::OwnAddress(own.ip));

@@ -1,7 +1,9 @@
 //! What this host says of itself: everything in [`HostFacts`], read once.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 
+use netlink_packet_route::link::InetDevConf;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::task::yield_now;
 
@@ -13,6 +15,7 @@ use crate::exchange::RouteAnswer;
 use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::links;
+use crate::live::links::Devices;
 use crate::live::listeners;
 use crate::live::neighbour;
 use crate::live::netlink::Netlink;
@@ -22,7 +25,7 @@ use crate::live::routes;
 
 /// Reads the facts of the calling thread's network namespace. What cannot be read is listed in `unread`.
 ///
-/// Of settings, those of `all`, `default` and the devices that can matter are read: those with an IPv4 address,
+/// Of settings, those of `all` and the devices that can matter are read: those with an IPv4 address,
 /// tunnels, and those that the routes asked name; only on these, too, neighbours are looked up. It takes a few
 /// milliseconds and leaves other tasks their turn between the steps. `ipvs` reads the kernel's IPVS, which takes
 /// `CAP_NET_ADMIN`.
@@ -36,18 +39,20 @@ pub async fn gather<E: Error + 'static>(
         ..HostFacts::default()
     };
     let mut failures = Vec::new();
-    for (field, name) in [
+    let names = [
         (&mut facts.hostname, "hostname"),
         (&mut facts.kernel, "osrelease"),
-    ] {
+    ];
+    for (field, name) in names.into_iter().filter(|_| !query.only) {
         match procfs::kernel(name) {
             Ok(value) => *field = value,
             Err(failure) => failures.push(failure),
         }
     }
 
+    let mut settings = BTreeMap::new();
     match Netlink::open(NETLINK_ROUTE) {
-        Ok(mut netlink) => ask_netlink(&mut netlink, query, &mut facts).await,
+        Ok(mut netlink) => settings = ask_netlink(&mut netlink, query, &mut facts).await,
         Err(error) => facts
             .unread
             .push(unread("devices, routes and neighbours", &error)),
@@ -57,7 +62,23 @@ pub async fn gather<E: Error + 'static>(
     let devices: Vec<_> = relevant(&facts, query)
         .map(|link| link.name.as_str())
         .collect();
-    facts.sysctls = procfs::sysctls(&devices, &mut failures);
+    let mut sysctls = procfs::sysctls(&devices, query.only, &mut failures);
+    for device in devices {
+        let Some(found) = settings.get(device) else {
+            continue;
+        };
+        for (setting, value) in [
+            ("rp_filter", found.rp_filter),
+            ("arp_ignore", found.arp_ignore),
+            ("arp_announce", found.arp_announce),
+            ("arp_filter", found.arpfilter),
+            ("accept_local", found.accept_local),
+            ("forwarding", found.forwarding),
+        ] {
+            sysctls.insert(format!("net.ipv4.conf.{device}.{setting}"), value.into());
+        }
+    }
+    facts.sysctls = sysctls;
     for name in &query.sysctls {
         match procfs::setting(name) {
             Ok(value) => {
@@ -67,8 +88,10 @@ pub async fn gather<E: Error + 'static>(
         }
     }
     yield_now().await;
-    facts.counters = procfs::counters(&mut failures);
-    yield_now().await;
+    if !query.only {
+        facts.counters = procfs::counters(&mut failures);
+        yield_now().await;
+    }
 
     if let Some(port) = query.listeners {
         facts.listeners = listeners::list(port, &mut failures);
@@ -93,14 +116,18 @@ pub async fn gather<E: Error + 'static>(
     facts
 }
 
-async fn ask_netlink(netlink: &mut Netlink, query: &FactQuery, facts: &mut HostFacts) {
-    match links::list(netlink) {
-        Ok((links, missing)) => {
-            facts.links = links;
-            facts.unread.extend(missing);
-        }
-        Err(error) => facts.unread.push(unread("devices", &error)),
-    }
+/// What netlink knows; the devices' settings are given back.
+async fn ask_netlink(
+    netlink: &mut Netlink,
+    query: &FactQuery,
+    facts: &mut HostFacts,
+) -> BTreeMap<String, InetDevConf> {
+    let devices = links::list(netlink).unwrap_or_else(|error| Devices {
+        unread: vec![unread("devices", &error)],
+        ..Devices::default()
+    });
+    facts.links = devices.links;
+    facts.unread.extend(devices.unread);
     yield_now().await;
 
     for route in &query.routes {
@@ -114,11 +141,12 @@ async fn ask_netlink(netlink: &mut Netlink, query: &FactQuery, facts: &mut HostF
     }
     yield_now().await;
 
-    let devices: Vec<_> = relevant(facts, query).filter(|link| !link.noarp).collect();
-    match neighbour::list(netlink, &query.neighbours, &devices) {
+    let near: Vec<_> = relevant(facts, query).filter(|link| !link.noarp).collect();
+    match neighbour::list(netlink, &query.neighbours, &near) {
         Ok(neighbours) => facts.neighbours = neighbours,
         Err(error) => facts.unread.push(unread("neighbours", &error)),
     }
+    devices.settings
 }
 
 /// The devices that can matter to the path: a host may have hundreds that do not.
@@ -286,9 +314,36 @@ mod tests {
                 assert_eq!(facts.rp_filter_in_force("eth9"), None, "it cannot matter");
                 assert_eq!(facts.ipvs, Ipvs::Unknown, "it was not asked for");
                 assert_eq!(facts.counter("TcpExtIPReversePathFilter"), Some(0));
-                assert!(facts.counter("IpInAddrErrors").is_some());
+                assert_eq!(facts.counter("TcpExtListenDrops"), Some(0));
                 assert!(!facts.hostname.is_empty() && !facts.kernel.is_empty());
                 assert!(facts.time > Wall::from_nanos(1_700_000_000_000_000_000));
+            },
+        );
+    }
+
+    #[test]
+    fn what_was_said_before_is_not_said_again() {
+        in_namespace(
+            concat!(module_path!(), "::what_was_said_before_is_not_said_again"),
+            || {
+                real_server();
+                set("conf/decap0/rp_filter", 2);
+                let query = FactQuery {
+                    routes: vec![to(CIP)],
+                    only: true,
+                    ..FactQuery::default()
+                };
+                let more = gather_now(&query);
+                assert_eq!(more.unread, []);
+                assert!(matches!(more.routes[..], [(_, RouteAnswer::Route(_))]));
+                // Those of devices, which a route may have made matter, are cheap.
+                assert_eq!(more.sysctls["net.ipv4.conf.decap0.rp_filter"], 2);
+                assert!(!more.sysctls.contains_key("net.ipv4.conf.all.rp_filter"));
+                assert!(more.hostname.is_empty() && more.counters.is_empty());
+                let mut whole = gather_now(&FactQuery::default());
+                whole.complete(more);
+                assert_eq!(whole.rp_filter_in_force("decap0"), Some(2));
+                assert!(!whole.hostname.is_empty() && !whole.counters.is_empty());
             },
         );
     }

@@ -1,5 +1,6 @@
 //! The host's devices and their IPv4 addresses, as `ip -d address` lists them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 
@@ -7,6 +8,9 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::AfSpecInet;
+use netlink_packet_route::link::AfSpecUnspec;
+use netlink_packet_route::link::InetDevConf;
 use netlink_packet_route::link::InfoData;
 use netlink_packet_route::link::InfoIpTunnel;
 use netlink_packet_route::link::InfoKind;
@@ -23,8 +27,20 @@ use crate::exchange::Unread;
 use crate::live::netlink::Netlink;
 use crate::live::netlink::NetlinkError;
 
-/// All devices with their IPv4 addresses, and a note for each that could not be read.
-pub(super) fn list(netlink: &mut Netlink) -> Result<(Vec<Link>, Vec<Unread>), NetlinkError> {
+/// What the kernel says of its devices.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    /// All of them, with their IPv4 addresses.
+    pub(super) links: Vec<Link>,
+    /// Their settings, by their names: those of `/proc/sys/net/ipv4/conf/NAME`, without opening a file for each.
+    pub(super) settings: BTreeMap<String, InetDevConf>,
+    /// A note for each that could not be read.
+    pub(super) unread: Vec<Unread>,
+}
+
+/// Lists all devices.
+pub(super) fn list(netlink: &mut Netlink) -> Result<Devices, NetlinkError> {
+    let mut settings = BTreeMap::new();
     let mut unread = Vec::new();
     let mut ask = LinkMessage::default();
     ask.attributes
@@ -38,8 +54,13 @@ pub(super) fn list(netlink: &mut Netlink) -> Result<(Vec<Link>, Vec<Unread>), Ne
         .messages
         .iter()
         .filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(message) => Some(link(message)),
+            RouteNetlinkMessage::NewLink(message) => Some(message),
             _ => None,
+        })
+        .map(|message| {
+            let link = link(message);
+            settings.extend(self::settings(message).map(|found| (link.name.clone(), found)));
+            link
         })
         .collect();
 
@@ -68,7 +89,26 @@ pub(super) fn list(netlink: &mut Netlink) -> Result<(Vec<Link>, Vec<Unread>), Ne
             }),
         }
     }
-    Ok((links, unread))
+    Ok(Devices {
+        links,
+        settings,
+        unread,
+    })
+}
+
+fn settings(message: &LinkMessage) -> Option<InetDevConf> {
+    let families = message.attributes.iter().find_map(|found| match found {
+        LinkAttribute::AfSpecUnspec(families) => Some(families),
+        _ => None,
+    })?;
+    let own = families.iter().find_map(|family| match family {
+        AfSpecUnspec::Inet(own) => Some(own),
+        _ => None,
+    })?;
+    own.iter().find_map(|found| match found {
+        AfSpecInet::DevConf(settings) => Some(*settings),
+        _ => None,
+    })
 }
 
 fn link(message: &LinkMessage) -> Link {
@@ -247,7 +287,7 @@ mod tests {
                     link add ipip1 type ipip local 203.0.113.5 remote 192.0.2.2 dev eth0
                     link set ipip1 up");
                 let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
-                let (links, unread) = list(&mut netlink).unwrap();
+                let Devices { links, unread, .. } = list(&mut netlink).unwrap();
                 assert_eq!(unread, []);
                 let find = |name| links.iter().find(|link| link.name == name).unwrap();
                 let eth0 = find("eth0").index;

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::exchange::HostFacts;
 use crate::exchange::IpvsConnection;
 use crate::exchange::Listener;
 use crate::exchange::ServiceQuery;
@@ -23,15 +24,14 @@ use crate::exchange::ServiceQuery;
 /// Where the files of the calling thread's network namespace are.
 const NET: &str = "/proc/thread-self/net";
 
-/// The settings read of each device.
-const DEVICE_SETTINGS: [&str; 7] = [
+/// The settings read of `all`.
+const SETTINGS: [&str; 6] = [
     "rp_filter",
     "arp_ignore",
     "arp_announce",
     "arp_filter",
     "accept_local",
     "forwarding",
-    "hidden",
 ];
 
 /// A director may have millions of connections; no more time than this is spent on looking through them.
@@ -63,40 +63,44 @@ pub(super) fn kernel(name: &str) -> Result<String, Failure> {
     }
 }
 
-/// `net.ipv4.ip_forward`, `net.ipv4.vs.pmtu_disc`, and the settings of `all`, `default` and `devices`, as far as they exist. A device's
-/// name stands in the key as it is, dots included.
-pub(super) fn sysctls(devices: &[&str], failures: &mut Vec<Failure>) -> BTreeMap<String, i64> {
+/// What netlink does not tell: `net.ipv4.ip_forward`, `net.ipv4.vs.pmtu_disc`, and the settings of `all`, unless `hidden`
+/// is the `only` one; that of `devices`, too. As far as they exist: a device's name stands in the key as it is, dots
+/// included.
+pub(super) fn sysctls(
+    devices: &[&str],
+    only: bool,
+    failures: &mut Vec<Failure>,
+) -> BTreeMap<String, i64> {
     let mut found = BTreeMap::new();
-    let mut read = |key: String, file: String, required: bool| match fs::read_to_string(&file) {
-        Ok(text) => match text.trim().parse() {
-            Ok(value) => {
-                found.insert(key, value);
-            }
-            Err(_) => failures.push(Failure {
-                what: file,
-                error: format!("`{}` is not a number", text.trim()),
-            }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => {}
-        Err(error) => failures.push(Failure::new(&file, &error)),
+    let mut read = |name: &str, required: bool| {
+        let file = format!("/proc/sys/net/ipv4/{name}");
+        match fs::read_to_string(&file) {
+            Ok(text) => match text.trim().parse() {
+                Ok(value) => {
+                    found.insert(format!("net.ipv4.{}", name.replace('/', ".")), value);
+                    return true;
+                }
+                Err(_) => failures.push(Failure {
+                    what: file,
+                    error: format!("`{}` is not a number", text.trim()),
+                }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !required => {}
+            Err(error) => failures.push(Failure::new(&file, &error)),
+        }
+        false
     };
-    read(
-        "net.ipv4.ip_forward".to_owned(),
-        "/proc/sys/net/ipv4/ip_forward".to_owned(),
-        true,
-    );
-    read(
-        "net.ipv4.vs.pmtu_disc".to_owned(),
-        "/proc/sys/net/ipv4/vs/pmtu_disc".to_owned(),
-        false,
-    );
-    for device in ["all", "default"].iter().chain(devices) {
-        for setting in DEVICE_SETTINGS {
-            read(
-                format!("net.ipv4.conf.{device}.{setting}"),
-                format!("/proc/sys/net/ipv4/conf/{device}/{setting}"),
-                *device == "all" && setting == "rp_filter",
-            );
+    if !only {
+        read("ip_forward", true);
+        read("vs/pmtu_disc", false);
+        for setting in SETTINGS {
+            read(&format!("conf/all/{setting}"), setting == "rp_filter");
+        }
+    }
+    // Of a patch, and netlink knows nothing of it.
+    if read("conf/all/hidden", false) {
+        for device in devices {
+            read(&format!("conf/{device}/hidden"), false);
         }
     }
     found
@@ -129,7 +133,7 @@ pub(super) fn setting(name: &str) -> Result<String, Failure> {
     Ok(values.join(" "))
 }
 
-/// The counters of `snmp` and `netstat`, by `nstat`'s names.
+/// Those of [`HostFacts::COUNTERS`] in `snmp` and `netstat`, by `nstat`'s names.
 pub(super) fn counters(failures: &mut Vec<Failure>) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for name in ["snmp", "netstat"] {
@@ -152,8 +156,11 @@ fn parse_counters(text: &str, found: &mut BTreeMap<String, u64>) {
         };
         let values = values.split_whitespace().skip(1);
         for (name, value) in names.split_whitespace().zip(values) {
-            if let Ok(value) = value.parse() {
-                found.insert(format!("{group}{name}"), value);
+            let wanted = HostFacts::COUNTERS
+                .into_iter()
+                .find(|wanted| wanted.strip_prefix(group) == Some(name));
+            if let (Some(wanted), Ok(value)) = (wanted, value.parse()) {
+                found.insert(wanted.to_owned(), value);
             }
         }
     }
@@ -364,18 +371,20 @@ mod tests {
         let text = "\
 Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors
 Ip: 1 64 9 0 4
-Tcp: RtoAlgorithm MaxConn ActiveOpens
+Tcp: RtoAlgorithm MaxConn InCsumErrors
 Tcp: 1 -1 7
+Udp: InCsumErrors
+Udp: -1
 TcpExt: IPReversePathFilter ListenDrops
 TcpExt: 3 18446744073709551615
 ";
         let mut found = BTreeMap::new();
         parse_counters(text, &mut found);
-        assert_eq!(found["IpInAddrErrors"], 4);
-        assert_eq!(found["TcpActiveOpens"], 7);
+        assert_eq!(found["TcpInCsumErrors"], 7);
         assert_eq!(found["TcpExtIPReversePathFilter"], 3);
         assert_eq!(found["TcpExtListenDrops"], u64::MAX);
-        assert!(!found.contains_key("TcpMaxConn"), "-1 counts nothing");
+        assert!(!found.contains_key("UdpInCsumErrors"), "-1 counts nothing");
+        assert_eq!(found.len(), 3, "others tell nothing of the path: {found:?}");
     }
 
     #[cfg(target_endian = "little")]

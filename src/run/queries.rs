@@ -49,6 +49,7 @@ pub(super) fn first(plan: &Plan, host: Host) -> FactQuery {
             cip: path.cip,
         }),
         listeners: matches!(host, Host::Realserver(_)).then_some(path.port),
+        only: false,
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn second(plan: &Plan, host: Host, known: &HostFacts) -> FactQuery {
     FactQuery {
         routes: query.routes,
         neighbours: query.neighbours,
+        only: true,
         ..FactQuery::default()
     }
 }

@@ -92,7 +92,7 @@ impl Network {
     ///
     /// If the kernel could not be asked.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
-        Ok(links::list(&mut self.netlink)?.0)
+        Ok(links::list(&mut self.netlink)?.links)
     }
 
     /// The device `name`, if there is one; `ip -d address show dev NAME`.
