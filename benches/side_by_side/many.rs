@@ -9,12 +9,16 @@
 //! Where the lab stands in for ipip and IPVS, so does this, for many at once and without faults: IPVS takes turns.
 
 use std::collections::HashMap;
+use std::env;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::net::SocketAddrV4;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
+use std::process::Command;
 use std::process::Stdio;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
@@ -24,6 +28,8 @@ use etherparse::IpNumber;
 use etherparse::Ipv4Header;
 use etherparse::Ipv4HeaderSlice;
 use etherparse::TcpHeaderSlice;
+use nix::sched::CloneFlags;
+use nix::sched::setns;
 use tunproof::live::frames::Packets;
 use tunproof::live::netns::Namespace;
 use tunproof::live::network::Network;
@@ -120,10 +126,13 @@ pub(crate) fn main(servers: u8, path_file: &str) {
     // What any host allows is 100 packets a second; these allow what is asked for.
     let policy = format!("{path_file}.policy");
     std::fs::write(&policy, "rate = 100000\n").expect("a folder to write to");
+    let own = env::current_exe().expect("the kernel knows it");
     let via = |host: &Namespace| {
-        let thread = host.thread();
-        let agent = format!("sh -c 'exec \\\"$@\\\" --policy {policy}' sh");
-        format!("via = \"nsenter --net=/proc/{process}/task/{thread}/ns/net {agent}\"\n")
+        let namespace = format!("/proc/{process}/task/{}/ns/net", host.thread());
+        format!(
+            "via = \"{} role enter {namespace} {policy}\"\n",
+            own.display()
+        )
     };
     let mut text = format!(
         "[path]\nvip = \"{VIP}\"\nport = {PORT}\n[director]\nip = \"{DIP}\"\n{}[client]\nip = \"{CIP}\"\n{}",
@@ -143,6 +152,15 @@ pub(crate) fn main(servers: u8, path_file: &str) {
     loop {
         thread::park();
     }
+}
+
+/// The role: what `via` is, where `ssh` would be in life. Starts the agent in a namespace, under a policy.
+pub(crate) fn enter(namespace: &str, policy: &str, program: &str, agent: &str) -> ! {
+    let namespace = File::open(namespace).expect("a site");
+    setns(namespace, CloneFlags::CLONE_NEWNET).expect("root, to enter a network namespace");
+    let mut command = Command::new(program);
+    let error = command.args([agent, "--policy", policy]).exec();
+    panic!("{program}: {error}");
 }
 
 fn host() -> Namespace {

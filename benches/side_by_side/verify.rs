@@ -245,7 +245,8 @@ fn many_servers(folder: &Path) -> String {
         for _ in 0..ROUNDS {
             for ((servers, site), (walls, cpus)) in sites.iter().zip(&mut rounds) {
                 let line = format!("{TUNPROOF} verify {} --rate {rate}", site.path_file());
-                let ended = process::run(&mut words(&line), LIMIT);
+                let mut verify = words(&line);
+                let ended = process::run(verify.env("TUNPROOF_AGENT", TUNPROOF), LIMIT);
                 let (wall, status) = (ended.wall, ended.status);
                 println!(
                     "verify: {servers} real servers at {rate}/s: {wall:.3?}, exit status {status}"
