@@ -114,7 +114,8 @@ impl Evidence {
 
     fn tallies(&self, path: usize, kind: ProbeKind) -> BTreeMap<u16, FlowTally> {
         let mut tallies = BTreeMap::<u16, FlowTally>::new();
-        for probe in self.probes_of_kind(kind).filter(|probe| probe.path == path) {
+        let of_kind = |(probe, _): &(&Probe, _)| probe.id.kind == kind;
+        for (probe, progress) in self.probes_on(path).filter(of_kind) {
             let flow = probe.id.repeated_flow();
             let asked = !probe.is_limited();
             let (Some(flow), true) = (flow, asked) else {
@@ -122,7 +123,7 @@ impl Evidence {
             };
             let tally = tallies.entry(flow).or_default();
             tally.port = client_port(probe);
-            let passage = self.passage(probe);
+            let passage = progress.of(probe);
             let Some(left) = passage.seen[0] else {
                 continue;
             };
@@ -148,7 +149,7 @@ impl Passage<'_> {
 
     /// That it, or the answer to it, left the real server from the VIP.
     pub fn left_realserver(&self) -> Option<EvidenceId> {
-        let mut points = self.waypoints.iter().zip(&self.seen);
+        let mut points = self.waypoints.iter().zip(self.seen);
         points.find_map(|(w, seen)| seen.filter(|_| w.station == Station::RealserverOut))
     }
 }

@@ -14,6 +14,7 @@ use crate::evidence::EvidenceId;
 use crate::evidence::Item;
 use crate::evidence::What;
 use crate::evidence::index::Index;
+use crate::evidence::passage::Progress;
 use crate::exchange::ConnectOutcome;
 use crate::exchange::Firewall;
 use crate::exchange::Freed;
@@ -67,6 +68,8 @@ pub struct Evidence {
     plan: Plan,
     items: Vec<Item>,
     probes: Vec<Probe>,
+    /// How far each of the probes came.
+    progress: Vec<Progress>,
     hosts: BTreeMap<Host, HostRecord>,
     index: Index,
     scheduled: HashMap<ProbeId, usize>,
@@ -98,6 +101,7 @@ impl Evidence {
             plan,
             items: Vec::new(),
             probes: Vec::new(),
+            progress: Vec::new(),
             hosts,
             index: Index::default(),
             scheduled: HashMap::new(),
@@ -156,10 +160,20 @@ impl Evidence {
         numbers.map(|number| &self.probes[number])
     }
 
-    /// The probes that took a path, in order.
-    pub(super) fn probes_on(&self, path: usize) -> impl Iterator<Item = &Probe> {
+    /// The probes that took a path, in order, and how far each came.
+    pub(super) fn probes_on(&self, path: usize) -> impl Iterator<Item = (&Probe, &Progress)> {
         let numbers = self.index.of_path(path);
-        numbers.map(|number| &self.probes[number])
+        numbers.map(|number| (&self.probes[number], &self.progress[number]))
+    }
+
+    /// How far the probe of this name came.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub(super) fn progress(&self, id: ProbeId) -> &Progress {
+        let number = self.index.probe(id).expect("the probe was to be sent");
+        &self.progress[number]
     }
 
     /// The ARP packets that a host saw, in order.
@@ -276,6 +290,7 @@ impl Evidence {
     pub fn add_probe(&mut self, probe: Probe) {
         let path = self.path_of(&probe);
         self.index.add_probe(&probe, path, self.probes.len());
+        self.progress.push(self.follow(&probe));
         self.probes.push(probe);
     }
 
@@ -372,6 +387,9 @@ impl Evidence {
             path,
             what,
         });
+        if let Some(number) = probe.and_then(|probe| self.index.probe(probe)) {
+            self.progress[number] = self.follow(&self.probes[number]);
+        }
         id
     }
 

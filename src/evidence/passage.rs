@@ -33,13 +33,44 @@ pub struct Passage<'a> {
     /// Its itinerary.
     pub waypoints: &'static [Waypoint],
     /// For each waypoint, the evidence that it was passed, if it was seen there.
-    pub seen: Vec<Option<EvidenceId>>,
+    pub seen: &'a [Option<EvidenceId>],
     /// That it was sent, if the kernel took it.
     pub sent: Option<EvidenceId>,
     /// That the kernel refused to send it.
     pub unsendable: Option<EvidenceId>,
     /// Whether the answer on the way was the RST/ACK of a closed port.
     pub refused: bool,
+}
+
+/// What a passage came to so far: it is asked for much more often than a packet is seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    path: usize,
+    waypoints: &'static [Waypoint],
+    seen: Vec<Option<EvidenceId>>,
+    sent: Option<EvidenceId>,
+    unsendable: Option<EvidenceId>,
+    refused: bool,
+}
+
+impl Progress {
+    pub(super) fn of<'a>(&'a self, probe: &'a Probe) -> Passage<'a> {
+        Passage {
+            probe,
+            path: self.path,
+            waypoints: self.waypoints,
+            seen: &self.seen,
+            sent: self.sent,
+            unsendable: self.unsendable,
+            refused: self.refused,
+        }
+    }
+
+    /// What was seen from waypoint number `from` on was not the probe's.
+    fn take_back(&mut self, from: usize) {
+        self.seen[from..].fill(None);
+        self.refused = false;
+    }
 }
 
 /// That a hop works.
@@ -74,7 +105,7 @@ impl Passage<'_> {
             || self
                 .waypoints
                 .iter()
-                .zip(&self.seen)
+                .zip(self.seen)
                 .any(|(waypoint, seen)| seen.is_some() && behind(waypoint))
     }
 
@@ -108,11 +139,19 @@ impl Passage<'_> {
 
 impl Evidence {
     /// How far a probe came.
+    ///
+    /// # Panics
+    ///
+    /// If no probe of its name was to be sent.
     pub fn passage<'a>(&'a self, probe: &'a Probe) -> Passage<'a> {
+        self.progress(probe.id).of(probe)
+    }
+
+    /// How far a probe came, by all that is known of it.
+    pub(super) fn follow(&self, probe: &Probe) -> Progress {
         let path = self.path_of(probe);
         let waypoints = itinerary(probe.id.kind, self.plan().paths[path].protocol);
-        let mut passage = Passage {
-            probe,
+        let mut progress = Progress {
             path,
             waypoints,
             seen: vec![None; waypoints.len()],
@@ -123,45 +162,35 @@ impl Evidence {
         for item in self.about(probe.id) {
             match &item.what {
                 What::Sent { outcome, .. } => match outcome {
-                    SendOutcome::Sent { .. } => passage.sent = Some(item.id),
-                    SendOutcome::Refused { .. } => passage.unsendable = Some(item.id),
+                    SendOutcome::Sent { .. } => progress.sent = Some(item.id),
+                    SendOutcome::Refused { .. } => progress.unsendable = Some(item.id),
                     // Nobody tried.
                     SendOutcome::Declined { .. } => {}
                 },
                 What::Seen { sighting, .. } => {
-                    for (number, waypoint) in waypoints.iter().enumerate() {
+                    for (waypoint, seen) in waypoints.iter().zip(&mut progress.seen) {
                         let here = item.host == Host::of(waypoint.station, path);
-                        if here
-                            && passage.seen[number].is_none()
-                            && hits(waypoint, probe, item, sighting)
-                        {
-                            passage.seen[number] = Some(item.id);
-                            passage.refused |= sighting.form == Form::Refused;
+                        if here && seen.is_none() && hits(waypoint, probe, item, sighting) {
+                            *seen = Some(item.id);
+                            progress.refused |= sighting.form == Form::Refused;
                         }
                     }
                 }
                 _ => {}
             }
         }
-        let forwarded = waypoints
-            .iter()
-            .position(|w| w.hops.contains(&Hop::DirectorForward));
-        if let Some(forwarded) = forwarded
-            && !passage.is_tunnelled()
+        let first = |hop| waypoints.iter().position(|w| w.hops.contains(&hop));
+        if let Some(forwarded) = first(Hop::DirectorForward)
+            && !progress.of(probe).is_tunnelled()
         {
-            passage.seen[forwarded..].fill(None);
-            passage.refused = false;
+            progress.take_back(forwarded);
         }
-        let accepted = waypoints
-            .iter()
-            .position(|w| w.hops.contains(&Hop::RealserverAccept));
-        if let Some(accepted) = accepted
-            && self.came_back(&passage)
+        if let Some(accepted) = first(Hop::RealserverAccept)
+            && self.came_back(&progress.of(probe))
         {
-            passage.seen[accepted..].fill(None);
-            passage.refused = false;
+            progress.take_back(accepted);
         }
-        passage
+        progress
     }
 
     /// Whether a real server forwarded the probe back to the director: whatever answers it then is the
@@ -189,12 +218,12 @@ impl Evidence {
     /// writes out is none: it may be as odd as it likes, and says nothing of the path but to its own step.
     pub fn passages(&self, path: usize) -> impl Iterator<Item = Passage<'_>> {
         self.probes_on(path)
-            .filter(|probe| {
+            .filter(|(probe, _)| {
                 probe.id.kind != ProbeKind::Script
                     && !probe.is_limited()
                     && !self.has_strayed(probe)
             })
-            .map(|probe| self.passage(probe))
+            .map(|(probe, progress)| progress.of(probe))
     }
 
     /// The hops of `path` that packets prove, with the best proof of each.
@@ -278,7 +307,7 @@ impl Evidence {
     /// director sends itself pass neither its INPUT rules nor its routing of what arrives.
     fn is_client_ignored(&self, path: usize) -> bool {
         let arrived = |passage: &Passage<'_>| {
-            let mut points = passage.waypoints.iter().zip(&passage.seen);
+            let mut points = passage.waypoints.iter().zip(passage.seen);
             points.any(|(w, seen)| {
                 w.station == Station::DirectorIn && w.form == Form::Plain && seen.is_some()
             })
@@ -310,7 +339,7 @@ impl Evidence {
                 return Vec::new();
             }
             if passage.probe.id.kind == ProbeKind::IpvsLoop && passage.is_tunnelled() {
-                let points = passage.waypoints.iter().zip(&passage.seen);
+                let points = passage.waypoints.iter().zip(passage.seen);
                 let returned = points
                     .filter(|(w, _)| w.station == Station::DirectorIn && w.form == Form::Rst)
                     .filter_map(|(_, seen)| *seen);

@@ -133,7 +133,7 @@ impl Evidence {
     }
 
     fn passed_at(&self, passage: &Passage<'_>, place: Place) -> Option<Wall> {
-        let mut points = passage.waypoints.iter().zip(&passage.seen);
+        let mut points = passage.waypoints.iter().zip(passage.seen);
         let seen = points.find(|(point, _)| (point.station, point.form) == place)?;
         Some(self.item((*seen.1)?)?.time)
     }

@@ -85,7 +85,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
         })
         .flat_map(|p| p.waypoints.iter().zip(p.seen))
         .filter(|(waypoint, _)| waypoint.station == Station::RealserverOut)
-        .filter_map(|(_, seen)| time(seen?))
+        .filter_map(|(_, seen)| time((*seen)?))
         .collect();
     // The entry that the kernel had is forgotten for the proof: what left before it first asked, left by that.
     let all_requests = [&kernel_vip, &kernel_own, &ours_vip, &ours_own];
