@@ -242,7 +242,7 @@ impl Engine {
                     match noted {
                         Noted::Probe(probe) => probing.handle_sighting(probe, &self.evidence, now),
                         Noted::Arp(arp, path) => {
-                            probing.handle_arp(&arp, path, &self.evidence, now);
+                            probing.handle_arp(&arp, path);
                         }
                         Noted::Nothing => {}
                     }
@@ -271,7 +271,7 @@ impl Engine {
         self.evidence.host_mut(host).lost = Some(reason);
         self.hosts.insert(host, HostState::Done);
         if let Phase::Probing(probing) = &mut self.phase {
-            probing.handle_lost(host, &self.evidence);
+            probing.handle_lost(host);
         }
         self.advance(now);
     }
@@ -397,6 +397,7 @@ impl Engine {
     fn close(&mut self, now: Mono) {
         let mut everything_proven = false;
         if let Phase::Probing(probing) = &mut self.phase {
+            probing.think(&self.evidence, now);
             for probe in probing.young(now) {
                 self.evidence.excuse(probe);
             }

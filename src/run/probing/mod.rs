@@ -29,6 +29,7 @@ use crate::run::passes::Passes;
 use crate::run::probing::play::Play;
 use crate::run::probing::task::Aim;
 use crate::run::probing::task::Task;
+use crate::run::probing::task::Tasks;
 use crate::run::sweep::Sweep;
 
 /// When a kernel repeats a SYN-ACK first (`TCP_TIMEOUT_INIT`, RFC 6298).
@@ -51,10 +52,11 @@ pub(super) enum Witness {
 #[derive(Debug)]
 pub(super) struct Probing {
     pacer: Pacer,
-    plays: Vec<Play>,
+    /// Of each of the paths that have begun.
+    plays: Vec<Vec<Play>>,
     /// When each of the paths began that have begun, in their order.
     begun: Vec<Mono>,
-    tasks: Vec<Task>,
+    tasks: Tasks,
     sweeps: Vec<Sweep>,
     searches: Vec<Search>,
     flows: Vec<Flows>,
@@ -70,6 +72,10 @@ pub(super) struct Probing {
     proven: Vec<bool>,
     /// Of which paths packets prove all but what takes IPVS's choice of their real server.
     answered: Vec<bool>,
+    /// The paths of which something was learnt since it was last thought over.
+    heard_of: BTreeSet<usize>,
+    /// Those of which that may change whether they are proven.
+    doubted: BTreeSet<usize>,
     proven_at: Option<Mono>,
     settled: bool,
     /// Who was asked, and does not watch yet.
@@ -86,7 +92,7 @@ impl Probing {
             pacer: Pacer::new(rate, now),
             plays: Vec::new(),
             begun: Vec::new(),
-            tasks: Vec::new(),
+            tasks: Tasks::default(),
             sweeps: Vec::new(),
             searches: Vec::new(),
             flows: Vec::new(),
@@ -99,6 +105,8 @@ impl Probing {
             measured: BTreeSet::new(),
             proven: vec![false; plan.paths.len()],
             answered: vec![false; plan.paths.len()],
+            heard_of: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             proven_at: None,
             settled: false,
             absent: BTreeSet::new(),
@@ -121,7 +129,7 @@ impl Probing {
             }
         }
         let passage = evidence.passage(probe);
-        self.look(passage.path, evidence);
+        self.heard_of.insert(passage.path);
         let goal = evidence.goal(id.kind, passage.path);
         let reached = goal.is_some_and(|goal| passage.furthest() >= Some(goal));
         if reached {
@@ -137,14 +145,11 @@ impl Probing {
                     self.trip = self.trip.max(took);
                 }
             }
-            for number in 0..self.tasks.len() {
-                let task = &self.tasks[number];
-                let same = task.aim == Aim::Probe(id.kind) && task.path == passage.path;
+            let plays = &self.plays;
+            self.tasks.end(passage.path, |task| {
                 let enough = task.counted.is_none() && task.tries >= task.at_least;
-                if same && enough && !self.expects(task) {
-                    self.tasks[number].done = true;
-                }
-            }
+                task.aim == Aim::Probe(id.kind) && enough && !expects(plays, task)
+            });
         }
         if passage.is_complete() {
             self.closing.extend(self.pacer.settle(id));
@@ -155,15 +160,20 @@ impl Probing {
         }
         // What the director does with the client's own packets may take a proof back.
         if !self.proven[passage.path] || id.kind == ProbeKind::Service {
-            self.reconsider(passage.path, evidence, now);
+            self.doubted.insert(passage.path);
         }
     }
 
-    /// Something was learnt of a path.
-    fn look(&mut self, path: usize, evidence: &Evidence) {
-        let mut searches = self.searches.iter_mut();
-        if let Some(search) = searches.find(|search| search.path() == path) {
-            search.look(evidence);
+    /// Thinks over what was learnt: once a path, however much that was.
+    pub(super) fn think(&mut self, evidence: &Evidence, now: Mono) {
+        let heard_of = std::mem::take(&mut self.heard_of);
+        for search in &mut self.searches {
+            if heard_of.contains(&search.path()) {
+                search.look(evidence);
+            }
+        }
+        for path in std::mem::take(&mut self.doubted) {
+            self.reconsider(path, evidence, now);
         }
     }
 
@@ -179,9 +189,8 @@ impl Probing {
         self.answered[path] = open.clone().all(|hop| chosen.contains(hop));
         self.proven[path] = open.next().is_none();
         if self.proven[path] {
-            for task in self.tasks.iter_mut().filter(|task| task.path == path) {
-                task.done |= task.aim == Aim::Probe(ProbeKind::ReflectSyn);
-            }
+            let aim = Aim::Probe(ProbeKind::ReflectSyn);
+            self.tasks.end(path, |task| task.aim == aim);
         }
         match self.everything_is_proven() {
             true => {
@@ -192,23 +201,23 @@ impl Probing {
     }
 
     /// An ARP packet of the real server of `path` was seen: one that stays unanswered takes a proof back.
-    pub(super) fn handle_arp(&mut self, arp: &Arp, path: usize, evidence: &Evidence, now: Mono) {
-        self.reconsider(path, evidence, now);
-        for number in 0..self.tasks.len() {
-            let task = &self.tasks[number];
-            if task.path != path || task.counted.is_some() || self.expects(task) {
-                continue;
-            }
-            self.tasks[number].done |= match &task.aim {
-                Aim::Arp { sender, target, .. } => {
-                    arp.operation == Arp::REPLY && arp.sender == *target && arp.target == *sender
+    pub(super) fn handle_arp(&mut self, arp: &Arp, path: usize) {
+        self.doubted.insert(path);
+        let plays = &self.plays;
+        self.tasks.end(path, |task| {
+            let adapts = task.counted.is_none() && !expects(plays, task);
+            adapts
+                && match &task.aim {
+                    Aim::Arp { sender, target, .. } => {
+                        let ends = (arp.sender, arp.target);
+                        arp.operation == Arp::REPLY && ends == (*target, *sender)
+                    }
+                    Aim::Resolution { next_hop, .. } => {
+                        arp.operation == Arp::REQUEST && !arp.is_ours() && arp.target == *next_hop
+                    }
+                    Aim::Probe(_) | Aim::Script(_) | Aim::MoreFlows | Aim::Connect => false,
                 }
-                Aim::Resolution { next_hop, .. } => {
-                    arp.operation == Arp::REQUEST && !arp.is_ours() && arp.target == *next_hop
-                }
-                Aim::Probe(_) | Aim::Script(_) | Aim::MoreFlows | Aim::Connect => false,
-            };
-        }
+        });
     }
 
     /// What became of a packet.
@@ -248,14 +257,14 @@ impl Probing {
     /// A host watches. It tells only of what dies from now on: on a slow one, everything may have been tried before.
     pub(super) fn handle_watching(&mut self, host: Host, witness: Witness, now: Mono) {
         if self.absent.remove(&(host, witness)) && self.absent.is_empty() {
-            for task in &mut self.tasks {
+            for task in self.tasks.iter_mut() {
                 task.try_before_witnesses(now);
             }
         }
     }
 
     /// A host is gone.
-    pub(super) fn handle_lost(&mut self, host: Host, evidence: &Evidence) {
+    pub(super) fn handle_lost(&mut self, host: Host) {
         self.absent.retain(|(absent, _)| *absent != host);
         self.pacer.drop_host(host);
         for task in self.tasks.iter_mut().filter(|task| task.host == host) {
@@ -267,7 +276,7 @@ impl Probing {
             Host::Realserver(path) => {
                 self.flows.retain(|flows| flows.path() != path);
                 self.passes.retain(|passes| passes.path() != path);
-                self.look(path, evidence);
+                self.heard_of.insert(path);
             }
             Host::Client => {}
         }
@@ -275,6 +284,7 @@ impl Probing {
 
     /// Queues what is due.
     pub(super) fn advance(&mut self, evidence: &mut Evidence, now: Mono) {
+        self.think(evidence, now);
         // Beyond a settled proof only the search for a size goes on, and that for filtered flows, and the
         // steps that ask something of their own.
         self.settled = self.proven_at.is_some_and(|at| now >= self.settled_at(at));
@@ -313,9 +323,9 @@ impl Probing {
     /// The hosts of the paths of which a probe was sent a third time, because what should have come of the first two was
     /// not seen: one that is lost, or late, is nothing to ask every host about.
     pub(super) fn suspects(&self) -> BTreeSet<Host> {
-        let repeats = self.tasks.iter().filter(|task| {
+        let repeats = self.tasks.open().filter(|task| {
             let adapts = matches!(task.aim, Aim::Probe(_)) && task.counted.is_none();
-            adapts && !task.done && task.tries > task.at_least.max(1) + 1
+            adapts && task.tries > task.at_least.max(1) + 1
         });
         let hosts = |task: &Task| [Host::Director, Host::Realserver(task.path), Host::Client];
         repeats.flat_map(hosts).collect()
@@ -366,6 +376,11 @@ impl Probing {
             }
         }
     }
+}
+
+/// Whether a task's step says what must come of it, so that no itinerary ends it.
+fn expects(plays: &[Vec<Play>], task: &Task) -> bool {
+    plays[task.path][task.step].expects
 }
 
 /// Whether IPVS knows a connection of the client from this probe's port.

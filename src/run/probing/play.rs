@@ -27,7 +27,7 @@ pub(super) struct Play {
     /// What it does, if that is built in.
     task: Option<plan::Task>,
     /// Whether it expects something of its own.
-    expects: bool,
+    pub(super) expects: bool,
     /// Whether it is waited for: the others are but means to prove the suite's hops.
     is_needed: bool,
     state: State,
@@ -68,8 +68,22 @@ impl Play {
         }
     }
 
+    /// Its path, and its number there.
+    fn at(&self) -> (usize, usize) {
+        (self.path, self.step)
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.state, State::Over { .. })
+    }
+
+    /// Whether it is to begin, or to end by what is heard.
+    fn may_change(&self) -> bool {
+        match self.state {
+            State::Waiting => true,
+            State::Playing { .. } => self.is_needed,
+            State::Over { .. } => false,
+        }
     }
 }
 
@@ -103,11 +117,12 @@ impl Probing {
         }
         let path = self.begun.len();
         self.begun.push(now);
-        if let Some(suite) = evidence.plan().suites.get(path) {
+        let suite = evidence.plan().suites.get(path);
+        let plays = suite.into_iter().flat_map(|suite| {
             let steps = 0..suite.steps.len();
-            let plays = steps.map(|step| Play::new(suite, path, step));
-            self.plays.extend(plays);
-        }
+            steps.map(move |step| Play::new(suite, path, step))
+        });
+        self.plays.push(plays.collect());
         self.advance_plays(evidence, now);
         self.advance_tasks(evidence, now);
         true
@@ -142,18 +157,22 @@ impl Probing {
 
     fn advance_each_play(&mut self, evidence: &mut Evidence, now: Mono) -> bool {
         let mut has_changed = false;
-        for number in 0..self.plays.len() {
-            let before = self.plays[number].state;
-            let Play { path, step, .. } = self.plays[number];
-            let at = (path, step);
-            match self.plays[number].state {
+        let plays = self.plays.iter().flatten();
+        let open: Vec<_> = plays
+            .filter(|play| play.may_change())
+            .map(Play::at)
+            .collect();
+        for at in open {
+            let (path, step) = at;
+            let before = self.plays[path][step].state;
+            match before {
                 State::Waiting => match self.may_begin(evidence, at) {
                     None => {}
                     Some(Ok(())) => {
                         let played = &evidence.plan().suites[path].steps[step];
                         let begin = now + played.start;
                         if let Err(reason) = wanted(played, path, evidence) {
-                            self.skip(number, reason, evidence);
+                            self.skip(at, reason, evidence);
                             return true;
                         }
                         // Of what is built in, many a step is no more than a means to prove a hop.
@@ -161,28 +180,27 @@ impl Probing {
                         match self.begin(evidence, at, begin) {
                             Ok(()) => {
                                 evidence.course_mut(path, step).begun = true;
-                                self.plays[number].state = State::Playing { begin };
+                                self.plays[path][step].state = State::Playing { begin };
                             }
                             Err(reason) => {
-                                self.skip(number, reason, evidence);
+                                self.skip(at, reason, evidence);
                                 evidence.course_mut(path, step).barred = is_own;
                             }
                         }
                     }
-                    Some(Err(reason)) => self.skip(number, reason, evidence),
+                    Some(Err(reason)) => self.skip(at, reason, evidence),
                 },
-                State::Playing { begin } if self.plays[number].is_needed => {
-                    if let Some(passed) = self.ending(&self.plays[number], begin, evidence, now) {
-                        self.plays[number].state = State::Over { passed };
+                State::Playing { begin } => {
+                    let play = &self.plays[path][step];
+                    if let Some(passed) = self.ending(play, begin, evidence, now) {
+                        self.plays[path][step].state = State::Over { passed };
                         evidence.course_mut(path, step).over = true;
-                        for task in &mut self.tasks {
-                            task.done |= (task.path, task.step) == at;
-                        }
+                        self.tasks.end(path, |task| task.step == step);
                     }
                 }
-                State::Playing { .. } | State::Over { .. } => {}
+                State::Over { .. } => {}
             }
-            has_changed |= self.plays[number].state != before;
+            has_changed |= self.plays[path][step].state != before;
         }
         has_changed
     }
@@ -196,9 +214,7 @@ impl Probing {
         let steps = &evidence.plan().suites[path].steps;
         let mut result = Ok(());
         for after in &steps[step].after {
-            let mut plays = self.plays.iter();
-            let other = plays.find(|play| (play.path, play.step) == (path, after.step))?;
-            match other.state {
+            match self.plays[path][after.step].state {
                 State::Over { passed: false } if !after.go_on => {
                     result = Err(format!("`{}` did not pass", steps[after.step].id));
                 }
@@ -209,10 +225,9 @@ impl Probing {
         Some(result)
     }
 
-    fn skip(&mut self, number: usize, reason: String, evidence: &mut Evidence) {
-        let play = &mut self.plays[number];
-        play.state = State::Over { passed: false };
-        evidence.course_mut(play.path, play.step).skipped = Some(reason);
+    fn skip(&mut self, (path, step): (usize, usize), reason: String, evidence: &mut Evidence) {
+        self.plays[path][step].state = State::Over { passed: false };
+        evidence.course_mut(path, step).skipped = Some(reason);
     }
 
     /// Whether a step is over, and then whether it passed.
@@ -272,7 +287,7 @@ impl Probing {
             }),
             Some(plan::Task::Connect) => {
                 let is_service = |task: &&Task| task.aim == Aim::Probe(plan::ProbeKind::Service);
-                let of_path = self.tasks.iter().filter(|task| task.path == play.path);
+                let of_path = self.tasks.of(play.path);
                 of_path.filter(is_service).any(|task| task.due().is_some())
             }
             _ => false,
@@ -300,10 +315,9 @@ impl Probing {
     }
 
     fn of(&self, play: &Play) -> impl Iterator<Item = &Task> {
-        let at = (play.path, play.step);
-        self.tasks
-            .iter()
-            .filter(move |task| (task.path, task.step) == at)
+        let step = play.step;
+        let tasks = self.tasks.of(play.path);
+        tasks.filter(move |task| task.step == step)
     }
 
     /// When the first step ends that is waited for, if nothing is heard of it.
@@ -315,14 +329,13 @@ impl Probing {
             }
             _ => None,
         };
-        self.plays.iter().filter_map(waited).min()
+        self.plays.iter().flatten().filter_map(waited).min()
     }
 
     /// Whether a step that is waited for is not over.
     pub(super) fn is_awaited(&self) -> bool {
-        self.plays
-            .iter()
-            .any(|play| play.is_needed && !play.is_over())
+        let mut plays = self.plays.iter().flatten();
+        plays.any(|play| play.is_needed && !play.is_over())
     }
 
     /// Whether a task's next try is wanted: beyond its path's proof only where it asks something else, and beyond a
@@ -334,24 +347,15 @@ impl Probing {
 
     /// Whether a step is waited for.
     pub(super) fn awaits(&self, path: usize, step: usize) -> bool {
-        let mut plays = self.plays.iter();
-        plays.any(|play| (play.path, play.step) == (path, step) && play.is_needed)
-    }
-
-    /// Whether a task's step says what must come of it, so that no itinerary ends it.
-    pub(super) fn expects(&self, task: &Task) -> bool {
-        self.plays
-            .iter()
-            .any(|play| (play.path, play.step) == (task.path, task.step) && play.expects)
+        self.plays[path][step].is_needed
     }
 
     /// The step of a path that plays `task`.
     pub(super) fn step_of(&self, path: usize, task: plan::Task) -> Option<usize> {
-        let playing = |play: &&Play| {
-            let is_played = matches!(play.state, State::Playing { .. });
-            play.path == path && play.task == Some(task) && is_played
-        };
-        self.plays.iter().find(playing).map(|play| play.step)
+        let playing =
+            |play: &&Play| play.task == Some(task) && matches!(play.state, State::Playing { .. });
+        let plays = self.plays.get(path)?;
+        plays.iter().find(playing).map(|play| play.step)
     }
 }
 

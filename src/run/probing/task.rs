@@ -1,6 +1,9 @@
 //! What is tried until it succeeds: each task until its itinerary is complete, or six times.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::Index;
+use std::ops::IndexMut;
 use std::time::Duration;
 
 use crate::craft;
@@ -16,6 +19,7 @@ use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::run::pacer::Outgoing;
 use crate::run::probing::Probing;
+use crate::run::probing::expects;
 
 /// When the tries of a task are due, after its first: three quickly, then slower, so that loss is told from
 /// a filter. Six port unreachables are what a Linux host sends in a burst (`icmp_ratelimit`).
@@ -90,12 +94,82 @@ pub(super) enum Aim {
     Connect,
 }
 
+/// All tasks, in the order in which they began. With many real servers, most of them are done.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    all: Vec<Task>,
+    /// The numbers of each path's.
+    by_path: BTreeMap<usize, Vec<usize>>,
+    /// The numbers of those that were not done when it was last looked.
+    open: Vec<usize>,
+}
+
+impl Tasks {
+    pub(super) fn push(&mut self, task: Task) {
+        let number = self.all.len();
+        self.by_path.entry(task.path).or_default().push(number);
+        self.open.push(number);
+        self.all.push(task);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.all.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+        self.all.iter_mut()
+    }
+
+    /// The numbers of a path's.
+    pub(super) fn numbers(&self, path: usize) -> &[usize] {
+        self.by_path.get(&path).map_or(&[], Vec::as_slice)
+    }
+
+    /// A path's.
+    pub(super) fn of(&self, path: usize) -> impl Iterator<Item = &Task> {
+        self.numbers(path).iter().map(|number| &self.all[*number])
+    }
+
+    /// A path's are done that are like this.
+    pub(super) fn end(&mut self, path: usize, is_over: impl Fn(&Task) -> bool) {
+        for number in self.by_path.get(&path).into_iter().flatten() {
+            let task = &mut self.all[*number];
+            task.done |= is_over(task);
+        }
+    }
+
+    /// Those that are not done.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Task> {
+        let tasks = self.open.iter().map(|number| &self.all[*number]);
+        tasks.filter(|task| !task.done)
+    }
+
+    /// The numbers of those that have a try due by now; what is done is not looked at again.
+    fn due(&mut self, now: Mono) -> Vec<usize> {
+        self.open.retain(|number| !self.all[*number].done);
+        let is_due = |number: &usize| self.all[*number].due().is_some_and(|due| due <= now);
+        self.open.iter().copied().filter(is_due).collect()
+    }
+}
+
+impl Index<usize> for Tasks {
+    type Output = Task;
+
+    fn index(&self, number: usize) -> &Task {
+        &self.all[number]
+    }
+}
+
+impl IndexMut<usize> for Tasks {
+    fn index_mut(&mut self, number: usize) -> &mut Task {
+        &mut self.all[number]
+    }
+}
+
 impl Probing {
     /// Queues the tries that are due; what asks aside comes behind what the path's own proof needs.
     pub(super) fn advance_tasks(&mut self, evidence: &Evidence, now: Mono) {
-        let tasks = self.tasks.iter().enumerate();
-        let due = tasks.filter(|(_, task)| task.due().is_some_and(|due| due <= now));
-        let mut due: Vec<_> = due.map(|(number, _)| number).collect();
+        let mut due = self.tasks.due(now);
         due.sort_by_key(|number| self.tasks[*number].is_aside());
         for number in due {
             if self.is_wanted(&self.tasks[number]) {
@@ -121,7 +195,7 @@ impl Probing {
                 (Aim::Probe(kind), None) => {
                     task.at_least > 1
                         && task.tries >= task.at_least
-                        && !self.expects(task)
+                        && !expects(&self.plays, task)
                         && self.has_reached(*kind, task.path, evidence)
                 }
                 _ => false,
@@ -239,8 +313,7 @@ impl Probing {
 
     /// Whether something of the suite is already played that sends for this aim.
     fn sends(&self, aim: &Aim, path: usize) -> bool {
-        let mut tasks = self.tasks.iter();
-        tasks.any(|task| task.path == path && task.aim == *aim)
+        self.tasks.of(path).any(|task| task.aim == *aim)
     }
 
     fn has_reached(&self, kind: ProbeKind, path: usize, evidence: &Evidence) -> bool {

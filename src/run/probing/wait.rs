@@ -49,7 +49,7 @@ impl Probing {
             .chain(self.awaited_due())
             .chain(self.next_path())
             .min();
-        let wanted = self.tasks.iter().filter(|task| self.is_wanted(task));
+        let wanted = self.tasks.open().filter(|task| self.is_wanted(task));
         let usual = wanted
             .filter_map(Task::due)
             .chain(self.sweeps.iter().filter_map(Sweep::due))
@@ -75,13 +75,13 @@ impl Probing {
         if !has_begun || self.asks_flows() || self.is_awaited() {
             return false;
         }
-        let own = || self.tasks.iter().filter(|task| !task.is_aside());
+        let own = || self.tasks.open().filter(|task| !task.is_aside());
         if let Some(at) = self.proven_at {
-            let settled = own().all(|task| task.done) || now >= self.settled_at(at);
+            let settled = own().next().is_none() || now >= self.settled_at(at);
             return settled && !self.is_searching();
         }
         let wanted = || own().filter(|task| self.is_wanted(task));
-        let all_done = wanted().all(|task| task.done);
+        let all_done = wanted().next().is_none();
         let nothing_due = wanted().all(|task| task.due().is_none())
             && self.sweeps.iter().all(|sweep| {
                 sweep.due().is_none() || sweep.is_fresh() && !self.is_worth(sweep, evidence)
@@ -100,7 +100,7 @@ impl Probing {
     /// When a step that is waited for has something to send.
     fn awaited_due(&self) -> Option<Mono> {
         let wanted = |task: &&Task| self.settled && task.is_awaited;
-        let tasks = self.tasks.iter().filter(wanted);
+        let tasks = self.tasks.open().filter(wanted);
         tasks.filter_map(Task::due).min()
     }
 
@@ -117,8 +117,8 @@ impl Probing {
     /// server's kernel has asked for its next hop, or had its occasions.
     pub(super) fn settled_at(&self, at: Mono) -> Mono {
         self.tasks
-            .iter()
-            .filter(|task| !task.done && matches!(task.aim, Aim::Resolution { .. }))
+            .open()
+            .filter(|task| matches!(task.aim, Aim::Resolution { .. }))
             .map(|task| task.begin + TRIES[RESOLUTIONS - 1])
             .fold(at, Mono::max)
             + GRACE
