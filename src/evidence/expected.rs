@@ -239,19 +239,16 @@ impl Evidence {
     fn requests(&self, (path, step): (usize, usize)) -> impl Iterator<Item = &Item> {
         let action = self.plan().step(path, step).map(|step| &step.action);
         let resolves = matches!(action, Some(Action::Builtin(builtin)) if builtin.task == Task::ResolveGateway);
-        let kernels = self.items().iter().filter(move |item| match &item.what {
-            What::Arp { arp, .. } => {
-                resolves
-                    && item.host == Host::Realserver(path)
-                    && arp.operation == Arp::REQUEST
-                    && !arp.is_ours()
-                    && Some(arp.target) == self.asked_gateway(path)
-            }
-            _ => false,
+        let arps = resolves.then(|| self.arps(Host::Realserver(path)));
+        let kernels = arps.into_iter().flatten().filter(move |(_, arp)| {
+            arp.operation == Arp::REQUEST
+                && !arp.is_ours()
+                && Some(arp.target) == self.asked_gateway(path)
         });
         let frames = self.course(path, step).map(|course| &course.frames[..]);
         let own = frames.unwrap_or_default().iter();
-        own.filter_map(|id| self.item(*id)).chain(kernels)
+        let own = own.filter_map(|id| self.item(*id));
+        own.chain(kernels.map(|(item, _)| item))
     }
 
     /// The first answer to an ARP request, seen on the host that asked, that meets the expectation.
@@ -263,16 +260,12 @@ impl Evidence {
             What::Arp { arp, .. } => (*arp, None),
             _ => return None,
         };
-        let replies = self.items().iter().filter(|item| {
-            let What::Arp { arp, .. } = &item.what else {
-                return false;
-            };
+        let replies = self.arps(request.host).filter(|(item, arp)| {
             arp.operation == Arp::REPLY
-                && item.host == request.host
                 && item.time.as_nanos() + SENDING >= request.time.as_nanos()
                 && (arp.sender, arp.target) == (question.target, question.sender)
         });
-        let mut met = replies.filter(|item| {
+        let mut met = replies.map(|(item, _)| item).filter(|item| {
             expected.see == See::Reply
                 && expected.from.is_none_or(|from| from == question.target)
                 && is_at(item, expected, path)

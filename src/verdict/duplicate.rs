@@ -4,7 +4,6 @@
 //! that link, too. What the director has itself, and what routers answer for others (proxy ARP, EVPN), is no
 //! other host's claim.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::evidence::EvidenceId;
@@ -135,28 +134,32 @@ fn claims(case: &Case<'_>) -> Vec<Claim> {
         return Vec::new();
     };
     let plan = case.evidence.plan();
-    let servers = (0..plan.paths.len()).filter_map(|n| case.facts(Host::Realserver(n)));
-    let ours: BTreeSet<[u8; 6]> = servers
-        .chain([director])
-        .flat_map(|facts| facts.links.iter().filter_map(|link| link.mac))
-        .collect();
+    let is_ours = |mac| {
+        let servers = (0..plan.paths.len()).filter_map(|n| case.facts(Host::Realserver(n)));
+        let mut links = [director]
+            .into_iter()
+            .chain(servers)
+            .flat_map(|facts| &facts.links);
+        links.any(|link| link.mac == Some(mac))
+    };
     // On the real server's link the director must have answered, too: an address translator between may show
     // another hardware address for its own.
-    let answers_there = case.evidence.items().iter().any(|item| {
-        matches!(&item.what, What::Arp { arp, .. } if item.host == case.realserver()
-            && arp.sender == case.path.vip
-            && director.links.iter().any(|link| link.mac == Some(arp.sender_mac)))
+    let answers_there = case.evidence.arps(case.realserver()).any(|(_, arp)| {
+        let mut links = director.links.iter();
+        arp.sender == case.path.vip && links.any(|link| link.mac == Some(arp.sender_mac))
     });
+    let hosts = [DIRECTOR, case.realserver()].into_iter();
+    let mut seen: Vec<_> = hosts.flat_map(|host| case.evidence.arps(host)).collect();
+    seen.sort_by_key(|(item, _)| item.id);
     let mut claims: Vec<Claim> = Vec::new();
-    for item in case.evidence.items() {
+    for (item, _) in seen {
         let What::Arp { arp, capture } = &item.what else {
             continue;
         };
-        let here = item.host == DIRECTOR || item.host == case.realserver();
         let foreign = arp.sender == case.path.vip
             && capture.direction == Direction::In
-            && !ours.contains(&arp.sender_mac);
-        if !here || !foreign || claims.iter().any(|known| known.mac == arp.sender_mac) {
+            && !is_ours(arp.sender_mac);
+        if !foreign || claims.iter().any(|known| known.mac == arp.sender_mac) {
             continue;
         }
         let shared = case
