@@ -231,6 +231,10 @@ impl Evidence {
         let mut proofs: BTreeMap<Hop, Proof> = BTreeMap::new();
         for passage in self.passages(path) {
             for hop in Hop::ALL {
+                // Nothing is better than a proof that was seen on both sides.
+                if proofs.get(&hop).is_some_and(|known| known.seen) {
+                    continue;
+                }
                 let Some(proof) = passage.proves(hop) else {
                     continue;
                 };

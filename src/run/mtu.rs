@@ -104,7 +104,9 @@ impl Search {
 
     /// Something was learnt of its path.
     pub(super) fn look(&mut self, evidence: &Evidence) {
-        self.shows = arrivals_show(evidence, self.path);
+        if !self.done {
+            self.shows = arrivals_show(evidence, self.path);
+        }
     }
 
     /// A probe of the search was seen.
