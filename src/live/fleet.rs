@@ -240,7 +240,12 @@ async fn write(
     mut to: FramedWrite<pipe::Sender, MessageCodec<ToAgent>>,
 ) {
     while let Some(message) = outbox.recv().await {
-        if to.send(&message).await.is_err() {
+        // What was said meanwhile goes with it.
+        let written = match outbox.is_empty() {
+            true => to.send(&message).await,
+            false => to.feed(&message).await,
+        };
+        if written.is_err() {
             return;
         }
     }
