@@ -4,6 +4,8 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 
+use anstream::AutoStream;
+
 use crate::cli::common::Format;
 use crate::cli::common::Settings;
 use crate::cli::failure::Failure;
@@ -210,9 +212,12 @@ pub(super) fn write(text: &str, file: Option<&Path>) -> Result<(), Failure> {
 
 /// Prints to stdout; that nobody reads it any more is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = anstream::stdout().lock();
-    let written = stdout
+    let mut stdout = io::stdout().lock();
+    // As a whole: piece by piece, each line would be a system call of its own.
+    let mut shown = AutoStream::new(Vec::new(), AutoStream::choice(&stdout));
+    let written = shown
         .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(&shown.into_inner()))
         .and_then(|()| stdout.flush());
     match written {
         Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Write {

@@ -163,23 +163,25 @@ pub struct EvidenceReport {
     pub summary: String,
     /// The packet in hex: from its network header on, what was sent as a frame from its Ethernet header on; null
     /// where there is none.
-    pub bytes: Option<String>,
+    #[serde(rename = "bytes")]
+    pub(crate) packet: Option<PacketReport>,
     /// What it is, in a few words.
     #[serde(skip)]
     pub(crate) noun: String,
-    /// The packet, and where it begins.
-    #[serde(skip)]
-    pub(crate) packet: Option<PacketReport>,
 }
 
 /// A packet to take apart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
 pub(crate) struct PacketReport {
     /// Its octets.
+    #[serde(serialize_with = "hex::serialize")]
     pub(crate) octets: Vec<u8>,
     /// The EtherType of what they begin with; of a frame none, as its own header says it.
+    #[serde(skip)]
     pub(crate) ethertype: Option<u16>,
     /// Octets that it had on the wire beyond these.
+    #[serde(skip)]
     pub(crate) cut_off: usize,
 }
 
@@ -378,7 +380,6 @@ pub(super) fn piece(evidence: &Evidence, item: &Item) -> EvidenceReport {
         time: item.time.to_string(),
         probe: item.probe,
         summary: wording.summary,
-        bytes: packet.as_ref().map(|packet| hex::encode(&packet.octets)),
         noun: wording.noun,
         packet,
     }
