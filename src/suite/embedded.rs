@@ -83,10 +83,14 @@ impl Embedded {
             let environment = Environment::of(path).with(overrides.to_vec());
             SuiteFile::parse(&file, self.text, &environment)
         };
-        let suites = paths.iter().map(|path| {
+        let read = |path| {
             parse(path).unwrap_or_else(|problems| panic!("an embedded suite is wrong:\n{problems}"))
-        });
-        suites.collect()
+        };
+        // What names nothing of a path is the same for all of them.
+        match (paths, self.text.contains('$')) {
+            ([first, _, ..], false) => vec![read(first); paths.len()],
+            _ => paths.iter().map(read).collect(),
+        }
     }
 }
 
