@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::exchange::Wall;
+use crate::exchange::hexadecimal;
 
 /// Which way a packet went, seen from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,7 +32,7 @@ pub struct Capture {
     /// The sender's hardware address, where the device has one.
     pub link_source: Option<[u8; 6]>,
     /// The packet.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "hexadecimal")]
     pub bytes: Vec<u8>,
     /// Its length on the wire from the network header on; more than `bytes` has if it was cut off.
     pub original_length: u32,

@@ -6,6 +6,7 @@ mod capture;
 mod dropped;
 mod fact;
 mod firewall;
+mod hexadecimal;
 mod tap;
 mod time;
 mod transmit;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::exchange::Wall;
+use crate::exchange::hexadecimal;
 
 /// How a packet enters the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ pub struct Transmit {
     /// How.
     pub way: Way,
     /// The packet.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "hexadecimal")]
     pub bytes: Vec<u8>,
 }
 
