@@ -407,7 +407,7 @@ impl Engine {
             self.outbox.extend(probing.settle());
             everything_proven = probing.everything_is_proven() && probing.is_whole(&self.evidence);
         }
-        let plan = self.evidence.plan().clone();
+        let plan = self.evidence.plan();
         for (host, state) in &mut self.hosts {
             if *state != HostState::Ready {
                 *state = HostState::Done;
@@ -416,12 +416,12 @@ impl Engine {
             let mut awaited = 1;
             self.outbox.push_back((*host, Command::TapStatistics));
             if let (Some(known), false) = (self.evidence.facts(*host), everything_proven) {
-                let query = queries::whole(&plan, *host, known);
+                let query = queries::whole(plan, *host, known);
                 self.outbox.push_back((*host, Command::Facts(query)));
                 awaited += 1;
                 let is_suspicious = self.suspicious.contains(host);
                 if let Some(query) =
-                    queries::firewall(&plan, *host, known).filter(|_| is_suspicious)
+                    queries::firewall(plan, *host, known).filter(|_| is_suspicious)
                 {
                     self.outbox.push_back((*host, Command::Firewall(query)));
                     awaited += 1;
