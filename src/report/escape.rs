@@ -3,7 +3,8 @@
 /// `text` with every character that a terminal obeys, that reorders or hides text, or that XML has no way to write, as
 /// `\u{…}`.
 pub(crate) fn escape(text: &str) -> String {
-    if !text.contains(is_unsafe) {
+    let is_plain = |octet| matches!(octet, b' '..=b'~');
+    if text.bytes().all(is_plain) || !text.contains(is_unsafe) {
         return text.to_owned();
     }
     let mut safe = String::with_capacity(text.len() + 8);
