@@ -86,6 +86,10 @@ impl Evidence {
     /// Packets of another protocol that came from the VIP prove nothing of a service whose own come from
     /// somebody else: translation by a router is a matter of protocol and state.
     pub(super) fn withdraw_rewritten(&self, path: usize, proofs: &mut BTreeMap<Hop, Proof>) {
+        let theirs = [Hop::SpoofedSourceTransit, Hop::RealserverEgress];
+        if !theirs.iter().any(|hop| proofs.contains_key(hop)) {
+            return;
+        }
         if let Some(rewriting) = self.rewriting(path).filter(|found| found.hits_service) {
             proofs.remove(&Hop::SpoofedSourceTransit);
             if !rewriting.left_intact {

@@ -420,8 +420,7 @@ impl Engine {
                 self.outbox.push_back((*host, Command::Facts(query)));
                 awaited += 1;
                 let is_suspicious = self.suspicious.contains(host);
-                if let Some(query) =
-                    queries::firewall(plan, *host, known).filter(|_| is_suspicious)
+                if let Some(query) = queries::firewall(plan, *host, known).filter(|_| is_suspicious)
                 {
                     self.outbox.push_back((*host, Command::Firewall(query)));
                     awaited += 1;
