@@ -16,6 +16,10 @@ use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::fcntl::OFlag;
+use nix::fcntl::openat;
+use nix::sys::stat::Mode;
+
 use crate::exchange::HostFacts;
 use crate::exchange::IpvsConnection;
 use crate::exchange::Listener;
@@ -23,6 +27,9 @@ use crate::exchange::ServiceQuery;
 
 /// Where the files of the calling thread's network namespace are.
 const NET: &str = "/proc/thread-self/net";
+
+/// Where the settings of IPv4 are.
+const IPV4: &str = "/proc/sys/net/ipv4";
 
 /// The settings read of `all`.
 const SETTINGS: [&str; 6] = [
@@ -72,9 +79,21 @@ pub(super) fn sysctls(
     failures: &mut Vec<Failure>,
 ) -> BTreeMap<String, i64> {
     let mut found = BTreeMap::new();
+    // The kernel looks for this namespace's folder among those of all that there are, by one name: once is enough.
+    let folder = match File::open(IPV4) {
+        Ok(folder) => folder,
+        Err(error) => {
+            failures.push(Failure::new(IPV4, &error));
+            return found;
+        }
+    };
+    let open = |name: &str| {
+        let opened = openat(&folder, name, OFlag::O_CLOEXEC, Mode::empty());
+        opened.map(File::from).map_err(io::Error::from)
+    };
     let mut read = |name: &str, required: bool| {
-        let file = format!("/proc/sys/net/ipv4/{name}");
-        match fs::read_to_string(&file) {
+        let file = format!("{IPV4}/{name}");
+        match open(name).and_then(io::read_to_string) {
             Ok(text) => match text.trim().parse() {
                 Ok(value) => {
                     found.insert(format!("net.ipv4.{}", name.replace('/', ".")), value);
