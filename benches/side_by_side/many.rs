@@ -294,18 +294,22 @@ fn add_ipvs(director: &Namespace, backstage: &Namespace, servers: u8) {
         let mut known: HashMap<(Ipv4Addr, u16), u8> = HashMap::new();
         let mut next = 0;
         while let Ok(packet) = arriving.receive() {
-            let Some((client, is_new, inner)) = request(packet) else {
+            let Some((client, flags, inner)) = request(packet) else {
                 continue;
             };
             let chosen = match known.get(&client) {
                 Some(chosen) => *chosen,
-                None if is_new => {
+                None if flags.is_syn => {
                     next = (next + 1) % servers;
                     next
                 }
                 None => continue,
             };
-            known.insert(client, chosen);
+            // A client that has reset its connection is given a real server anew (`conn_reuse_mode`).
+            match flags.is_rst {
+                true => known.remove(&client),
+                false => known.insert(client, chosen),
+            };
             let rip = server(chosen).0;
             // A packet that cannot go on is lost, as anywhere.
             let _ = tunnel.send(&tunnelled(&inner, rip), rip);
@@ -313,8 +317,14 @@ fn add_ipvs(director: &Namespace, backstage: &Namespace, servers: u8) {
     });
 }
 
-/// Of a segment to the service: its client, whether it begins a connection, and the packet, its checksum complete.
-fn request(packet: &[u8]) -> Option<((Ipv4Addr, u16), bool, Vec<u8>)> {
+/// Whether a segment begins a connection, or ends it.
+struct Flags {
+    is_syn: bool,
+    is_rst: bool,
+}
+
+/// Of a segment to the service: its client, its flags, and the packet, its checksum complete.
+fn request(packet: &[u8]) -> Option<((Ipv4Addr, u16), Flags, Vec<u8>)> {
     let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
     let start = ip.slice().len();
     let tcp = TcpHeaderSlice::from_slice(&packet[start..]).ok()?;
@@ -327,7 +337,11 @@ fn request(packet: &[u8]) -> Option<((Ipv4Addr, u16), bool, Vec<u8>)> {
     // RFC 9293 §3.1: octets 16 and 17 of the header. The sender left it to a device.
     whole[start + 16..start + 18].copy_from_slice(&sum.to_be_bytes());
     let client = (Ipv4Addr::from(ip.source()), tcp.source_port());
-    Some((client, tcp.syn() && !tcp.ack(), whole))
+    let flags = Flags {
+        is_syn: tcp.syn() && !tcp.ack(),
+        is_rst: tcp.rst(),
+    };
+    Some((client, flags, whole))
 }
 
 fn tunnelled(inner: &[u8], rip: Ipv4Addr) -> Vec<u8> {
