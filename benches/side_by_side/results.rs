@@ -1,10 +1,12 @@
 //! `benches/RESULTS.md`: a head, and a section for each table that was run last.
 
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::peers;
+use crate::process::TUNPROOF;
 
 /// What a table has to say.
 pub(crate) struct Section {
@@ -54,7 +56,12 @@ fn head() -> String {
          Written by `cargo bench` (`cargo bench -- TABLE` for one; README.md beside this file says how each is\n\
          measured and where the limits are). Only ratios within a table mean anything on another machine.\n\n\
          Machine: {cores} cores, {model}; {kernel}.\n\n\
+         tunproof: `{}`.\n\n\
          Peers: {}.\n",
+        Path::new(TUNPROOF)
+            .file_name()
+            .unwrap_or_default()
+            .display(),
         peers::versions()
     )
 }
