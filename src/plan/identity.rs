@@ -6,6 +6,7 @@
 //! matter; this file only says what they are.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -117,8 +118,10 @@ impl SessionKey {
 
     /// The keyed hash of a value, another one for each purpose.
     pub(super) fn hash(&self, purpose: u8, value: u32) -> u64 {
-        let [a, b, c, d] = value.to_be_bytes();
-        SipHasher24::new_with_key(&self.0).hash(&[purpose, a, b, c, d])
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write_u8(purpose);
+        hasher.write_u32(value.to_be());
+        hasher.finish()
     }
 
     fn permute_nonzero(&self, purpose: u8, number: u16) -> u16 {
