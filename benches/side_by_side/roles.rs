@@ -1,14 +1,12 @@
 //! What the benchmark's own processes do: the bare loops that everything is compared with, and tunproof's parts alone.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
 use socket2::SockFilter;
 use tunproof::craft::FleetCraft;
-use tunproof::craft::FleetPacket;
 use tunproof::live::burst::Burst;
 use tunproof::live::ring::Ring;
 
@@ -62,15 +60,19 @@ fn send_burst(by_xdp: bool) {
     let fleet = Asked::ClosedLoop.fleet();
     let craft = FleetCraft::new(&fleet, fleet::key());
     let mut burst = Burst::open(&fleet, by_xdp).expect("a director");
-    let mut packets: Vec<(Ipv4Addr, FleetPacket)> = Vec::new();
+    let probe = Asked::ClosedLoop.probe();
+    let (mut pairs, mut realservers) = (Vec::new(), Vec::new());
     for number in (0..fleet.pairs()).cycle() {
         let pair = fleet.pair(number).expect("there are as many");
-        packets.push((pair.rip, craft.probe(Asked::ClosedLoop.probe(), &pair)));
-        if packets.len() == sys::BATCH {
+        pairs.push(pair);
+        realservers.push(pair.rip);
+        if pairs.len() == sys::BATCH {
+            let craft = |number: usize, room: &mut _| craft.probe_into(room, probe, &pairs[number]);
             burst
-                .send(&packets, |_, errno| panic!("errno {errno}"))
+                .send(&realservers, craft, |_, errno| panic!("errno {errno}"))
                 .expect("a device");
-            packets.clear();
+            pairs.clear();
+            realservers.clear();
         }
     }
 }

@@ -39,13 +39,16 @@ impl FleetPacket {
     pub fn octets(&self) -> &[u8] {
         &self.octets[..self.length]
     }
-}
 
-impl AsRef<[u8]> for FleetPacket {
-    fn as_ref(&self) -> &[u8] {
-        self.octets()
+    fn crafted(craft: impl FnOnce(&mut Room) -> usize) -> FleetPacket {
+        let mut octets = [0; FleetPacket::LONGEST];
+        let length = craft(&mut octets);
+        FleetPacket { octets, length }
     }
 }
+
+/// Where a packet is crafted; it may be shorter.
+type Room = [u8; FleetPacket::LONGEST];
 
 /// What all packets of a sweep have in common.
 pub struct FleetCraft {
@@ -103,32 +106,44 @@ impl FleetCraft {
     /// 1460 and window 64240, as those of [`probe`](crate::craft::probe()); a datagram has it as identification and
     /// checksum.
     pub fn probe(&self, probe: FleetProbe, pair: &Pair) -> FleetPacket {
-        let identity = FleetIdentity::new(&self.key, probe, pair.number);
-        match probe {
-            FleetProbe::ClosedLoop => {
-                segment(&self.closed_loop.opening, &identity, pair, identity.word)
-            }
-            FleetProbe::ReflectSyn => {
-                segment(&self.reflect.opening, &identity, pair, identity.word)
-            }
-            FleetProbe::ReflectUdp => self.datagram(&identity, pair),
-        }
+        FleetPacket::crafted(|room| self.probe_into(room, probe, pair))
     }
 
     /// The RST that closes what the probe of a pair opened; `None` if it opened nothing.
     pub fn closing(&self, probe: FleetProbe, pair: &Pair) -> Option<FleetPacket> {
+        let closing = || FleetPacket::crafted(|room| self.closing_into(room, probe, pair));
+        probe.opens().then(closing)
+    }
+
+    /// Crafts [`FleetCraft::probe`] where it is sent from, and says how long it is.
+    pub fn probe_into(&self, room: &mut Room, probe: FleetProbe, pair: &Pair) -> usize {
+        let identity = FleetIdentity::new(&self.key, probe, pair.number);
+        let template = match probe {
+            FleetProbe::ClosedLoop => &self.closed_loop.opening,
+            FleetProbe::ReflectSyn => &self.reflect.opening,
+            FleetProbe::ReflectUdp => return self.datagram(room, &identity, pair),
+        };
+        segment((room, template), &identity, pair, identity.word)
+    }
+
+    /// As [`FleetCraft::probe_into`] the RST that closes what it opened.
+    ///
+    /// # Panics
+    ///
+    /// If it opened nothing.
+    pub fn closing_into(&self, room: &mut Room, probe: FleetProbe, pair: &Pair) -> usize {
         let template = match probe {
             FleetProbe::ClosedLoop => &self.closed_loop.closing,
             FleetProbe::ReflectSyn => &self.reflect.closing,
-            FleetProbe::ReflectUdp => return None,
+            FleetProbe::ReflectUdp => panic!("a datagram opens nothing"),
         };
         let identity = FleetIdentity::new(&self.key, probe, pair.number);
         let sequence_number = identity.word.wrapping_add(1);
-        Some(segment(template, &identity, pair, sequence_number))
+        segment((room, template), &identity, pair, sequence_number)
     }
 
-    fn datagram(&self, identity: &FleetIdentity, pair: &Pair) -> FleetPacket {
-        let mut patch = Patch::headers(&self.datagram, identity, pair);
+    fn datagram(&self, room: &mut Room, identity: &FleetIdentity, pair: &Pair) -> usize {
+        let mut patch = Patch::headers((room, &self.datagram), identity, pair);
         patch.set(TRANSPORT, &identity.port.to_be_bytes());
         patch.set(TRANSPORT + 2, &identity.closed_port.to_be_bytes());
         patch.set(TRANSPORT + 8, &identity.tag.to_be_bytes());
@@ -138,23 +153,23 @@ impl FleetCraft {
         let tuning = (u32::from(untuned) + 0xffff - u32::from(wanted)) % 0xffff;
         patch.set(TRANSPORT + 22, &(tuning as u16).to_be_bytes());
         patch.put(TRANSPORT + 6, wanted);
-        patch.packet
+        self.datagram.packet.length
     }
 }
 
 fn segment(
-    template: &Template,
+    (room, template): (&mut Room, &Template),
     identity: &FleetIdentity,
     pair: &Pair,
     sequence_number: u32,
-) -> FleetPacket {
-    let mut patch = Patch::headers(template, identity, pair);
+) -> usize {
+    let mut patch = Patch::headers((room, template), identity, pair);
     patch.set(TRANSPORT, &identity.port.to_be_bytes());
     patch.set(TRANSPORT + 2, &pair.service.port.to_be_bytes());
     patch.set(TRANSPORT + 4, &sequence_number.to_be_bytes());
     let checksum = patch.checksum();
     patch.put(TRANSPORT + 16, checksum);
-    patch.packet
+    template.packet.length
 }
 
 impl Template {
@@ -186,16 +201,21 @@ impl Template {
 }
 
 /// A packet in the making, and the sum of its transport checksum.
-struct Patch {
-    packet: FleetPacket,
+struct Patch<'a> {
+    octets: &'a mut Room,
     sum: u32,
 }
 
-impl Patch {
+impl Patch<'_> {
     /// Both headers, and the pseudo header's part of the sum.
-    fn headers(template: &Template, identity: &FleetIdentity, pair: &Pair) -> Patch {
+    fn headers<'a>(
+        (octets, template): (&'a mut Room, &Template),
+        identity: &FleetIdentity,
+        pair: &Pair,
+    ) -> Patch<'a> {
+        *octets = template.packet.octets;
         let mut patch = Patch {
-            packet: template.packet,
+            octets,
             sum: u32::from(!template.transport),
         };
         let (rip, vip) = (pair.rip.octets(), pair.service.vip.octets());
@@ -205,9 +225,8 @@ impl Patch {
             (INNER, template.inner, vip, inner),
         ];
         for (at, checksum, destination, identification) in fields {
-            let octets = &mut patch.packet.octets;
-            octets[at + 4..at + 6].copy_from_slice(&identification.to_be_bytes());
-            octets[at + 16..at + 20].copy_from_slice(&destination);
+            patch.octets[at + 4..at + 6].copy_from_slice(&identification.to_be_bytes());
+            patch.octets[at + 16..at + 20].copy_from_slice(&destination);
             let sum = u32::from(!checksum) + u32::from(identification) + halves(&destination);
             patch.put(at + 10, complement(sum));
         }
@@ -217,12 +236,12 @@ impl Patch {
 
     /// Writes where there were zeros. RFC 1624 §3, equation 3, with m = 0: HC' = ~(~HC + m').
     fn set(&mut self, at: usize, octets: &[u8]) {
-        self.packet.octets[at..at + octets.len()].copy_from_slice(octets);
+        self.octets[at..at + octets.len()].copy_from_slice(octets);
         self.sum += halves(octets);
     }
 
     fn put(&mut self, at: usize, checksum: u16) {
-        self.packet.octets[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+        self.octets[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
     }
 
     fn checksum(&self) -> u16 {

@@ -33,8 +33,6 @@ use crate::plan::Range;
 /// Room for packets that wait for ARP, in octets.
 const BUFFER: usize = 16 << 20;
 
-/// The longest packet.
-const LONGEST: usize = 128;
 /// Octets of an Ethernet header.
 const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
@@ -59,6 +57,8 @@ pub struct Burst {
     asked: BTreeSet<Ipv4Addr>,
     /// What is sent by each gateway, and last what is left to the stack: numbers of packets.
     sorted: Vec<Vec<usize>>,
+    /// Where packets are crafted.
+    frames: Vec<Frame>,
 }
 
 /// Pieces of a fleet, each with its gateway's number.
@@ -67,7 +67,8 @@ type Numbered = Vec<(Range, usize)>;
 struct Gateway {
     hop: NextHop,
     device: Device,
-    mac: Option<[u8; 6]>,
+    /// What its frames begin with, if it answers ARP.
+    header: Option<[u8; ETHERNET]>,
     checked: Option<Mono>,
     /// Whether it does not answer ARP.
     is_mute: bool,
@@ -93,9 +94,10 @@ impl Way {
     }
 }
 
+/// A packet, and room for an Ethernet header before it.
 #[derive(Clone, Copy)]
 struct Frame {
-    octets: [u8; ETHERNET + LONGEST],
+    octets: [u8; ETHERNET + Burst::LONGEST],
     length: usize,
 }
 
@@ -139,6 +141,9 @@ pub enum BurstError {
 }
 
 impl Burst {
+    /// No packet is longer.
+    pub const LONGEST: usize = 64;
+
     /// The error of a packet to whom does not answer ARP: EHOSTUNREACH, as the kernel has it.
     pub const MUTE: i32 = libc::EHOSTUNREACH;
 
@@ -187,24 +192,25 @@ impl Burst {
             pieces,
             asked: BTreeSet::new(),
             sorted: vec![Vec::new(); gateways.len() + 1],
+            frames: vec![Frame::EMPTY; sys::MOST_AT_ONCE],
             gateways,
         })
     }
 
-    /// Sends packets, each with its real server's address, from their IPv4 headers on; `refused` is told the number of
-    /// each that the kernel refused, and why.
+    /// Sends a packet to each of these real servers. `craft` writes the packet of a number, from its IPv4 header on, where
+    /// it leaves from, and says how long it is; `refused` is told the number of each that the kernel refused, and why.
     ///
     /// # Errors
     ///
     /// If no packet at all can be sent any more.
-    pub fn send<P: AsRef<[u8]>>(
+    pub fn send(
         &mut self,
-        packets: &[(Ipv4Addr, P)],
+        realservers: &[Ipv4Addr],
+        craft: impl Fn(usize, &mut [u8; Burst::LONGEST]) -> usize,
         mut refused: impl FnMut(usize, i32),
     ) -> Result<(), BurstError> {
         let rest = self.gateways.len();
-        self.sorted.iter_mut().for_each(Vec::clear);
-        for (number, (rip, _)) in packets.iter().enumerate() {
+        for (number, rip) in realservers.iter().enumerate() {
             let gateway = self.gateway(*rip).unwrap_or(rest);
             self.sorted[gateway].push(number);
         }
@@ -222,14 +228,14 @@ impl Burst {
                     .then(|| numbers.split_first())
                     .flatten()
                 {
-                    self.by_stack(packets, &[*first], &mut refused)?;
+                    self.by_stack(realservers, &[*first], &craft, &mut refused)?;
                     self.gateways[number].look_up(now);
                     if self.gateways[number].is_mute {
                         refused(*first, Burst::MUTE);
                     }
                     numbers = others;
                 }
-                numbers = self.gateways[number].send(packets, numbers)?;
+                numbers = self.gateways[number].send(numbers, &craft, &mut self.frames)?;
                 if self.gateways[number].is_mute {
                     // The stack asks it again, but has nowhere to send these.
                     for number in numbers {
@@ -237,7 +243,7 @@ impl Burst {
                     }
                 }
             }
-            self.by_stack(packets, numbers, &mut refused)?;
+            self.by_stack(realservers, numbers, &craft, &mut refused)?;
         }
         sorted.iter_mut().for_each(Vec::clear);
         self.sorted = sorted;
@@ -267,18 +273,23 @@ impl Burst {
         piece.contains(rip).then_some(*gateway)
     }
 
-    fn by_stack<P: AsRef<[u8]>>(
-        &self,
-        packets: &[(Ipv4Addr, P)],
+    fn by_stack(
+        &mut self,
+        realservers: &[Ipv4Addr],
         numbers: &[usize],
+        craft: &impl Fn(usize, &mut [u8; Burst::LONGEST]) -> usize,
         refused: &mut impl FnMut(usize, i32),
     ) -> Result<(), BurstError> {
         for some in numbers.chunks(sys::MOST_AT_ONCE) {
-            let octets: Vec<_> = some
+            for (frame, number) in self.frames.iter_mut().zip(some) {
+                frame.fill(&[0; ETHERNET], |room| craft(*number, room));
+            }
+            let octets: Vec<_> = self.frames[..some.len()]
                 .iter()
-                .map(|number| packets[*number].1.as_ref())
+                .map(Frame::packet)
                 .collect();
-            let address = |number: &usize| SockAddr::from(SocketAddrV4::new(packets[*number].0, 0));
+            let address =
+                |number: &usize| SockAddr::from(SocketAddrV4::new(realservers[*number], 0));
             let addresses: Vec<_> = some.iter().map(address).collect();
             let mut done = 0;
             while done < some.len() {
@@ -319,8 +330,9 @@ impl Gateway {
         let is_first = self.checked.replace(now).is_none();
         loop {
             // An entry that cannot be read is as good as none: the stack sends.
-            self.mac = next_hop::hardware_address(&self.hop).ok().flatten();
-            self.is_mute = self.mac.is_none();
+            let mac = next_hop::hardware_address(&self.hop).ok().flatten();
+            self.header = mac.map(|to| self.device.header(&to));
+            self.is_mute = mac.is_none();
             if !self.is_mute || !is_first || clock::mono() > until {
                 return;
             }
@@ -329,22 +341,19 @@ impl Gateway {
     }
 
     /// Sends in frames, and says which packets are left to the stack.
-    fn send<'a, P: AsRef<[u8]>>(
+    fn send<'a>(
         &mut self,
-        packets: &[(Ipv4Addr, P)],
         mut numbers: &'a [usize],
+        craft: &impl Fn(usize, &mut [u8; Burst::LONGEST]) -> usize,
+        frames: &mut [Frame],
     ) -> Result<&'a [usize], BurstError> {
-        let Some(to) = self.mac else {
+        let Some(header) = self.header else {
             return Ok(numbers);
         };
-        let mut frames = [Frame {
-            octets: [0; ETHERNET + LONGEST],
-            length: 0,
-        }; sys::MOST_AT_ONCE];
         while !numbers.is_empty() {
             let count = numbers.len().min(frames.len());
             for (frame, number) in frames.iter_mut().zip(numbers) {
-                frame.fill(&to, &self.device.mac, packets[*number].1.as_ref());
+                frame.fill(&header, |room| craft(*number, room));
             }
             let mut done = 0;
             while done < count {
@@ -352,7 +361,7 @@ impl Gateway {
                     Ok(sent) => done += sent,
                     // The device is down or gone, or takes no such packet: the stack knows why.
                     Err(_) => {
-                        self.mac = None;
+                        self.header = None;
                         return Ok(&numbers[done..]);
                     }
                 }
@@ -364,12 +373,24 @@ impl Gateway {
 }
 
 impl Frame {
-    fn fill(&mut self, to: &[u8; 6], from: &[u8; 6], packet: &[u8]) {
-        self.length = ETHERNET + packet.len();
-        self.octets[..6].copy_from_slice(to);
-        self.octets[6..12].copy_from_slice(from);
-        self.octets[12..ETHERNET].copy_from_slice(&ETHERTYPE_IPV4);
-        self.octets[ETHERNET..self.length].copy_from_slice(packet);
+    const EMPTY: Frame = Frame {
+        octets: [0; ETHERNET + Burst::LONGEST],
+        length: ETHERNET,
+    };
+
+    /// The packet is crafted behind the header.
+    fn fill(
+        &mut self,
+        header: &[u8; ETHERNET],
+        craft: impl FnOnce(&mut [u8; Burst::LONGEST]) -> usize,
+    ) {
+        self.octets[..ETHERNET].copy_from_slice(header);
+        let room = self.octets.last_chunk_mut().expect("there is room for one");
+        self.length = ETHERNET + craft(room);
+    }
+
+    fn packet(&self) -> &[u8] {
+        &self.octets[ETHERNET..self.length]
     }
 }
 
@@ -415,7 +436,7 @@ fn gateways(
                 gateways.push(Gateway {
                     device: Device::open(device, by_xdp)?,
                     hop,
-                    mac: None,
+                    header: None,
                     checked: None,
                     is_mute: false,
                 });
@@ -453,5 +474,14 @@ impl Device {
             .map_err(failed("bind the AF_PACKET socket"))?;
         let way = Way::Packet(socket);
         Ok(Device { way, mac })
+    }
+
+    /// What a frame to this hardware address begins with.
+    fn header(&self, to: &[u8; 6]) -> [u8; ETHERNET] {
+        let mut header = [0; ETHERNET];
+        header[..6].copy_from_slice(to);
+        header[6..12].copy_from_slice(&self.mac);
+        header[12..].copy_from_slice(&ETHERTYPE_IPV4);
+        header
     }
 }

@@ -106,7 +106,7 @@ fn close(sweep: &mut FleetSweep, speaker: &mut Speaker) {
             let now = clock::mono();
             let poll = sweep.poll(now, &mut batch);
             // There is nobody to tell.
-            if now.since(began) > FORGOTTEN || speaker.send(batch, &mut Vec::new()).is_err() {
+            if now.since(began) > FORGOTTEN || speaker.send(batch).is_err() {
                 return;
             }
             match poll {

@@ -206,11 +206,11 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     }
     // A file that is not there yet has no other names; now it is.
     let output = arguments.output.as_deref().map(whole_path);
-    let mut speaker = Speaker {
-        craft: FleetCraft::new(&fleet, sweep.key()),
-        burst: Burst::open(&fleet, false).map_err(Failure::Burst)?,
-        open: Open::new(fleet.pairs())?,
-    };
+    let mut speaker = Speaker::new(
+        FleetCraft::new(&fleet, sweep.key()),
+        Burst::open(&fleet, false).map_err(Failure::Burst)?,
+        Open::new(fleet.pairs())?,
+    );
     let keeper = Keeper::stand_by(&mut sweep, &mut speaker)?;
     if arguments.xdp {
         speaker.burst = Burst::open(&fleet, true).map_err(Failure::Burst)?;

@@ -15,7 +15,6 @@ use crate::cli::failure::Failure;
 use crate::cli::sweep::ears::Heard;
 use crate::cli::sweep::keeper::Open;
 use crate::craft::FleetCraft;
-use crate::craft::FleetPacket;
 use crate::live::burst::Burst;
 use crate::live::burst::BurstError;
 use crate::live::clock;
@@ -81,24 +80,34 @@ impl Drop for Mouth {
 
 /// How batches become packets, and leave.
 pub(super) struct Speaker {
-    pub(super) craft: FleetCraft,
+    craft: FleetCraft,
     pub(super) burst: Burst,
     /// Where it is written down what may be half open.
     pub(super) open: Arc<Open>,
+    /// Those of a batch.
+    realservers: Vec<Ipv4Addr>,
 }
 
 impl Speaker {
+    pub(super) fn new(craft: FleetCraft, burst: Burst, open: Arc<Open>) -> Speaker {
+        Speaker {
+            craft,
+            burst,
+            open,
+            realservers: Vec::new(),
+        }
+    }
+
     fn speak(
         mut self,
         batches: &mpsc::Receiver<Vec<FleetSend>>,
         inbox: &mpsc::Sender<Heard>,
     ) -> Result<(), BurstError> {
-        let mut packets = Vec::new();
         let mut looked = clock::mono();
         loop {
             match batches.recv_timeout(LOOKED) {
                 Ok(batch) => {
-                    let refused = self.send(batch, &mut packets)?;
+                    let refused = self.send(batch)?;
                     if !refused.is_empty() {
                         let _ = inbox.send(Heard::NotSent(refused, clock::mono()));
                     }
@@ -122,23 +131,23 @@ impl Speaker {
     pub(super) fn send(
         &mut self,
         mut batch: Vec<FleetSend>,
-        packets: &mut Vec<(Ipv4Addr, FleetPacket)>,
     ) -> Result<Vec<(FleetSend, i32)>, BurstError> {
-        packets.clear();
-        batch.retain(|send| {
-            let packet = match send.closes {
-                false => Some(self.craft.probe(send.probe, &send.pair)),
-                true => self.craft.closing(send.probe, &send.pair),
-            };
-            let packet = packet.map(|packet| (send.pair.rip, packet));
-            let is_sent = packet.is_some();
-            packets.extend(packet);
-            is_sent
-        });
+        batch.retain(|send| !send.closes || send.probe.opens());
+        self.realservers.clear();
+        self.realservers
+            .extend(batch.iter().map(|send| send.pair.rip));
         let mut refused = Vec::new();
-        self.burst.send(packets, |number, errno| {
-            refused.push((batch[number], errno));
-        })?;
+        self.burst.send(
+            &self.realservers,
+            |number, room| {
+                let send = &batch[number];
+                match send.closes {
+                    false => self.craft.probe_into(room, send.probe, &send.pair),
+                    true => self.craft.closing_into(room, send.probe, &send.pair),
+                }
+            },
+            |number, errno| refused.push((batch[number], errno)),
+        )?;
         for send in batch.iter().filter(|send| send.closes) {
             self.open.set(send.pair.number, send.probe, false);
         }
