@@ -53,13 +53,19 @@ pub(super) fn watch_interrupts() -> Result<Arc<AtomicU32>, Failure> {
     Ok(count)
 }
 
+/// Packets that did not leave, with the error of each.
+pub(super) type Refused = Vec<(FleetSend, i32)>;
+
 /// What was heard, what the kernel dropped, and what it did not send.
 pub(super) enum Heard {
     Sightings(Vec<(FleetSighting, Mono)>),
     Lost(u64),
     Failed(TapError),
     /// The kernel refused these, then.
-    NotSent(Vec<(FleetSend, i32)>, Mono),
+    NotSent(Refused, Mono),
+    /// These have left. It is noted by who hears it: the thread that sends has no time, and would fetch what is noted from
+    /// the cache of the one that notes what is open.
+    Closed(Vec<FleetSend>),
     /// These do not answer ARP.
     Mute(Vec<Ipv4Addr>),
     CannotSend(BurstError),

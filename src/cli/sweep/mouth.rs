@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::cli::failure::Failure;
 use crate::cli::sweep::ears::Heard;
+use crate::cli::sweep::ears::Refused;
 use crate::cli::sweep::keeper::Open;
 use crate::craft::FleetCraft;
 use crate::live::burst::Burst;
@@ -107,7 +108,10 @@ impl Speaker {
         loop {
             match batches.recv_timeout(LOOKED) {
                 Ok(batch) => {
-                    let refused = self.send(batch)?;
+                    let (closings, refused) = self.send(batch)?;
+                    if !closings.is_empty() {
+                        let _ = inbox.send(Heard::Closed(closings));
+                    }
                     if !refused.is_empty() {
                         let _ = inbox.send(Heard::NotSent(refused, clock::mono()));
                     }
@@ -127,11 +131,11 @@ impl Speaker {
         }
     }
 
-    /// Which packets the kernel refused, and why.
+    /// What has closed something, and which packets the kernel refused, and why.
     pub(super) fn send(
         &mut self,
         mut batch: Vec<FleetSend>,
-    ) -> Result<Vec<(FleetSend, i32)>, BurstError> {
+    ) -> Result<(Vec<FleetSend>, Refused), BurstError> {
         batch.retain(|send| !send.closes || send.probe.opens());
         self.realservers.clear();
         self.realservers
@@ -148,12 +152,7 @@ impl Speaker {
             },
             |number, errno| refused.push((batch[number], errno)),
         )?;
-        for send in batch.iter().filter(|send| send.closes) {
-            self.open.set(send.pair.number, send.probe, false);
-        }
-        for (send, _) in refused.iter().filter(|(send, _)| send.closes) {
-            self.open.set(send.pair.number, send.probe, true);
-        }
-        Ok(refused)
+        batch.retain(|send| send.closes && !refused.iter().any(|(other, _)| other == send));
+        Ok((batch, refused))
     }
 }

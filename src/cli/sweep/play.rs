@@ -170,6 +170,11 @@ impl Run {
             Heard::Lost(packets) => self.sweep.handle_lost(packets),
             Heard::Failed(error) => return Err(Failure::Ring(error)),
             Heard::CannotSend(error) => return Err(Failure::Burst(error)),
+            Heard::Closed(closings) => {
+                for send in closings {
+                    self.open.set(send.pair.number, send.probe, false);
+                }
+            }
             Heard::NotSent(refused, time) => {
                 for (send, errno) in refused {
                     self.sweep.handle_not_sent(&send, errno, time);
