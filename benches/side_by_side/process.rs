@@ -12,11 +12,8 @@ use std::time::Instant;
 
 use crate::sys;
 
-/// The program itself: what `cargo build --release` makes, unless `TUNPROOF` named another when this was compiled.
-pub(crate) const TUNPROOF: &str = match option_env!("TUNPROOF") {
-    Some(program) => program,
-    None => env!("CARGO_BIN_EXE_tunproof"),
-};
+/// The program itself.
+pub(crate) const TUNPROOF: &str = env!("CARGO_BIN_EXE_tunproof");
 
 /// A process that was waited for.
 pub(crate) struct Ended {

@@ -1,12 +1,10 @@
 //! `benches/RESULTS.md`: a head, and a section for each table that was run last.
 
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::peers;
-use crate::process::TUNPROOF;
 
 /// What a table has to say.
 pub(crate) struct Section {
@@ -51,17 +49,17 @@ fn head() -> String {
         .map_or("?", |(_, model)| model);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = said("uname", &["-sr"]);
+    let linked = match cfg!(target_feature = "crt-static") {
+        true => "statically, as in the package",
+        false => "dynamically",
+    };
     format!(
         "# Side by side, on one machine\n\n\
          Written by `cargo bench` (`cargo bench -- TABLE` for one; README.md beside this file says how each is\n\
          measured and where the limits are). Only ratios within a table mean anything on another machine.\n\n\
          Machine: {cores} cores, {model}; {kernel}.\n\n\
-         tunproof: `{}`.\n\n\
+         tunproof: linked {linked}.\n\n\
          Peers: {}.\n",
-        Path::new(TUNPROOF)
-            .file_name()
-            .unwrap_or_default()
-            .display(),
         peers::versions()
     )
 }
