@@ -1,4 +1,4 @@
-//! A successor: a copy of this process that does what is left to do if the process is killed.
+//! Copies of this process; and a successor, one that does what is left to do if the process is killed.
 
 use std::ffi::CString;
 use std::fs::File;
