@@ -16,6 +16,7 @@ use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::links;
 use crate::live::links::Devices;
+use crate::live::links::SETTINGS;
 use crate::live::listeners;
 use crate::live::neighbour;
 use crate::live::netlink::Netlink;
@@ -67,15 +68,9 @@ pub async fn gather<E: Error + 'static>(
         let Some(found) = settings.get(device) else {
             continue;
         };
-        for (setting, value) in [
-            ("rp_filter", found.rp_filter),
-            ("arp_ignore", found.arp_ignore),
-            ("arp_announce", found.arp_announce),
-            ("arp_filter", found.arpfilter),
-            ("accept_local", found.accept_local),
-            ("forwarding", found.forwarding),
-        ] {
-            sysctls.insert(format!("net.ipv4.conf.{device}.{setting}"), value.into());
+        for (setting, value) in SETTINGS {
+            let key = format!("net.ipv4.conf.{device}.{setting}");
+            sysctls.insert(key, value(found).into());
         }
     }
     facts.sysctls = sysctls;

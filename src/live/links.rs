@@ -27,6 +27,19 @@ use crate::exchange::Unread;
 use crate::live::netlink::Netlink;
 use crate::live::netlink::NetlinkError;
 
+/// A setting's name, and its value among a device's.
+type Setting = (&'static str, fn(&InetDevConf) -> i32);
+
+/// The settings that are read of `all` and of devices.
+pub(super) const SETTINGS: [Setting; 6] = [
+    ("rp_filter", |of| of.rp_filter),
+    ("arp_ignore", |of| of.arp_ignore),
+    ("arp_announce", |of| of.arp_announce),
+    ("arp_filter", |of| of.arpfilter),
+    ("accept_local", |of| of.accept_local),
+    ("forwarding", |of| of.forwarding),
+];
+
 /// What the kernel says of its devices.
 #[derive(Debug, Default)]
 pub(super) struct Devices {

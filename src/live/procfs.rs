@@ -24,22 +24,13 @@ use crate::exchange::HostFacts;
 use crate::exchange::IpvsConnection;
 use crate::exchange::Listener;
 use crate::exchange::ServiceQuery;
+use crate::live::links::SETTINGS;
 
 /// Where the files of the calling thread's network namespace are.
 const NET: &str = "/proc/thread-self/net";
 
 /// Where the settings of IPv4 are.
 const IPV4: &str = "/proc/sys/net/ipv4";
-
-/// The settings read of `all`.
-const SETTINGS: [&str; 6] = [
-    "rp_filter",
-    "arp_ignore",
-    "arp_announce",
-    "arp_filter",
-    "accept_local",
-    "forwarding",
-];
 
 /// A director may have millions of connections; no more time than this is spent on looking through them.
 const CONNECTIONS_TIME_LIMIT: Duration = Duration::from_millis(300);
@@ -112,7 +103,7 @@ pub(super) fn sysctls(
     if !only {
         read("ip_forward", true);
         read("vs/pmtu_disc", false);
-        for setting in SETTINGS {
+        for (setting, _) in SETTINGS {
             read(&format!("conf/all/{setting}"), setting == "rp_filter");
         }
     }

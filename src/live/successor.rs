@@ -62,13 +62,11 @@ impl Successor {
         prepare: impl FnOnce() -> io::Result<()>,
         inherit: impl FnOnce(),
     ) -> io::Result<Successor> {
-        let live = |socket: UnixStream| match wait(&socket, prepare) {
-            Ok(true) => {
+        let live = |socket: UnixStream| {
+            if wait(&socket, prepare)? {
                 inherit();
-                Ok(())
             }
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
+            Ok(())
         };
         let (socket, process) = beside("successor", live)?;
         socket.set_read_timeout(Some(PATIENCE))?;

@@ -292,15 +292,7 @@ fn elsewhere(case: &Case<'_>) -> Vec<EvidenceId> {
         .iter()
         .filter(|probe| SCHEDULED.contains(&probe.id.kind) && probe.path == case.number)
         .filter(|probe| evidence.path_of(probe) != case.number || evidence.has_strayed(probe))
-        .filter_map(|probe| {
-            evidence
-                .passage(probe)
-                .seen
-                .iter()
-                .copied()
-                .flatten()
-                .next()
-        })
+        .filter_map(|probe| evidence.passage(probe).seen.iter().find_map(|seen| *seen))
         .collect()
 }
 
