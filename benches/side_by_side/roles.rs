@@ -26,7 +26,7 @@ pub(crate) fn main(arguments: &[String]) {
         ["send-burst"] => send_burst(false),
         ["send-burst", "xdp"] => send_burst(true),
         ["flood"] => flood(),
-        ["enter", netns, policy, program, agent] => many::enter(netns, policy, program, agent),
+        ["enter", netns, program, agent] => many::enter(netns, program, agent),
         ["site", servers, path_file] => many::main(servers.parse().expect("a number"), path_file),
         ["sweep-bare", asked] => sweep_bare(Asked::from_name(asked), false),
         ["sweep-bare", asked, "closing"] => sweep_bare(Asked::from_name(asked), true),

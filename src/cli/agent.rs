@@ -32,9 +32,10 @@ const POLICY: &str = r#"The policy, a TOML file; what it does not name, every re
   directors = ["192.0.2.2"]
   probes = ["service", "tunnel"]     families of packets: service, tunnel, reflect, open-tunnel, spoof, control,
                                      arp, script
-  rate = 20                          packets a second; 100, unless it is said
+  rate = 20                          packets a second in all; 100 for each real server, unless it is said
   forget-neighbours = false          whether neighbour entries may be deleted, which are put back
-Without it: only addresses of the controller's path file, 100 packets a second. The controller cannot raise it.
+Without it: only addresses of the controller's path file, 100 packets a second for each real server there, 10000 in
+all. The controller cannot raise it.
 
 By ssh, for nothing else, in ~/.ssh/authorized_keys:
   command="/usr/local/bin/tunproof agent",restrict ssh-ed25519 AAAA…

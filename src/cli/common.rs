@@ -18,7 +18,8 @@ pub(super) struct Options {
     /// Print every packet that would be sent if nothing answered, decoded and in hex; send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Packets a second that one host sends at most; 100, of `spoofcheck` 50, unless it is said
+    /// Packets a second that one host sends at most. Unless it is said: 100 for each real server that it has to do
+    /// with, 10000 in all; of `spoofcheck` 50
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// When to give up, such as `20s` or `1m`
@@ -81,7 +82,7 @@ impl Options {
             save: self.save,
             dry_run: self.dry_run,
             limits: Limits {
-                rate: self.rate.unwrap_or(usual.rate),
+                rate: self.rate.or(usual.rate),
                 timeout: self.timeout.unwrap_or(usual.timeout),
             },
             ..Settings::from(self.reporting)

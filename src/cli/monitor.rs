@@ -91,10 +91,10 @@ pub(super) struct Arguments {
     /// How often a run begins, such as `5m`; 10 s at least
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = interval)]
     interval: Duration,
-    /// Packets a second that one host sends at most
-    #[arg(long, value_name = "N", default_value_t = Limits::default().rate,
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rate: u32,
+    /// Packets a second that one host sends at most. Unless it is said: 100 for each real server that it has to do
+    /// with, 10000 in all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: Option<u32>,
     /// When to give a run up, such as `20s`
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     timeout: Duration,

@@ -41,6 +41,7 @@ use crate::report::Report;
 use crate::report::SpoofReport;
 use crate::report::escape;
 use crate::run::Engine;
+use crate::run::Limits;
 use crate::run::Task;
 use crate::suite::Embedded;
 use crate::verdict::Outcome;
@@ -243,8 +244,8 @@ pub(super) fn carry_out(
         let started = started.map_err(Failure::Runtime)?;
         let (agents, absent) = started.ok_or(Failure::Stopped)?;
         let mut limits = settings.limits;
-        if let Some((rate, note)) = slower(limits.rate, &agents, &plan) {
-            limits.rate = rate;
+        if let Some((rate, note)) = slower(limits, &agents, &plan) {
+            limits.rate = Some(rate);
             audience.note(&note);
         }
         let mut engine = Engine::new(plan, task, limits, clock::mono());
@@ -370,13 +371,18 @@ pub(super) fn confine(reads: &[&FilePath], settings: &Settings) -> io::Result<()
 }
 
 /// The rate as far as every agent's host allows it, if that is slower, and what to say of it.
-fn slower(rate: u32, agents: &[AgentHandle], plan: &Plan) -> Option<(u32, String)> {
-    let slowest = agents.iter().min_by_key(|agent| agent.allowance().rate)?;
+fn slower(limits: Limits, agents: &[AgentHandle], plan: &Plan) -> Option<(u32, String)> {
+    let asked = |agent: &AgentHandle| limits.rate_of(agent.host(), plan.paths.len());
+    let slowest = agents
+        .iter()
+        .filter(|agent| agent.allowance().rate < asked(agent))
+        .min_by_key(|agent| agent.allowance().rate)?;
+    let rate = asked(slowest);
     let Allowance { rate: most, policy } = slowest.allowance();
     let host = escape(&plan.host_name(slowest.host()));
     let why = match policy {
         Some(file) => format!(
-            "{} on {host} allows no more (`rate`; {}, unless it is said)",
+            "{} on {host} allows no more (`rate`; {} for each real server, unless it is said)",
             escape(file),
             Policy::RATE
         ),
@@ -386,7 +392,7 @@ fn slower(rate: u32, agents: &[AgentHandle], plan: &Plan) -> Option<(u32, String
         ),
     };
     let note = format!("{most} packets a second and host instead of {rate}: {why}");
-    (*most < rate).then_some((*most, note))
+    Some((*most, note))
 }
 
 /// Saves what is known, judges it and writes the report and the packets. That it could not be saved keeps

@@ -143,7 +143,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     }
     let paths = plan.paths.len() as u32;
     let mut settings = options.settings(Limits {
-        rate: RATE,
+        rate: Some(RATE),
         timeout: BESIDES + PASS * u32::from(passes) * paths,
     });
     settings.push = push;

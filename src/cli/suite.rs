@@ -19,6 +19,7 @@ use crate::plan::Action;
 use crate::plan::Builtin;
 use crate::plan::Fleet;
 use crate::plan::Path as Way;
+use crate::plan::Policy;
 use crate::plan::SessionKey;
 use crate::plan::Step;
 use crate::plan::Subject;
@@ -198,8 +199,11 @@ fn described(
     }
     if suite::is_policy(text) {
         let policy = suite::policy(file, text)?;
-        let rate = policy.rate;
-        return Ok((format!("{file}: policy, {rate} packets a second\n"), None));
+        let rate = match policy.rate {
+            Some(rate) => format!("{rate} packets a second"),
+            None => format!("{} packets a second for each real server", Policy::RATE),
+        };
+        return Ok((format!("{file}: policy, {rate}\n"), None));
     }
     let mut suites = environments
         .iter()

@@ -89,10 +89,10 @@ pub(super) struct Arguments {
     /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Packets a second that one host sends at most
-    #[arg(long, value_name = "N", default_value_t = Limits::default().rate,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: u32,
+    /// Packets a second that one host sends at most. Unless it is said: 100 for each real server that it has to do
+    /// with, 10000 in all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
     /// When to give a round up, such as `20s`
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = common::duration)]
     timeout: Duration,

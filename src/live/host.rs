@@ -197,7 +197,7 @@ pub async fn serve(
         Ok(host) => {
             let policy = host.scope.policy();
             let started = FromAgent::Started {
-                rate: policy.rate,
+                rate: host.rate,
                 policy: policy.file.clone(),
             };
             say(&out, started).await;
@@ -261,6 +261,8 @@ async fn write(
 struct Served<'a> {
     out: mpsc::Sender<FromAgent>,
     scope: Scope,
+    /// Packets a second that it sends at most.
+    rate: u32,
     gate: Gate,
     record: &'a mut Record,
     sender: Sender,
@@ -282,7 +284,8 @@ impl<'a> Served<'a> {
         paths: Vec<TapPath>,
         (out, record): (mpsc::Sender<FromAgent>, &'a mut Record),
     ) -> Result<Served<'a>, NotOpened> {
-        let rate = policy.rate;
+        let usual = Policy::usual_rate(paths.len());
+        let rate = policy.rate.unwrap_or(usual);
         let scope = Scope::under(policy, paths).map_err(|error| NotOpened {
             operation: "serve this path",
             error: error.to_string(),
@@ -291,6 +294,7 @@ impl<'a> Served<'a> {
         Ok(Served {
             out,
             scope,
+            rate,
             gate: Gate::new(rate),
             record,
             sender: opened.sender,

@@ -78,8 +78,8 @@ pub struct Policy {
     pub directors: Option<Vec<Range>>,
     /// The packets that may be sent.
     pub probes: Option<BTreeSet<Family>>,
-    /// Packets a second, at most; what closes what they opened is not counted.
-    pub rate: u32,
+    /// Packets a second, at most; what closes what they opened is not counted. `None`: [`Policy::usual_rate`].
+    pub rate: Option<u32>,
     /// Whether neighbour entries may be deleted, which are put back.
     pub forget_neighbours: bool,
 }
@@ -94,7 +94,7 @@ impl Default for Policy {
             clients: None,
             directors: None,
             probes: None,
-            rate: Policy::RATE,
+            rate: None,
             forget_neighbours: true,
         }
     }
@@ -104,8 +104,19 @@ impl Policy {
     /// Where an agent looks for it.
     pub const FILE: &str = "/etc/tunproof/agent.toml";
 
-    /// The highest rate, unless the file says another.
+    /// Packets a second for each real server that a host has to do with, where nobody says another rate.
     pub const RATE: u32 = 100;
+
+    /// The same in all at most, however many they are.
+    const MOST: u32 = 10_000;
+
+    /// Packets a second that a host sends at most that has to do with so many real servers, where nobody says another
+    /// rate: so what each of them, and its network, gets and sends does not grow with the others, and neither does
+    /// the time that it takes.
+    pub fn usual_rate(realservers: usize) -> u32 {
+        let realservers = u32::try_from(realservers).unwrap_or(u32::MAX).max(1);
+        Policy::RATE.saturating_mul(realservers).min(Policy::MOST)
+    }
 
     /// Where it stands, for messages.
     pub fn place(&self) -> &str {

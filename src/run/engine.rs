@@ -10,6 +10,7 @@ use crate::exchange::Mono;
 use crate::matching::Matcher;
 use crate::plan::Host;
 use crate::plan::Plan;
+use crate::plan::Policy;
 use crate::run::Command;
 use crate::run::Event;
 use crate::run::arrival;
@@ -21,8 +22,8 @@ use crate::run::queries;
 /// How fast and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Packets a second that one host sends at most.
-    pub rate: u32,
+    /// Packets a second that one host sends at most; `None`: [`Policy::usual_rate`].
+    pub rate: Option<u32>,
     /// When to give up, however much is unproven.
     pub timeout: Duration,
 }
@@ -30,9 +31,19 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            rate: 100,
+            rate: None,
             timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl Limits {
+    /// Packets a second that `host` sends at most if there are so many real servers. A real server has to do with itself alone.
+    pub fn rate_of(self, host: Host, realservers: usize) -> u32 {
+        self.rate.unwrap_or_else(|| match host {
+            Host::Realserver(_) => Policy::usual_rate(1),
+            Host::Director | Host::Client => Policy::usual_rate(realservers),
+        })
     }
 }
 
@@ -346,11 +357,9 @@ impl Engine {
                     self.finish();
                 } else if self.hosts.values().all(ready) || late {
                     self.phase = match self.task {
-                        Task::Prove => Phase::Probing(Box::new(Probing::new(
-                            &self.evidence,
-                            self.limits.rate,
-                            now,
-                        ))),
+                        Task::Prove => {
+                            Phase::Probing(Box::new(Probing::new(&self.evidence, self.limits, now)))
+                        }
                         Task::Listen(duration) => {
                             Phase::Listening(duration.map(|duration| now + duration))
                         }

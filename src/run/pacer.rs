@@ -19,6 +19,7 @@ use crate::plan::Host;
 use crate::plan::Probe;
 use crate::plan::ProbeId;
 use crate::run::Command;
+use crate::run::Limits;
 
 /// What fires by a clock is not called more often than this.
 const TICK: Duration = Duration::from_millis(1);
@@ -44,7 +45,8 @@ pub(super) enum Outgoing {
 /// The queues of all hosts.
 #[derive(Debug)]
 pub(super) struct Pacer {
-    gap: Duration,
+    limits: Limits,
+    realservers: usize,
     queues: BTreeMap<Host, Queue>,
     handed: HashMap<u32, Handed>,
     next_token: u32,
@@ -80,10 +82,11 @@ enum Subject {
 }
 
 impl Pacer {
-    /// Nothing to send yet; each host sends at most `rate` packets a second.
-    pub(super) fn new(rate: u32, now: Mono) -> Pacer {
+    /// Nothing to send yet; with so many real servers, each host sends as fast as the limits say.
+    pub(super) fn new(limits: Limits, realservers: usize, now: Mono) -> Pacer {
         Pacer {
-            gap: Duration::from_secs(1) / rate.max(1),
+            limits,
+            realservers,
             queues: BTreeMap::new(),
             handed: HashMap::new(),
             next_token: 1,
@@ -109,9 +112,15 @@ impl Pacer {
         self.unsettled.retain(|_, (owner, _)| *owner != host);
     }
 
-    /// How long lies at least between two packets of a host.
-    pub(super) fn gap(&self) -> Duration {
-        self.gap
+    /// How long lies at least between two packets of `host`.
+    pub(super) fn gap(&self, host: Host) -> Duration {
+        let rate = self.limits.rate_of(host, self.realservers);
+        Duration::from_secs(1) / rate.max(1)
+    }
+
+    /// How long lies between two packets that are about one real server, while all have their turn.
+    pub(super) fn gap_of_one(&self) -> Duration {
+        self.gap(Host::Realserver(0))
     }
 
     /// Whether `host` still has something to send.
@@ -175,15 +184,14 @@ impl Pacer {
         evidence: &mut Evidence,
         now: Mono,
     ) -> Option<(Host, Command)> {
-        let (host, queue) = self
-            .queues
-            .iter_mut()
-            .find(|(_, queue)| !queue.waiting.is_empty() && queue.free <= now)?;
-        let host = *host;
+        let waits = |queue: &Queue| !queue.waiting.is_empty() && queue.free <= now;
+        let (&host, _) = self.queues.iter().find(|(_, queue)| waits(queue))?;
+        let gap = self.gap(host);
+        let queue = self.queues.get_mut(&host)?;
         let outgoing = queue.waiting.pop_front()?;
         // Who is woken sends what was to go in the meantime, too.
-        let slack = TICK.saturating_sub(self.gap);
-        queue.free = queue.free.max(now.before(slack)) + self.gap;
+        let slack = TICK.saturating_sub(gap);
+        queue.free = queue.free.max(now.before(slack)) + gap;
         self.last = now;
         let token = self.next_token;
         self.next_token += 1;
@@ -331,5 +339,31 @@ impl Pacer {
             .into_values()
             .map(|(host, token)| (host, Command::Settle { token }))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_to_do_with_many_sends_for_each_unless_a_rate_is_said() {
+        let hosts = [Host::Director, Host::Client, Host::Realserver(2)];
+        let usual = Limits::default();
+        let said = Limits {
+            rate: Some(50),
+            ..usual
+        };
+        let of_one = Duration::from_millis(10);
+        for (limits, realservers, gaps) in [
+            (usual, 1, [of_one; 3]),
+            (usual, 5, [of_one / 5, of_one / 5, of_one]),
+            (usual, 100, [of_one / 100, of_one / 100, of_one]),
+            (usual, 1000, [of_one / 100, of_one / 100, of_one]),
+            (said, 5, [of_one * 2; 3]),
+        ] {
+            let pacer = Pacer::new(limits, realservers, Mono::default());
+            assert_eq!(hosts.map(|host| pacer.gap(host)), gaps);
+        }
     }
 }

@@ -77,7 +77,7 @@ pub(crate) const FILE: Shape = Shape {
         ),
         key(
             "rate",
-            "Packets a second, at most; 100, unless it is said.",
+            "Packets a second in all, at most; 100 for each real server, unless it is said.",
             Need::Optional,
             Kind::Number(1, FASTEST),
         ),
@@ -109,9 +109,7 @@ fn read(table: &Table<'_>, file: &str) -> Policy {
         clients: ranges(table, "clients"),
         directors: ranges(table, "directors"),
         probes: families(table),
-        rate: table
-            .number("rate")
-            .map_or(usual.rate, |at| at.value as u32),
+        rate: table.number("rate").map(|at| at.value as u32),
         forget_neighbours: table
             .truth("forget-neighbours")
             .map_or(usual.forget_neighbours, |at| at.value),
@@ -193,13 +191,19 @@ mod tests {
         assert!(!names(&policy.clients, [198, 51, 100, 7]));
         assert!(names(&policy.directors, [192, 0, 2, 2]), "it is not named");
         assert!(policy.allows(Family::OpenTunnel) && !policy.allows(Family::Spoof));
-        assert_eq!((policy.rate, policy.forget_neighbours), (20, false));
+        assert_eq!((policy.rate, policy.forget_neighbours), (Some(20), false));
         assert_eq!(policy.place(), "agent.toml");
         let empty = super::policy("agent.toml", "").unwrap();
         let file = Some("agent.toml".to_owned());
         let usual = Policy::default();
-        assert_eq!(empty, Policy { file, ..usual });
-        assert_eq!(Policy::default().rate, 100);
+        assert_eq!(
+            empty,
+            Policy {
+                file,
+                ..usual.clone()
+            }
+        );
+        assert_eq!(usual.rate, None);
     }
 
     #[test]

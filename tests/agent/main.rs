@@ -420,7 +420,7 @@ fn a_run_ends_with_its_engine_and_its_agents_with_it() {
                 paths,
             };
             let limits = Limits {
-                rate: 100,
+                rate: None,
                 timeout: Duration::from_millis(300),
             };
             let mut engine = Engine::new(plan, Task::Prove, limits, clock::mono());

@@ -21,6 +21,7 @@ use tunproof::exchange::FirewallPacket;
 use tunproof::exchange::FirewallQuery;
 use tunproof::exchange::Leg;
 use tunproof::exchange::SendOutcome;
+use tunproof::exchange::TapPath;
 use tunproof::exchange::TapSpec;
 use tunproof::live::fleet::Fleet;
 use tunproof::live::tap::Tap;
@@ -316,15 +317,18 @@ fn a_controller_is_told_the_rate_and_what_comes_faster_is_kept() {
                 assert!(is_sent(&event(&mut fleet).await, token));
             }
             assert!(fleet.finish().await.is_empty());
-            let usual = fleet_allowance().await;
-            assert_eq!(usual, (100, None));
+            // A host that says nothing allows as much as is usual with so many real servers.
+            for (realservers, usual) in [(1, 100), (3, 300), (200, 10_000)] {
+                let paths = vec![paths()[0].clone(); realservers];
+                assert_eq!(fleet_allowance(&paths).await, (usual, None));
+            }
         },
     );
 }
 
-async fn fleet_allowance() -> (u32, Option<String>) {
+async fn fleet_allowance(paths: &[TapPath]) -> (u32, Option<String>) {
     let script = format!("exec {TUNPROOF} \"$1\"");
-    let (agents, _) = start(vec![vantage(&script)], &paths(), options()).await;
+    let (agents, _) = start(vec![vantage(&script)], paths, options()).await;
     let allowance = agents[0].allowance().clone();
     assert!(Fleet::new(agents).finish().await.is_empty());
     (allowance.rate, allowance.policy)

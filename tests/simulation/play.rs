@@ -66,7 +66,7 @@ pub(crate) fn play_against(
     adversary: Adversary<'_>,
 ) -> Played {
     let hosts = plan.vantages.clone();
-    let limits = Limits::default();
+    let (limits, paths) = (Limits::default(), plan.paths.len());
     let mut world = World::new(scenario.clone(), seed);
     let mut engine = Engine::new(plan, Task::Prove, limits, Mono::default());
     let agent = Duration::from_millis(scenario.network.agent_ms);
@@ -141,7 +141,7 @@ pub(crate) fn play_against(
             })
             .max();
         assert!(
-            in_a_second <= Some(limits.rate as usize),
+            in_a_second <= Some(limits.rate_of(*host, paths) as usize),
             "{host} sent too fast"
         );
     }

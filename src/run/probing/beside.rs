@@ -113,7 +113,7 @@ impl Probing {
 
     /// Queues what the passes of the spoof check have due.
     pub(super) fn advance_passes(&mut self, evidence: &Evidence, now: Mono) {
-        let gap = self.pacer.gap();
+        let gap = self.pacer.gap_of_one();
         let mut all = std::mem::take(&mut self.passes);
         for passes in &mut all {
             let path = passes.path();

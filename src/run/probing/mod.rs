@@ -22,6 +22,7 @@ use crate::plan::ProbeId;
 use crate::plan::ProbeKind;
 use crate::plan::Protocol;
 use crate::run::Command;
+use crate::run::Limits;
 use crate::run::flows::Flows;
 use crate::run::mtu::Search;
 use crate::run::pacer::Pacer;
@@ -86,10 +87,10 @@ pub(super) struct Probing {
 
 impl Probing {
     /// Nothing is begun yet.
-    pub(super) fn new(evidence: &Evidence, rate: u32, now: Mono) -> Probing {
+    pub(super) fn new(evidence: &Evidence, limits: Limits, now: Mono) -> Probing {
         let plan = evidence.plan();
         Probing {
-            pacer: Pacer::new(rate, now),
+            pacer: Pacer::new(limits, plan.paths.len(), now),
             plays: Vec::new(),
             begun: Vec::new(),
             tasks: Tasks::default(),

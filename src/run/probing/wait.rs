@@ -148,7 +148,7 @@ impl Probing {
 
     /// How long a sweep's batch may take: until it is sent, and twice what its answers may take.
     pub(super) fn batch_wait(&self) -> Duration {
-        let sending = self.pacer.gap() * u32::from(BATCH) * 2;
+        let sending = self.pacer.gap_of_one() * u32::from(BATCH) * 2;
         match self.slowest.is_zero() {
             true => BATCH_WAIT,
             false => BATCH_WAIT.min(sending + self.patience() * 2),
