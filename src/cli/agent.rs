@@ -21,6 +21,7 @@ use crate::live::host::Opened;
 use crate::live::janitor::Janitor;
 use crate::live::log::Log;
 use crate::live::log::Record;
+use crate::live::send;
 use crate::live::starter;
 use crate::plan::Policy;
 use crate::suite::policy;
@@ -78,9 +79,12 @@ fn serve(file: &Path) -> Result<(), String> {
     let policy = read(file).inspect_err(|error| log.say(&format!("nothing is served: {error}")))?;
     host::greet().map_err(|error| format!("say hello: {error}"))?;
     // Before anything is open whose end is waited for.
-    let janitor = Janitor::call();
+    let sending = send::Sender::open().map(|sender| {
+        let janitor = Janitor::call(&sender);
+        (sender, janitor)
+    });
     let pipes = Pipes::open();
-    let opened = Opened::now(janitor);
+    let opened = Opened::now(sending);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

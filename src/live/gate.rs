@@ -41,8 +41,8 @@ impl Gate {
     /// Waits until one more cleanup may go: at a pace of their own, or at the rate, if that is faster.
     pub(crate) async fn close(&mut self) {
         let pace = PACE.min(Duration::from_secs(1).div_f64(self.rate as f64));
-        // No timer is finer: who is woken by it sends what was to go in the meantime, too.
-        let slack = PACE - pace;
+        // No timer is finer, and it may come a tick late: who is woken by it sends what was to go in the meantime, too.
+        let slack = (PACE - pace) * 2;
         let due = match self.next_cleanup {
             Some(due) => {
                 sleep_until(due).await;

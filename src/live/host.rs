@@ -49,6 +49,7 @@ use crate::live::log::Record;
 use crate::live::privileges;
 use crate::live::privileges::Role;
 use crate::live::send::Sender;
+use crate::live::send::SenderError;
 use crate::live::streams;
 use crate::live::streams::failed;
 use crate::live::streams::say;
@@ -122,13 +123,15 @@ pub struct NotOpened {
 }
 
 impl Opened {
-    /// Opens the sockets in the calling thread's network namespace, while the janitor does, and gives all rights up: for
+    /// Opens the tap in the calling thread's network namespace, while the janitor gets ready, and gives all rights up: for
     /// the calling thread, so before there are others.
     ///
     /// # Errors
     ///
     /// [`NotOpened`], for [`serve`] to tell; the rights are given up all the same.
-    pub fn now(janitor: io::Result<Called>) -> Result<Opened, NotOpened> {
+    pub fn now(
+        sending: Result<(Sender, io::Result<Called>), SenderError>,
+    ) -> Result<Opened, NotOpened> {
         let missing = privileges::missing();
         let not = |operation, error: &dyn ToString| NotOpened {
             operation,
@@ -138,7 +141,8 @@ impl Opened {
             },
         };
         let open = || {
-            let sender = Sender::open().map_err(|error| not(error.operation, &error.source))?;
+            let sending = sending.map_err(|error| not(error.operation, &error.source));
+            let (sender, janitor) = sending?;
             let tap = Tap::socket().map_err(|error| not(error.operation, &error.source))?;
             let janitor = janitor
                 .and_then(Called::stand_by)
@@ -318,8 +322,10 @@ impl<'a> Served<'a> {
                         self.close(&cleanup).await;
                     }
                     let settled = self.janitor.settle();
-                    // Packet sockets take the kernel some milliseconds each to close: those of the janitor do meanwhile.
+                    // Packet sockets take the kernel some milliseconds each to close: this one is the janitor's, too, which
+                    // closes it as the last, while the tap is closed here.
                     drop(self.sender);
+                    self.janitor.dismiss();
                     if let Some((_, task)) = self.tap {
                         // It may wait for a controller that does not read.
                         task.abort();

@@ -24,7 +24,7 @@ use crate::live::sys;
 /// Room for packets that wait for ARP, in octets.
 const BUFFER: usize = 1 << 20;
 
-/// The sockets that packets leave by.
+/// The sockets that packets leave by; a process that is forked off has the same.
 #[derive(Debug)]
 pub struct Sender {
     raw: Socket,

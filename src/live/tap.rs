@@ -18,6 +18,7 @@ use socket2::Domain;
 use socket2::SockFilter;
 use socket2::Socket;
 use socket2::Type;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::exchange::Capture;
@@ -39,9 +40,15 @@ const SNAP_LENGTH: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Tap {
     socket: AsyncFd<Socket>,
+    reader: Reader,
+    statistics: TapStatistics,
+}
+
+/// What reading takes.
+#[derive(Debug)]
+struct Reader {
     buffer: Vec<u8>,
     devices: HashMap<u32, String>,
-    statistics: TapStatistics,
     /// How many packets were read.
     read: u64,
 }
@@ -125,10 +132,12 @@ impl Tap {
             .map_err(during("bind the AF_PACKET socket"))?;
         Ok(Tap {
             socket: sys::register(socket).map_err(during("watch the AF_PACKET socket"))?,
-            buffer: vec![0; SNAP_LENGTH],
-            devices: HashMap::new(),
+            reader: Reader {
+                buffer: vec![0; SNAP_LENGTH],
+                devices: HashMap::new(),
+                read: 0,
+            },
             statistics: TapStatistics::default(),
-            read: 0,
         })
     }
 
@@ -138,20 +147,11 @@ impl Tap {
     ///
     /// [`TapError`], if the socket cannot be read.
     pub async fn receive(&mut self) -> Result<Capture, TapError> {
-        loop {
-            if let Some(capture) = self.try_receive()? {
-                return Ok(capture);
-            }
-            let mut ready = self
-                .socket
-                .readable()
-                .await
-                .map_err(during("wait for the AF_PACKET socket"))?;
-            // What came since `try_receive` sets the flag anew, or is found by asking once more.
-            if is_empty(ready.get_inner()) {
-                ready.clear_ready();
-            }
-        }
+        let Tap { socket, reader, .. } = self;
+        socket
+            .async_io(Interest::READABLE, |socket| reader.read(socket))
+            .await
+            .map_err(during("read the AF_PACKET socket"))
     }
 
     /// The next packet, if one has arrived already.
@@ -160,47 +160,10 @@ impl Tap {
     ///
     /// [`TapError`], if the socket cannot be read.
     pub fn try_receive(&mut self) -> Result<Option<Capture>, TapError> {
-        loop {
-            let mut control = cmsg_space!(libc::timespec);
-            let mut buffers = [IoSliceMut::new(&mut self.buffer)];
-            let received = recvmsg::<LinkAddr>(
-                self.socket.get_ref().as_raw_fd(),
-                &mut buffers,
-                Some(&mut control),
-                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC,
-            );
-            let message = match received {
-                Ok(message) => message,
-                Err(Errno::EAGAIN) => return Ok(None),
-                // A device went down (ENETDOWN): the socket goes on with the others.
-                Err(Errno::EINTR | Errno::ENETDOWN) => continue,
-                Err(errno) => return Err(during("read the AF_PACKET socket")(errno.into())),
-            };
-            self.read += 1;
-            let Some(link) = message.address else {
-                continue;
-            };
-            let stamp = message.cmsgs().ok().and_then(|mut all| {
-                all.find_map(|one| match one {
-                    ControlMessageOwned::ScmTimestampns(time) => Some(nanoseconds(time)),
-                    _ => None,
-                })
-            });
-            let length = message.bytes;
-            let kept = length.min(SNAP_LENGTH);
-            return Ok(Some(Capture {
-                time: stamp.map_or_else(clock::steady, clock::steadied),
-                device: self.device(link.ifindex() as u32),
-                hardware: link.hatype(),
-                direction: match link.pkttype() {
-                    libc::PACKET_OUTGOING => Direction::Out,
-                    _ => Direction::In,
-                },
-                protocol: u16::from_be(link.protocol()),
-                link_source: link.addr().filter(|_| link.halen() == 6),
-                bytes: self.buffer[..kept].to_vec(),
-                original_length: length as u32,
-            }));
+        match self.reader.read(self.socket.get_ref()) {
+            Ok(capture) => Ok(Some(capture)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(during("read the AF_PACKET socket")(error)),
         }
     }
 
@@ -220,7 +183,53 @@ impl Tap {
 
     /// Whether packets are still to be read of those that the statistics count as received.
     pub(super) fn owes(&self, statistics: TapStatistics) -> bool {
-        self.read < statistics.received.saturating_sub(statistics.dropped)
+        self.reader.read < statistics.received.saturating_sub(statistics.dropped)
+    }
+}
+
+impl Reader {
+    fn read(&mut self, socket: &Socket) -> io::Result<Capture> {
+        loop {
+            let mut control = cmsg_space!(libc::timespec);
+            let mut buffers = [IoSliceMut::new(&mut self.buffer)];
+            let received = recvmsg::<LinkAddr>(
+                socket.as_raw_fd(),
+                &mut buffers,
+                Some(&mut control),
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC,
+            );
+            let message = match received {
+                Ok(message) => message,
+                // A device went down (ENETDOWN): the socket goes on with the others.
+                Err(Errno::EINTR | Errno::ENETDOWN) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            self.read += 1;
+            let Some(link) = message.address else {
+                continue;
+            };
+            let stamp = message.cmsgs().ok().and_then(|mut all| {
+                all.find_map(|one| match one {
+                    ControlMessageOwned::ScmTimestampns(time) => Some(nanoseconds(time)),
+                    _ => None,
+                })
+            });
+            let length = message.bytes;
+            let kept = length.min(SNAP_LENGTH);
+            return Ok(Capture {
+                time: stamp.map_or_else(clock::steady, clock::steadied),
+                device: self.device(link.ifindex() as u32),
+                hardware: link.hatype(),
+                direction: match link.pkttype() {
+                    libc::PACKET_OUTGOING => Direction::Out,
+                    _ => Direction::In,
+                },
+                protocol: u16::from_be(link.protocol()),
+                link_source: link.addr().filter(|_| link.halen() == 6),
+                bytes: self.buffer[..kept].to_vec(),
+                original_length: length as u32,
+            });
+        }
     }
 
     fn device(&mut self, index: u32) -> String {
@@ -243,11 +252,6 @@ fn during(operation: &'static str) -> impl Fn(io::Error) -> TapError {
 
 fn nanoseconds(time: TimeSpec) -> Wall {
     Wall::from_nanos(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
-}
-
-fn is_empty(socket: &Socket) -> bool {
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

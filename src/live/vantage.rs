@@ -313,7 +313,8 @@ impl Vantages {
         self.starter.is_there()
     }
 
-    /// Starts an agent for `paths` at every vantage, side by side; those that come, and why the others do not.
+    /// Starts an agent for `paths` at every vantage, a real server's for its own alone, side by side; those that come, and
+    /// why the others do not.
     pub async fn start(
         &self,
         paths: &[TapPath],
@@ -324,7 +325,7 @@ impl Vantages {
         let started = self
             .ways
             .iter()
-            .map(|way| self.start_one(way, paths, options));
+            .map(|way| self.start_one(way, paths_of(way.vantage.host, paths), options));
         for result in join_all(started).await {
             match result {
                 Ok(agent) => agents.push(agent),
@@ -415,6 +416,14 @@ impl Vantages {
                 Err((error, AgentFailure { hint, ..failure }))
             }
         }
+    }
+}
+
+/// The paths that an agent of `host` has to do with.
+fn paths_of(host: Host, paths: &[TapPath]) -> &[TapPath] {
+    match host {
+        Host::Realserver(number) => &paths[number..=number],
+        Host::Director | Host::Client => paths,
     }
 }
 

@@ -48,21 +48,13 @@ const MOST_PROGRAMS: usize = 4;
 /// # Errors
 ///
 /// What could not be settled.
-pub(super) fn run(socket: &UnixStream) -> io::Result<()> {
+pub(super) fn run(socket: &UnixStream, sender: &Sender) -> io::Result<()> {
     let log = Log::open();
-    let sender = Sender::open().map_err(io::Error::other);
     let tracepoint = Description::read();
-    let ready = sender.and_then(|sender| {
-        privileges::confine(Role::Janitor)?;
-        Ok(sender)
-    });
-    let sender = match ready {
-        Ok(sender) => sender,
-        Err(error) => {
-            let said = Answer::Failed(error.to_string());
-            return errand::answer(socket, &said, &[]).and(Err(error));
-        }
-    };
+    if let Err(error) = privileges::confine(Role::Janitor) {
+        let said = Answer::Failed(error.to_string());
+        return errand::answer(socket, &said, &[]).and(Err(error));
+    }
     errand::answer(socket, &Answer::Ready, &[])?;
     serve(socket, (sender, tracepoint), &log)
 }
@@ -70,7 +62,7 @@ pub(super) fn run(socket: &UnixStream) -> io::Result<()> {
 /// Does errands until the socket ends, then settles what is open.
 pub(super) fn serve(
     socket: &UnixStream,
-    (sender, tracepoint): (Sender, io::Result<Description>),
+    (sender, tracepoint): (&Sender, io::Result<Description>),
     log: &Log,
 ) -> io::Result<()> {
     let mut keeper = Keeper {
@@ -106,17 +98,17 @@ pub(super) fn serve(
     settled
 }
 
-struct Keeper {
+struct Keeper<'a> {
     is_settled: bool,
     ledger: Ledger,
-    sender: Sender,
+    sender: &'a Sender,
     tracepoint: io::Result<Description>,
     programs: BTreeMap<u32, Child>,
 }
 
 type Said = (Answer, Vec<OwnedFd>);
 
-impl Keeper {
+impl Keeper<'_> {
     fn obey(&mut self, errand: Errand) -> Option<Said> {
         let said = match errand {
             Errand::Opened { token, cleanup } => {

@@ -31,6 +31,7 @@ use crate::exchange::Transmit;
 use crate::live::janitor::errand::Answer;
 pub(crate) use crate::live::janitor::errand::Errand;
 pub(crate) use crate::live::janitor::errand::Lister;
+use crate::live::send::Sender;
 use crate::live::successor;
 use crate::live::tracepoint::Source;
 
@@ -78,7 +79,7 @@ impl Called {
     ///
     /// # Errors
     ///
-    /// If it cannot open its sockets, or does not answer.
+    /// If it cannot give up what it does not need, or does not answer.
     pub(crate) fn stand_by(self) -> io::Result<Janitor> {
         self.socket.set_read_timeout(Some(PATIENCE))?;
         match errand::read_answer(&self.socket) {
@@ -98,13 +99,15 @@ impl Called {
 }
 
 impl Janitor {
-    /// Starts a janitor, a copy of this process, which must have no other threads, and nothing open that is to end.
+    /// Starts a janitor that sends by the same sockets: a copy of this process, which must have no other threads, and
+    /// nothing open that is to end.
     ///
     /// # Errors
     ///
     /// If it does not start.
-    pub fn call() -> io::Result<Called> {
-        let (socket, process) = successor::beside("janitor", |socket| keeper::run(&socket))?;
+    pub fn call(sender: &Sender) -> io::Result<Called> {
+        let live = |socket| keeper::run(&socket, sender);
+        let (socket, process) = successor::beside("janitor", live)?;
         Ok(Called { socket, process })
     }
 
@@ -112,12 +115,12 @@ impl Janitor {
     #[cfg(test)]
     pub(crate) fn thread() -> Janitor {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let sender = crate::live::send::Sender::open().unwrap();
+        let sender = Sender::open().unwrap();
         std::thread::spawn(move || {
             let tracepoint = crate::live::tracepoint::Description::read();
             keeper::serve(
                 &theirs,
-                (sender, tracepoint),
+                (&sender, tracepoint),
                 &crate::live::log::Log::open(),
             )
         });
@@ -225,21 +228,23 @@ impl Janitor {
         }
     }
 
-    /// Has everything settled, and sends the janitor home.
+    /// Has everything settled.
     ///
     /// # Errors
     ///
     /// What could not be settled, or that the janitor was gone before.
     pub fn settle(&self) -> io::Result<()> {
-        let settled = match self.ask(&Errand::Settle) {
-            Ok((Answer::Settled, _)) => Ok(()),
-            Ok((other, _)) => Err(out_of_turn(&other)),
-            Err(error) => Err(error),
-        };
+        match self.ask(&Errand::Settle)?.0 {
+            Answer::Settled => Ok(()),
+            other => Err(out_of_turn(&other)),
+        }
+    }
+
+    /// Sends it home.
+    pub(crate) fn dismiss(&self) {
         let socket = self.socket.lock().expect("no holder panics");
-        // If it was gone before, `settled` says so.
+        // One that is gone wants no word.
         let _ = socket.shutdown(Shutdown::Both);
-        settled
     }
 
     /// Waits until it is home.
