@@ -107,7 +107,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     let vias = [(host, prove::local())].into();
     let task = Task::Listen(arguments.duration);
     let vantages = prove::reach(vias, &[], &settings)?;
-    let (known, had_all) = prove::run(plan, &vantages, task, &settings, &mut |evidence| {
+    let (known, ending) = prove::run(plan, &vantages, task, &settings, &mut |evidence| {
         for item in &evidence.items()[told..] {
             if let Some(line) = report::arrival(evidence, item).filter(|_| is_live) {
                 failure = output::print(&line).err().or(failure.take());
@@ -115,13 +115,9 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         }
         told = evidence.items().len();
     })?;
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
-    let outcome = prove::report(known, &settings)?;
-    Ok(match had_all {
-        false => Ended::WithoutAnAgent,
-        true => Ended::Judged(outcome),
+    ending.after(|| match failure {
+        Some(failure) => Err(failure),
+        None => prove::report(known, &settings),
     })
 }
 

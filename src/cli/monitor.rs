@@ -160,10 +160,15 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
     loop {
         let began = Instant::now();
         let run = plan.clone();
-        let known = match prove::carry_out(run, &vantages, Task::Prove, &settings, &mut journal) {
-            Err(Failure::Stopped) => break,
-            known => known?,
-        };
+        let (known, ending) =
+            match prove::carry_out(run, &vantages, Task::Prove, &settings, &mut journal) {
+                Err(Failure::Stopped) => break,
+                known => known?,
+            };
+        ending
+            .wait()
+            .iter()
+            .for_each(|missing| journal.miss(missing));
         let mut evidence = known.evidence;
         if evidence.is_cut_short() == Some(Engine::INTERRUPTED) {
             break;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::runtime;
+use tokio::runtime::Runtime;
 
 use crate::cli::common::Settings;
 use crate::cli::dry_run;
@@ -23,6 +24,7 @@ use crate::exchange::Timing;
 use crate::exchange::Unread;
 use crate::live::clock;
 use crate::live::controller;
+use crate::live::controller::Driven;
 use crate::live::privileges;
 use crate::live::privileges::Role;
 use crate::live::vantage::AgentFailure;
@@ -110,13 +112,14 @@ pub(super) fn prove_with(
     output::check(settings)?;
     recordings.begin(settings.limits.timeout)?;
     let vantages = reach(vias, &recordings.files(), settings)?;
-    let (mut known, mut had_all) = run(plan, &vantages, Task::Prove, settings, &mut |evidence| {
+    let (mut known, mut ending) = run(plan, &vantages, Task::Prove, settings, &mut |evidence| {
         recordings.watch(evidence);
     })?;
-    had_all &= recordings.collect(&mut known.evidence)?;
-    Ok(match (report(known, settings)?, had_all) {
-        (outcome, true) => Ended::Judged(outcome),
-        (_, false) => Ended::WithoutAnAgent,
+    let collected = recordings.collect(&mut known.evidence);
+    ending.had_all &= matches!(collected, Ok(true));
+    ending.after(|| {
+        collected?;
+        report(known, settings)
     })
 }
 
@@ -124,6 +127,44 @@ pub(super) fn prove_with(
 pub(super) struct Known {
     pub(super) evidence: Evidence,
     pub(super) timing: Timing,
+}
+
+/// The agents of a task that is through, while they end.
+pub(super) struct Ending {
+    runtime: Runtime,
+    driven: Driven,
+    plan: Plan,
+    /// Whether every agent started and stayed.
+    had_all: bool,
+}
+
+impl Ending {
+    /// Waits until they have ended. Those that do not end in order are returned.
+    pub(super) fn wait(self) -> Vec<Missing> {
+        let failures = self.runtime.block_on(self.driven.end()).into_iter();
+        let missing = failures.map(|failure| missing(&self.plan, failure, true));
+        missing.collect()
+    }
+
+    /// Waits until they have ended, and complains; whether every agent started, stayed, and ended in order.
+    pub(super) fn had_all(self) -> bool {
+        let had_all = self.had_all;
+        let missing = self.wait();
+        missing.iter().for_each(Missing::complain);
+        had_all && missing.is_empty()
+    }
+
+    /// Judges while they end.
+    pub(super) fn after(
+        self,
+        judge: impl FnOnce() -> Result<Outcome, Failure>,
+    ) -> Result<Ended, Failure> {
+        let judged = judge();
+        Ok(match (self.had_all(), judged?) {
+            (true, outcome) => Ended::Judged(outcome),
+            (false, _) => Ended::WithoutAnAgent,
+        })
+    }
 }
 
 /// Who follows a task while it is carried out.
@@ -187,15 +228,15 @@ impl Told {
     }
 }
 
-/// Carries a task out, and shows on a terminal how far it is; what is known then, and whether every agent started
-/// and stayed to the end. `watch` sees all evidence as it comes.
+/// Carries a task out, and shows on a terminal how far it is; what is known then, and the agents as they end. `watch`
+/// sees all evidence as it comes.
 pub(super) fn run(
     plan: Plan,
     vantages: &Vantages,
     task: Task,
     settings: &Settings,
     watch: &mut dyn FnMut(&Evidence),
-) -> Result<(Known, bool), Failure> {
+) -> Result<(Known, Ending), Failure> {
     let mut onlooker = Onlooker {
         // What agents say themselves would stand in the middle of it.
         screen: Screen::stderr(task == Task::Prove && !settings.verbose),
@@ -203,7 +244,7 @@ pub(super) fn run(
         watch,
         has_all: true,
     };
-    let known = carry_out(plan, vantages, task, settings, &mut onlooker)?;
+    let (known, mut ending) = carry_out(plan, vantages, task, settings, &mut onlooker)?;
     let Onlooker {
         mut screen,
         has_all,
@@ -214,17 +255,18 @@ pub(super) fn run(
     if interrupted && task == Task::Prove {
         anstream::eprintln!("interrupted: the report says what was known by then");
     }
-    Ok((known, has_all))
+    ending.had_all = has_all;
+    Ok((known, ending))
 }
 
-/// Carries a task out.
+/// Carries a task out; what is known then, and the agents as they end.
 pub(super) fn carry_out(
     plan: Plan,
     vantages: &Vantages,
     task: Task,
     settings: &Settings,
     audience: &mut dyn Audience,
-) -> Result<Known, Failure> {
+) -> Result<(Known, Ending), Failure> {
     let paths: Vec<TapPath> = plan.paths.iter().map(ends).collect();
     let options = StartOptions {
         // Those that are still there need the rest of the time.
@@ -237,7 +279,7 @@ pub(super) fn carry_out(
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let evidence = runtime.block_on(async {
+    let (evidence, driven) = runtime.block_on(async {
         audience.begin();
         let starting = vantages.start(&paths, options);
         let started = controller::unless_stopped(starting).await;
@@ -251,27 +293,33 @@ pub(super) fn carry_out(
         let mut engine = Engine::new(plan, task, limits, clock::mono());
         for failure in absent {
             let (host, reason) = (failure.host, failure.to_string());
-            audience.miss(&missing(&engine, failure, false));
+            audience.miss(&missing(engine.evidence().plan(), failure, false));
             engine.handle_lost(host, reason, clock::mono());
         }
-        let driven = controller::drive(&mut engine, agents, &mut |engine| audience.look(engine))
-            .await
-            .map_err(Failure::Runtime)?;
-        for failure in driven.failures {
-            audience.miss(&missing(&engine, failure, true));
+        let look = &mut |engine: &Engine| audience.look(engine);
+        let driven = controller::drive(&mut engine, agents, look).await;
+        let mut driven = driven.map_err(Failure::Runtime)?;
+        for failure in std::mem::take(&mut driven.failures) {
+            audience.miss(&missing(engine.evidence().plan(), failure, true));
         }
-        Ok(engine.into_evidence())
+        Ok((engine.into_evidence(), driven))
     })?;
     let timing = Timing {
         started,
         elapsed: clock::mono().since(began),
     };
-    Ok(Known { evidence, timing })
+    let ending = Ending {
+        runtime,
+        driven,
+        plan: evidence.plan().clone(),
+        had_all: true,
+    };
+    Ok((Known { evidence, timing }, ending))
 }
 
-fn missing(engine: &Engine, failure: AgentFailure, was_there: bool) -> Missing {
+fn missing(plan: &Plan, failure: AgentFailure, was_there: bool) -> Missing {
     Missing {
-        host: engine.evidence().plan().host_name(failure.host),
+        host: plan.host_name(failure.host),
         was_there,
         failure,
     }

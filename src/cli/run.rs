@@ -138,11 +138,12 @@ fn play(mut plan: Plan, vias: Vias, rounds: u16, settings: &Settings) -> Result<
     let mut had_all = true;
     let vantages = prove::reach(vias, &[], settings)?;
     for round in 1..=rounds {
-        let (known, all_there) =
+        let (known, ending) =
             prove::run(plan.clone(), &vantages, Task::Prove, settings, &mut |_| {})?;
         let interrupted = known.evidence.is_cut_short() == Some(Engine::INTERRUPTED);
         cases.add(&known.evidence, known.timing, Purpose::Suite);
         played.add(known);
+        let all_there = ending.had_all();
         had_all &= all_there;
         // Without an agent, the next round is the same; and who interrupts one, means all.
         if !all_there || interrupted || round == rounds {

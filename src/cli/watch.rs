@@ -141,10 +141,15 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         let began = clock::mono();
         watcher.film = Film::new();
         let round = plan.clone();
-        let known = match prove::carry_out(round, &vantages, Task::Prove, &settings, &mut watcher) {
-            Err(Failure::Stopped) => break,
-            known => known?,
-        };
+        let (known, ending) =
+            match prove::carry_out(round, &vantages, Task::Prove, &settings, &mut watcher) {
+                Err(Failure::Stopped) => break,
+                known => known?,
+            };
+        ending
+            .wait()
+            .iter()
+            .for_each(|missing| watcher.miss(missing));
         let mut evidence = known.evidence;
         if evidence.is_cut_short() == Some(Engine::INTERRUPTED) {
             break;

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::time::sleep;
@@ -16,13 +17,57 @@ use crate::live::vantage::AgentFailure;
 use crate::live::vantage::AgentHandle;
 use crate::run::Engine;
 
-/// How a run went.
-#[derive(Debug, Default)]
+/// How a run went, whose agents may not have ended yet.
+#[derive(Debug)]
 pub struct Driven {
-    /// The agents that were lost on the way, or did not end in order.
+    /// The agents that were lost on the way.
     pub failures: Vec<AgentFailure>,
     /// Whether the user stopped it: once, and the engine cleaned up; twice, and the janitors did.
     pub interrupted: bool,
+    /// `None`, if nobody waits for them.
+    fleet: Option<Fleet>,
+    stop: Stop,
+}
+
+impl Driven {
+    /// Waits until the agents have ended; a signal ends that at once. Those that do not end in order are returned.
+    pub async fn end(self) -> Vec<AgentFailure> {
+        let Driven {
+            fleet: Some(fleet),
+            mut stop,
+            ..
+        } = self
+        else {
+            return Vec::new();
+        };
+        tokio::select! {
+            failures = fleet.finish() => failures,
+            () = stop.called() => Vec::new(),
+        }
+    }
+}
+
+/// Ctrl-C and SIGTERM.
+#[derive(Debug)]
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Stop> {
+        Ok(Stop {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn called(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Waits so long; whether the user ended that by Ctrl-C or SIGTERM.
@@ -40,16 +85,15 @@ pub async fn pause(length: Duration) -> io::Result<bool> {
 ///
 /// If signals cannot be watched.
 pub async fn unless_stopped<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stop = Stop::listen()?;
     Ok(tokio::select! {
         done = work => Some(done),
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
+        () = stop.called() => None,
     })
 }
 
-/// Drives `engine` to its end, and calls `progress` after everything that happened, and after as long as it says.
+/// Drives `engine` until it is through and all agents are told to end. Calls `progress` after everything that happened,
+/// and after as long as it says.
 ///
 /// Ctrl-C or SIGTERM tells the engine to clean up; the second one ends the run at once.
 ///
@@ -61,17 +105,23 @@ pub async fn drive(
     agents: Vec<AgentHandle>,
     progress: &mut dyn FnMut(&Engine) -> Option<Duration>,
 ) -> io::Result<Driven> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stop = Stop::listen()?;
     let mut fleet = Fleet::new(agents);
-    let mut driven = Driven::default();
+    let (mut failures, mut interrupted) = (Vec::new(), false);
     loop {
         while let Some((host, command)) = engine.poll_command(clock::mono()) {
             fleet.send(host, command);
         }
         let again = progress(engine);
         if engine.is_finished() {
-            break;
+            // They end while this is given back and judged.
+            fleet.flush().await;
+            return Ok(Driven {
+                failures,
+                interrupted,
+                fleet: Some(fleet),
+                stop,
+            });
         }
         let due = engine.poll_timeout();
         tokio::select! {
@@ -85,7 +135,7 @@ pub async fn drive(
                         }
                         Report::Lost(failure) => {
                             engine.handle_lost(failure.host, failure.to_string(), clock::mono());
-                            driven.failures.push(failure);
+                            failures.push(failure);
                         }
                     }
                     reports = fleet.next().now_or_never();
@@ -103,20 +153,13 @@ pub async fn drive(
                     None => pending().await,
                 }
             } => {}
-            _ = async { tokio::select! { s = interrupt.recv() => s, s = terminate.recv() => s } } => {
-                if driven.interrupted {
-                    return Ok(driven);
+            () = stop.called() => {
+                if interrupted {
+                    return Ok(Driven { failures, interrupted, fleet: None, stop });
                 }
-                driven.interrupted = true;
+                interrupted = true;
                 engine.handle_interrupt(clock::mono());
             }
         }
     }
-    tokio::select! {
-        failures = fleet.finish() => driven.failures.extend(failures),
-        _ = async { tokio::select! { s = interrupt.recv() => s, s = terminate.recv() => s } } => {
-            driven.interrupted = true;
-        }
-    }
-    Ok(driven)
 }

@@ -9,8 +9,10 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::io::BufReader;
 use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::task::yield_now;
 use tokio::time::Interval;
 use tokio::time::interval;
 use tokio::time::timeout;
@@ -36,6 +38,12 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How long an agent may take to settle everything and end.
 const ENDING: Duration = Duration::from_secs(10);
+
+/// How long a pipe may take to have what is sent by it.
+const FLUSH: Duration = Duration::from_millis(10);
+
+/// What agents are told is never too much: what is sent to each is limited elsewhere.
+const UNLIMITED: usize = Semaphore::MAX_PERMITS;
 
 /// What agents said that waits to be handled.
 const BACKLOG: usize = 1024;
@@ -66,7 +74,7 @@ struct Member {
     process: Process,
     /// Reads what it says, until it has ended.
     reader: JoinHandle<()>,
-    to: mpsc::UnboundedSender<ToAgent>,
+    to: mpsc::Sender<ToAgent>,
     silence: Duration,
     heard: Instant,
     /// Pings that it has not answered yet.
@@ -86,7 +94,7 @@ impl Fleet {
         let mut members = BTreeMap::new();
         for agent in agents {
             let host = agent.host();
-            let (to, outbox) = mpsc::unbounded_channel();
+            let (to, outbox) = mpsc::channel(UNLIMITED);
             tokio::spawn(write(outbox, agent.to));
             let reader = tokio::spawn(read(host, agent.from, inward.clone()));
             period = period.min(agent.silence / 3);
@@ -122,7 +130,16 @@ impl Fleet {
         if let Some(member) = self.members.get_mut(&host) {
             member.is_finishing |= command == Command::Finish;
             // If the pipe is broken, the reading side says so.
-            let _ = member.to.send(ToAgent::Do(command));
+            let _ = member.to.try_send(ToAgent::Do(command));
+        }
+    }
+
+    /// Waits until the agents' pipes have what was sent to them; not for long, where one takes no more.
+    pub(crate) async fn flush(&self) {
+        let until = Instant::now() + FLUSH;
+        let waits = |member: &Member| member.to.capacity() < UNLIMITED;
+        while self.members.values().any(waits) && Instant::now() < until {
+            yield_now().await;
         }
     }
 
@@ -196,7 +213,7 @@ impl Fleet {
                     member.heard = Instant::now();
                 }
                 member.owed += 1;
-                let _ = member.to.send(ToAgent::Ping);
+                let _ = member.to.try_send(ToAgent::Ping);
             }
         }
         None
@@ -236,7 +253,7 @@ impl Member {
 }
 
 async fn write(
-    mut outbox: mpsc::UnboundedReceiver<ToAgent>,
+    mut outbox: mpsc::Receiver<ToAgent>,
     mut to: FramedWrite<pipe::Sender, MessageCodec<ToAgent>>,
 ) {
     while let Some(message) = outbox.recv().await {

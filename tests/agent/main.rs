@@ -433,6 +433,7 @@ fn a_run_ends_with_its_engine_and_its_agents_with_it() {
             let driven = timeout(4 * SOON, run).await.unwrap().unwrap();
             assert_eq!(driven.failures, []);
             assert!(engine.is_finished() && !driven.interrupted);
+            assert_eq!(driven.end().await, []);
             assert!(calls > 0);
         },
     );
