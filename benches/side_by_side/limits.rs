@@ -25,8 +25,11 @@ pub(crate) fn run(folder: &Path) -> String {
         file.display()
     );
     let (calls, profile) = site::on_site(|| {
-        let _responder = Responder::start();
-        (calls(folder, &sweep), profile(folder, &sweep))
+        let far = site::part();
+        let _responder = Responder::start(&far);
+        let said = (calls(folder, &sweep), profile(folder, &sweep));
+        process::end(far);
+        said
     });
     format!(
         "A sweep of 131,072 pairs that all answer, both threads, once under each tool (which make it slower; README.md \

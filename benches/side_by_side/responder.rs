@@ -15,6 +15,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::fleet;
 use crate::process::role;
+use crate::process::words;
 use crate::site;
 use crate::sys;
 
@@ -71,8 +72,11 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn start() -> Responder {
-        let mut command = role("respond", &[]);
+    /// Starts it in the namespace of this process, which has `far`.
+    pub(crate) fn start(far: &Child) -> Responder {
+        let respond = role("respond", &[]);
+        let mut command = words(&format!("nsenter --target {} --net", far.id()));
+        command.arg(respond.get_program()).args(respond.get_args());
         let mut child = sys::die_with_starter(&mut command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -46,7 +46,8 @@ struct Swept {
 pub(crate) fn run(folder: &Path) -> String {
     let mut sweepers = [reflecting(folder), looping(folder)];
     let memory = site::on_site(|| {
-        let mut responder = Responder::start();
+        let far = site::part();
+        let mut responder = Responder::start(&far);
         for round in 0..ROUNDS {
             for sweeper in sweepers.iter_mut().flatten() {
                 if round < sweeper.rounds {
@@ -54,12 +55,14 @@ pub(crate) fn run(folder: &Path) -> String {
                 }
             }
         }
-        memory(folder, &mut responder)
+        let memory = memory(folder, &mut responder);
+        process::end(far);
+        memory
     });
     let [reflecting, looping] = sweepers;
     format!(
-        "{} pairs or hosts that all answer, by one responder at the far end of a veth pair, whose cost is in every figure \
-         alike; {ROUNDS} interleaved rounds, medians. Seconds are from the first probe to the last answer as the \
+        "{} pairs or hosts that all answer, by one responder at the far end of a veth pair, in a namespace of its own, whose \
+         cost is in every figure alike; {ROUNDS} interleaved rounds, medians. Seconds are from the first probe to the last answer as the \
          responder saw them; CPU time is the sweeper's own, with the kernel's work for it.\n\n\
          Datagrams to closed ports, answered by port unreachable:\n\n{}\nSYNs, answered by the client's RST (tunproof \
          closes each by an RST of its own: twice the packets) or by the service's SYN-ACK:\n\n{}\n{memory}",
