@@ -25,6 +25,7 @@ use crate::matching::FleetAnswer;
 use crate::matching::Whom;
 use crate::plan::Hop;
 use crate::plan::Pair;
+use crate::plan::Service;
 use crate::verdict::Outcome;
 use crate::verdict::PairJudgement;
 
@@ -98,32 +99,73 @@ struct Icmp {
     about: &'static str,
 }
 
-/// Appends a pair's line of CSV; see [`FLEET_CSV_HEAD`]. What is null in JSON is empty.
+/// Lines of CSV; see [`FLEET_CSV_HEAD`]. What is null in JSON is empty.
 ///
-/// Field by field: a line by `format!` takes longer than all else that a pair takes in user space (benches/README.md).
-pub fn fleet_csv(swept: &Swept, judgement: &PairJudgement, text: &mut String) {
-    let words = Words::of(swept);
-    let Pair { rip, service, .. } = swept.pair;
-    let icmp = words.icmp;
+/// Most lines are the one before but for the real server and the round trip: what is between them is copied from there.
+/// A line by `format!`, or even field by field, takes longer than all else that a pair takes in user space
+/// (benches/README.md).
+#[derive(Debug, Default)]
+pub struct FleetCsv {
+    of: Option<Between>,
+    between: String,
+}
+
+/// All that a line tells between the real server and the round trip.
+#[derive(Debug, PartialEq)]
+struct Between {
+    service: Service,
+    heard: FleetHeard,
+    /// An error's sender may be the real server.
+    from: Option<Ipv4Addr>,
+    closed_loop: Option<NoAnswer>,
+    tries: u8,
+    outcome: Outcome,
+    broken: Option<Hop>,
+}
+
+impl FleetCsv {
+    /// Appends a pair's line.
+    pub fn line(&mut self, swept: &Swept, judgement: &PairJudgement, text: &mut String) {
+        let words = Words::of(swept);
+        let of = Between {
+            service: swept.pair.service,
+            heard: swept.heard,
+            from: words.from,
+            closed_loop: swept.closed_loop,
+            tries: swept.tries,
+            outcome: judgement.outcome,
+            broken: judgement.broken,
+        };
+        if self.of.as_ref() != Some(&of) {
+            self.between.clear();
+            between(&of, &words, &mut self.between);
+            self.of = Some(of);
+        }
+        Fields(text).address(Some(swept.pair.rip));
+        text.push_str(&self.between);
+        Fields(text).number(swept.round_trip.map(|time| time.as_micros() as u64));
+        text.pop();
+        text.push('\n');
+    }
+}
+
+fn between(of: &Between, words: &Words, text: &mut String) {
+    let (service, icmp) = (of.service, words.icmp);
     let mut line = Fields(text);
-    line.address(Some(rip));
     line.address(Some(service.vip));
     line.number(Some(service.port));
     line.word(service.protocol.name());
-    line.word(verdict(judgement.outcome));
+    line.word(verdict(of.outcome));
     line.word(words.answer);
     line.address(words.from);
     line.number(icmp.map(|(icmp_type, ..)| icmp_type));
     line.number(icmp.map(|(_, code, _)| code));
     line.word(icmp.map_or("", |(.., about)| about));
     line.number(words.errno);
-    line.word(judgement.broken.map_or("", Hop::id));
+    line.word(of.broken.map_or("", Hop::id));
     line.word(words.probe.unwrap_or_default());
     line.word(words.r#loop.unwrap_or_default());
-    line.number(Some(swept.tries));
-    line.number(swept.round_trip.map(|time| time.as_micros() as u64));
-    text.pop();
-    text.push('\n');
+    line.number(Some(of.tries));
 }
 
 /// The fields of a line, a comma behind each.
@@ -243,7 +285,6 @@ mod tests {
     use crate::plan::FleetProbe;
     use crate::plan::Protocol;
     use crate::plan::Range;
-    use crate::plan::Service;
     use crate::verdict::judge_pair;
 
     /// A pair's line as users read it: every field is there, and no other.
@@ -298,6 +339,67 @@ mod tests {
     }
 
     #[test]
+    fn no_line_has_anything_of_the_one_before() {
+        let error = |from| {
+            let (icmp_type, code, about) = (3, 1, About::Tunnel);
+            FleetHeard::Answered(
+                FleetProbe::ClosedLoop,
+                FleetAnswer::Error(FleetError {
+                    icmp_type,
+                    code,
+                    about,
+                    from,
+                }),
+            )
+        };
+        let of = |heard| swept(heard, None);
+        let first = of(error(Whom::RealServer));
+        let but = |change: &dyn Fn(&mut Swept)| {
+            let mut other = first;
+            change(&mut other);
+            other
+        };
+        let all = [
+            first,
+            but(&|other| other.pair.rip = [203, 0, 113, 5].into()),
+            but(&|other| other.pair.service.vip = [192, 0, 2, 11].into()),
+            but(&|other| other.pair.service.port = 443),
+            but(&|other| other.pair.service.protocol = Protocol::Udp),
+            but(&|other| other.closed_loop = Some(NoAnswer::Silent)),
+            but(&|other| other.closed_loop = Some(NoAnswer::Unheard)),
+            but(&|other| other.tries = 3),
+            but(&|other| other.round_trip = None),
+            of(error(Whom::Vip)),
+            of(error(Whom::Other([10, 0, 0, 1].into()))),
+            of(FleetHeard::NotSent(101)),
+            of(FleetHeard::NotSent(113)),
+            of(FleetHeard::Silence),
+        ];
+        let line = |csv: &mut FleetCsv, swept| {
+            let mut text = String::new();
+            csv.line(swept, &judge_pair(swept), &mut text);
+            text
+        };
+        for before in &all {
+            for swept in &all {
+                let mut csv = FleetCsv::default();
+                line(&mut csv, before);
+                assert_eq!(
+                    line(&mut csv, swept),
+                    line(&mut FleetCsv::default(), swept),
+                    "after {before:?}"
+                );
+            }
+        }
+        // A judgement, too.
+        let mut csv = FleetCsv::default();
+        line(&mut csv, &first);
+        let mut text = String::new();
+        csv.line(&first, &judge_pair(&all[13]), &mut text);
+        assert!(text.contains(",unproven,icmp-error,"), "{text}");
+    }
+
+    #[test]
     fn json_and_csv_say_the_same_in_fields_that_stay() {
         let error = |icmp_type, code, about, from| {
             let from = Whom::Other(Ipv4Addr::from(from));
@@ -348,7 +450,7 @@ mod tests {
             let swept = swept(heard, closed_loop);
             let judgement = judge_pair(&swept);
             let mut csv = String::new();
-            fleet_csv(&swept, &judgement, &mut csv);
+            FleetCsv::default().line(&swept, &judgement, &mut csv);
             assert_eq!(csv, format!("203.0.113.6,192.0.2.10,80,tcp,{line}\n"));
             assert_eq!(
                 csv.matches(',').count(),

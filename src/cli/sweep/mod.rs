@@ -29,6 +29,7 @@ use crate::plan::Fleet;
 use crate::plan::Protocol;
 use crate::plan::SessionKey;
 use crate::report;
+use crate::report::FleetCsv;
 use crate::report::FleetSummary;
 use crate::run::Asking;
 use crate::run::FleetLimits;
@@ -240,6 +241,7 @@ pub(super) fn main(arguments: Arguments) -> Result<Ended, Failure> {
         results,
         unwritten: None,
         format: arguments.format,
+        csv: FleetCsv::default(),
         output,
         summary: kept
             .as_ref()

@@ -22,6 +22,7 @@ use crate::live::clock;
 use crate::matching::FleetAnswer;
 use crate::matching::FleetSighting;
 use crate::report;
+use crate::report::FleetCsv;
 use crate::report::FleetEnd;
 use crate::report::FleetSummary;
 use crate::report::Realservers;
@@ -64,6 +65,7 @@ pub(super) struct Run {
     /// Why results could not be written; the sweep is then stopped, so that nothing stays open.
     pub(super) unwritten: Option<Failure>,
     pub(super) format: Format,
+    pub(super) csv: FleetCsv,
     pub(super) output: Option<PathBuf>,
     pub(super) summary: FleetSummary,
     /// How long it took before it went on.
@@ -222,7 +224,7 @@ impl Run {
                     .write(&report::fleet_json(&swept, &judgement))?,
                 Format::Csv => {
                     line.clear();
-                    report::fleet_csv(&swept, &judgement, &mut line);
+                    self.csv.line(&swept, &judgement, &mut line);
                     self.results.write(&line)?;
                 }
             }

@@ -12,6 +12,9 @@ use std::path::PathBuf;
 
 use crate::cli::failure::Failure;
 
+/// How many octets are written at once, if they come that fast: each call of the kernel costs.
+const AT_ONCE: usize = 64 << 10;
+
 /// Where results go.
 pub(super) struct Results {
     place: Place,
@@ -30,10 +33,10 @@ impl Results {
     /// Opens the results, for what follows the first `written` octets.
     pub(super) fn open(path: Option<&Path>, written: u64) -> Result<Results, Failure> {
         let place = match path {
-            None => Place::Stdout(BufWriter::new(io::stdout())),
+            None => Place::Stdout(BufWriter::with_capacity(AT_ONCE, io::stdout())),
             Some(path) => {
                 let file = open(path, written).map_err(|source| cannot_write(path, source))?;
-                Place::File(BufWriter::new(file), path.to_owned())
+                Place::File(BufWriter::with_capacity(AT_ONCE, file), path.to_owned())
             }
         };
         Ok(Results { place, written })
