@@ -372,6 +372,7 @@ impl FleetSweep {
     /// What to send now, at most 64 packets, and when to ask again.
     pub fn poll(&mut self, now: Mono, batch: &mut Vec<FleetSend>) -> FleetPoll {
         self.bucket.fill(now);
+        batch.reserve(BATCH);
         let mut steps = 0;
         while batch.len() < BATCH {
             if let Some((pair, probe)) = self.closings.front().copied() {
@@ -533,7 +534,7 @@ impl FleetSweep {
     }
 
     /// How long ago the probe was sent, if it was sent once and that is remembered.
-    fn round_trip(&self, pair: &Pair, probe: FleetProbe, at: Mono) -> Option<Duration> {
+    fn round_trip(&mut self, pair: &Pair, probe: FleetProbe, at: Mono) -> Option<Duration> {
         let (round, end) = match self.stage {
             Stage::Asking {
                 round,
