@@ -105,22 +105,43 @@ enum Command {
     Completions(completions::Arguments),
     /// Print a command's page of the manual, or write all of them
     Man(man::Arguments),
+    #[command(flatten)]
+    Serving(Serving),
+}
+
+#[derive(Subcommand)]
+enum Serving {
     /// Serve one controller over stdin and stdout, as far as this host's policy allows; `verify` starts it
     Agent(agent::Arguments),
+}
+
+/// What an agent is typed by: a hundred may be started at once, and none need know what all other commands take.
+#[derive(Parser)]
+#[command(name = "tunproof", max_term_width = 100)]
+struct AgentsArguments {
+    #[command(subcommand)]
+    serving: Serving,
 }
 
 /// The whole command, from the process's arguments to its exit status.
 pub fn main() -> ExitCode {
     leave_a_dumb_terminal_plain();
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let is_agent = std::env::args_os()
+        .nth(1)
+        .is_some_and(|typed| typed == "agent");
+    let parsed = match is_agent {
+        true => AgentsArguments::try_parse().map(|arguments| Command::Serving(arguments.serving)),
+        false => Arguments::try_parse().map(|arguments| arguments.command),
+    };
+    let command = match parsed {
+        Ok(command) => command,
         Err(error) => {
             // A closed terminal cannot be told.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let result = match arguments.command {
+    let result = match command {
         Command::Verify(arguments) => verify::main(arguments),
         Command::Watch(arguments) => watch::main(arguments),
         Command::Director(arguments) => director::main(arguments),
@@ -137,7 +158,7 @@ pub fn main() -> ExitCode {
         Command::Completions(arguments) => completions::main(&arguments),
         Command::Man(arguments) => man::main(&arguments),
         Command::Lab(arguments) => return lab::run(arguments),
-        Command::Agent(arguments) => return agent::main(&arguments),
+        Command::Serving(Serving::Agent(arguments)) => return agent::main(&arguments),
     };
     if let Err(failure) = &result {
         failure.print();

@@ -92,9 +92,10 @@ impl Starter {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut line = serde_json::to_vec(&commands)?;
-        line.push(b'\n');
-        socket.write_all(&line)?;
+        let text = serde_json::to_vec(&commands)?;
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+        socket.write_all(&length.to_be_bytes())?;
+        socket.write_all(&text)?;
         Ok(Starter {
             socket,
             commands,
@@ -209,7 +210,7 @@ pub fn run() -> io::Result<()> {
     // What it starts inherits that.
     sys::ignore_interrupt();
     let socket = Pair::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let commands: Vec<Vec<String>> = serde_json::from_slice(&line(&socket)?)?;
+    let commands: Vec<Vec<String>> = serde_json::from_slice(&text(&socket)?)?;
     socket.set_nonblocking(true)?;
     runtime::Builder::new_current_thread()
         .enable_all()
@@ -222,14 +223,16 @@ pub fn run() -> io::Result<()> {
         })
 }
 
-/// Reads a line and nothing behind it.
-fn line(mut socket: &Pair) -> io::Result<Vec<u8>> {
-    let (mut line, mut octet) = (Vec::new(), [0]);
-    while !line.ends_with(b"\n") {
-        socket.read_exact(&mut octet)?;
-        line.extend(octet);
+/// Reads a text whose length stands before it, and nothing behind it.
+fn text(mut socket: &Pair) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    socket.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length);
+    let mut text = Vec::new();
+    match socket.take(length.into()).read_to_end(&mut text)? {
+        read if read == length as usize => Ok(text),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-    Ok(line)
 }
 
 async fn serve(socket: UnixStream, commands: Vec<Vec<String>>) -> io::Result<()> {
